@@ -1,0 +1,39 @@
+# Everything here needs python3, pip and make; each target makes its own .venv on first use.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help demo test check soak bench generate clean
+
+help: ## show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[speed,arrow]" --group dev
+	@touch $(READY)
+
+demo: $(READY) ## a server, producers and a live view of all four streams
+	$(BIN)/streamkit demo
+
+test: $(READY) ## the tests
+	$(BIN)/python -m pytest
+
+check: $(READY) ## the linters
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+soak: $(READY) ## the long proofs
+	$(BIN)/python -m pytest -m soak --timeout=3600 -s
+
+bench: $(READY) ## side by side with the peers, one table
+	$(BIN)/python -m bench
+
+generate: $(READY) ## schema/*.proto -> streamkit/generated
+	$(BIN)/python scripts/generate.py
+
+clean: ## remove what the targets made
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,253 @@
+"""What a journal is: three ordered, durable, resumable streams of records.
+
+The engines (memory, sqlite) implement `Journal`; handlers and tests use nothing else. Records are
+the generated messages themselves. Each stream counts its own sequence from 1, contiguous over all
+keys: it never goes back and is never reused, not even after everything was removed.
+
+An engine is owned by one event loop; every method is called on it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import NamedTuple
+
+from streamkit.generated.streamservice import JobProgress, JobReport, LogEntry, Update
+
+__all__ = [
+    "TERMINAL",
+    "Appended",
+    "Batch",
+    "Bounds",
+    "Entry",
+    "Journal",
+    "JournalStatus",
+    "Loss",
+    "Position",
+    "ProducerId",
+    "Record",
+    "Selector",
+    "Start",
+    "Stream",
+]
+
+Record = Update | LogEntry | JobProgress
+
+TERMINAL = frozenset({"completed", "failed", "cancelled", "lost"})
+"""Job statuses that are never overwritten."""
+
+
+class Stream(StrEnum):
+    """The three streams of a journal and what their keys are."""
+
+    UPDATES = "updates"
+    """Keyed by topic."""
+    LOGS = "logs"
+    """Keyed by service; ranked by severity, debug 0 to error 3."""
+    JOBS = "jobs"
+    """Keyed by job id."""
+
+
+class Position(NamedTuple):
+    """A place in one stream of one journal's life: "everything up to `sequence` was read"."""
+
+    epoch: str
+    sequence: int
+
+
+class Bounds(NamedTuple):
+    """The oldest and newest sequence of a stream that can be read; empty: oldest = newest + 1."""
+
+    oldest: int
+    newest: int
+
+
+class ProducerId(NamedTuple):
+    """Who writes, and the writer's own count of its requests, from 1."""
+
+    id: str
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """A batch was stored under the sequences first .. first + count - 1."""
+
+    first: int
+    count: int
+
+
+class Entry:
+    """One stored record and, once somebody needed it, its frame.
+
+    `frame` holds the encoded, length-prefixed record; it is made once by the first reader and
+    shared by all others.
+    """
+
+    __slots__ = ("frame", "key", "message", "rank", "sequence")
+
+    def __init__(self, sequence: int, key: str, rank: int, message: Record) -> None:
+        self.sequence = sequence
+        self.key = key
+        self.rank = rank
+        self.message = message
+        self.frame: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """What a reader wants: keys by pattern, ranks from `min_rank` up. No pattern: every key.
+
+    For updates a pattern is a topic whose tokens are divided by dots: "*" stands for one token,
+    a final ">" for one or more. For logs "*" inside a service name stands for any characters.
+    For jobs patterns are exact ids.
+    """
+
+    stream: Stream
+    patterns: tuple[str, ...] = ()
+    min_rank: int = 0
+
+    def matches(self, key: str, rank: int = 0) -> bool:
+        """Whether a record is wanted. Called once per key by the hub, not once per record."""
+        raise NotImplementedError  # written with the hub
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a reader starts; exactly one is set. The default is: only what is new."""
+
+    after: Position | None = None
+    last: int | None = None
+    since: datetime | None = None
+    all: bool = False
+
+
+class Loss(NamedTuple):
+    """The records first .. last are gone: retention removed them before they were read."""
+
+    first: int
+    last: int
+
+
+class Batch(NamedTuple):
+    """What a reader gets at once: wanted entries in order, everything up to `position` covered.
+
+    No entries and no loss is a heartbeat: nothing wanted happened up to `position`. `skipped` is
+    set with the policy "latest" only: per key the records passed over before the entry given.
+    """
+
+    entries: Sequence[Entry]
+    position: Position
+    loss: Loss | None = None
+    skipped: dict[str, int] | None = None
+
+
+class JournalStatus(NamedTuple):
+    """Figures for `streamkit status`."""
+
+    url: str
+    durability: str
+    bytes: int
+
+
+class Journal(ABC):
+    """Three streams and the state of every job. Async context manager: leaving it closes it."""
+
+    epoch: str
+    """Names this journal's life; a new store has a new one."""
+
+    @abstractmethod
+    async def append_updates(
+        self, updates: Sequence[Update], producer: ProducerId | None = None
+    ) -> Appended:
+        """Store all or none, in order, and return once they are durable.
+
+        A missing timestamp is set to now. A producer's repeated request stores nothing and
+        returns the first one's answer, also after a restart. After cancellation the batch may
+        or may not be stored, never in part. Raises StoreError.
+        """
+
+    @abstractmethod
+    async def append_logs(
+        self, entries: Sequence[LogEntry], producer: ProducerId | None = None
+    ) -> Appended:
+        """As `append_updates`. Levels other than debug, info, warn and error must not come."""
+
+    @abstractmethod
+    async def report_jobs(
+        self, reports: Sequence[JobReport], *, create: bool = False
+    ) -> list[JobProgress]:
+        """Apply each report to its job and return the states after them, in order.
+
+        Progress does not run backwards and a terminal status stays: such a report returns the
+        stored state, whose sequence is then an older one. `create` raises AlreadyExistsError
+        for a known job, and nothing of the batch is stored. A report with a producer that was
+        applied before is a no-op.
+        """
+
+    @abstractmethod
+    async def cancel_job(self, job_id: str, reason: str = "") -> JobProgress:
+        """Ask the worker to stop; a pending job is cancelled at once. Raises NotFoundError."""
+
+    @abstractmethod
+    async def job(self, job_id: str) -> JobProgress | None:
+        """The stored state of one job."""
+
+    @abstractmethod
+    async def jobs(
+        self, *, statuses: Sequence[str] = (), since: datetime | None = None, limit: int = 100
+    ) -> list[JobProgress]:
+        """The last changed jobs, newest first."""
+
+    @abstractmethod
+    def bounds(self, stream: Stream) -> Bounds:
+        """What can be read now. Never waits."""
+
+    @abstractmethod
+    def read(
+        self,
+        selector: Selector,
+        start: Start,
+        *,
+        follow: bool,
+        heartbeat: float | None = None,
+        latest: bool = False,
+        tell_loss: bool = False,
+    ) -> AsyncIterator[Batch]:
+        """Read wanted records in order: what is stored from `start` on, then, if `follow`, live.
+
+        The first batch is given at once, possibly empty: its position is the place actually
+        started from (the position before the first record to come). There is neither a gap nor
+        a repetition between history and live. A reader that falls behind memory is served from
+        the store until it has caught up; writers never wait for it. What retention removed before
+        it was read is a `Loss` with `tell_loss`, else StreamGapError. `heartbeat`: after so many
+        quiet seconds an empty batch. A position of another epoch raises PreconditionError.
+
+        Close the iterator (`contextlib.aclosing`) to end the subscription.
+        """
+
+    @abstractmethod
+    def subscribers(self, stream: Stream) -> int:
+        """How many following readers the stream has. Never waits."""
+
+    @abstractmethod
+    async def status(self) -> JournalStatus:
+        """Figures for a person."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """End all readers, store what was accepted, release the store. May be called twice."""
+
+    async def __aenter__(self) -> Journal:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+
+Clock = Callable[[], datetime]
+"""Injected for tests: the current time, aware, UTC."""

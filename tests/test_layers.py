@@ -1,0 +1,92 @@
+"""The layer table, as a test: imports run downwards only."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "streamkit"
+
+LAYERS = {
+    "errors": 0,
+    "config": 0,
+    "generated": 0,
+    "codec": 1,
+    "transport": 1,
+    "journal": 1,
+    "database": 1,
+    "handlers": 2,
+    "client": 2,
+    "server": 3,
+    "testing": 3,
+    "cli": 3,
+}
+"""Part of streamkit -> its layer. A part imports lower layers and itself."""
+
+ALLOWED_SIDEWAYS = {("testing", "server"), ("cli", "server")}
+"""Inside layer 3: the command line starts the server; nothing imports the command line."""
+
+ONE_IMPORTER = {
+    "typer": "streamkit/cli/",
+    "rich": "streamkit/cli/",
+    "pyarrow": None,
+    "h2": "streamkit/transport/",
+    "hyperframe": "streamkit/transport/",
+    "hpack": "streamkit/transport/",
+    "sqlite3": None,
+}
+
+
+def modules() -> list[Path]:
+    return [p for p in sorted(PACKAGE.rglob("*.py")) if "generated" not in p.parts]
+
+
+def part_of(path: Path) -> str:
+    relative = path.relative_to(PACKAGE)
+    return relative.parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    """Every absolute dotted name that a module imports, at any depth of its code."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_run_downwards(path: Path) -> None:
+    part = part_of(path)
+    if part in ("__init__", "__main__"):
+        return
+    assert part in LAYERS, f"{part} has no place in the layer table"
+    for name in imports(path):
+        head, _, rest = name.partition(".")
+        if head != "streamkit":
+            continue
+        other = rest.split(".")[0]
+        if other not in LAYERS:
+            # `from streamkit import x`: the public names sit on top of every layer.
+            assert LAYERS[part] == 3, f"{path} imports {name}, which sits above it"
+            continue
+        downwards = LAYERS[other] < LAYERS[part] or other == part
+        assert downwards or (part, other) in ALLOWED_SIDEWAYS, f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_each_foreign_library_has_its_place(path: Path) -> None:
+    shown = str(path.relative_to(PACKAGE.parent))
+    for name in imports(path):
+        home = ONE_IMPORTER.get(name.partition(".")[0])
+        assert home is None or shown.startswith(home), f"{shown} imports {name}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_module_fits_in_the_head(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 500
