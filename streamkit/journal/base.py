@@ -10,20 +10,25 @@ An engine is owned by one event loop; every method is called on it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple
+from types import TracebackType
+from typing import Generic, NamedTuple, TypeVar
 
 from streamkit.generated.streamservice import JobProgress, JobReport, LogEntry, Update
+from streamkit.journal.patterns import glob_matches, is_topic_pattern, topic_matches
 
 __all__ = [
     "TERMINAL",
     "Appended",
     "Batch",
     "Bounds",
+    "Clock",
+    "Delivery",
     "Entry",
+    "Item",
     "Journal",
     "JournalStatus",
     "Loss",
@@ -36,6 +41,11 @@ __all__ = [
 ]
 
 Record = Update | LogEntry | JobProgress
+
+T = TypeVar("T")
+
+Clock = Callable[[], datetime]
+"""Injected for tests: the current time, aware, UTC."""
 
 TERMINAL = frozenset({"completed", "failed", "cancelled", "lost"})
 """Job statuses that are never overwritten."""
@@ -81,21 +91,30 @@ class Appended:
     count: int
 
 
-class Entry:
-    """One stored record and, once somebody needed it, its frame.
+class Item(Generic[T]):
+    """One record at its place and, once somebody needed it, its frame.
 
     `frame` holds the encoded, length-prefixed record; it is made once by the first reader and
-    shared by all others.
+    shared by all others, so a record is never changed after it was given out. `size` is about
+    what the record costs in memory.
     """
 
-    __slots__ = ("frame", "key", "message", "rank", "sequence")
+    __slots__ = ("frame", "key", "message", "rank", "sequence", "size")
 
-    def __init__(self, sequence: int, key: str, rank: int, message: Record) -> None:
+    def __init__(self, sequence: int, key: str, rank: int, message: T, size: int = 256) -> None:
         self.sequence = sequence
         self.key = key
         self.rank = rank
         self.message = message
+        self.size = size
         self.frame: bytes | None = None
+
+    def __repr__(self) -> str:
+        return f"<Item {self.sequence} {self.key!r} rank={self.rank}>"
+
+
+Entry = Item[Record]
+"""An item of a journal's own streams."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +132,23 @@ class Selector:
 
     def matches(self, key: str, rank: int = 0) -> bool:
         """Whether a record is wanted. Called once per key by the hub, not once per record."""
-        raise NotImplementedError  # written with the hub
+        if rank < self.min_rank:
+            return False
+        if not self.patterns or key in self.patterns:
+            return True
+        if self.stream is Stream.UPDATES:
+            return any(topic_matches(pattern, key) for pattern in self.patterns)
+        if self.stream is Stream.LOGS:
+            return any(glob_matches(pattern, key) for pattern in self.patterns)
+        return False
+
+    def exact(self) -> bool:
+        """Whether the patterns are plain keys, so that a reader can be found by its keys."""
+        if self.stream is Stream.UPDATES:
+            return bool(self.patterns) and not any(map(is_topic_pattern, self.patterns))
+        if self.stream is Stream.LOGS:
+            return bool(self.patterns) and not any("*" in pattern for pattern in self.patterns)
+        return bool(self.patterns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,17 +168,22 @@ class Loss(NamedTuple):
     last: int
 
 
-class Batch(NamedTuple):
-    """What a reader gets at once: wanted entries in order, everything up to `position` covered.
+class Delivery(NamedTuple, Generic[T]):
+    """What a reader gets at once: wanted items in order, everything up to `position` covered.
 
     No entries and no loss is a heartbeat: nothing wanted happened up to `position`. `skipped` is
     set with the policy "latest" only: per key the records passed over before the entry given.
+    Readers of the same records share one delivery: neither it nor its entries may be changed.
     """
 
-    entries: Sequence[Entry]
+    entries: Sequence[Item[T]]
     position: Position
     loss: Loss | None = None
     skipped: dict[str, int] | None = None
+
+
+Batch = Delivery[Record]
+"""A delivery of a journal's own streams."""
 
 
 class JournalStatus(NamedTuple):
@@ -217,7 +257,7 @@ class Journal(ABC):
         heartbeat: float | None = None,
         latest: bool = False,
         tell_loss: bool = False,
-    ) -> AsyncIterator[Batch]:
+    ) -> AsyncGenerator[Batch, None]:
         """Read wanted records in order: what is stored from `start` on, then, if `follow`, live.
 
         The first batch is given at once, possibly empty: its position is the place actually
@@ -226,6 +266,12 @@ class Journal(ABC):
         the store until it has caught up; writers never wait for it. What retention removed before
         it was read is a `Loss` with `tell_loss`, else StreamGapError. `heartbeat`: after so many
         quiet seconds an empty batch. A position of another epoch raises PreconditionError.
+
+        "since" means recorded since: by the journal's clock, and where several records share a
+        second, by their own timestamps. `latest` treats history as waiting, too. For one exact
+        job `last` gives at least its present state, even if its events are gone. A reader ends
+        by itself when it does not follow and has read what there was, or when the journal is
+        closed.
 
         Close the iterator (`contextlib.aclosing`) to end the subscription.
         """
@@ -245,9 +291,10 @@ class Journal(ABC):
     async def __aenter__(self) -> Journal:
         return self
 
-    async def __aexit__(self, *exc: object) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         await self.close()
-
-
-Clock = Callable[[], datetime]
-"""Injected for tests: the current time, aware, UTC."""
