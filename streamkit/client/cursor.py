@@ -1,0 +1,180 @@
+"""The place that a stream has reached: what to ask for next, what of an answer is new."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, Protocol, TypeVar
+
+import betterproto
+
+from streamkit.errors import StreamGapError
+from streamkit.generated.streamservice import (
+    Gap,
+    JobProgress,
+    LogEntry,
+    StartFrom,
+    Update,
+)
+from streamkit.generated.streamservice import Position as WirePosition
+from streamkit.journal.base import Position
+
+__all__ = ["Cursor", "JournalCursor", "KeyCursor", "OnLoss"]
+
+Request = TypeVar("Request")
+Reply = TypeVar("Reply")
+Record = TypeVar("Record", Update, LogEntry, JobProgress)
+
+OnLoss = Callable[[Gap], object]
+
+
+class Cursor(Protocol[Request, Reply]):
+    """What a resuming call needs to know of its stream. Pure; owned by one call."""
+
+    def request(self) -> Request:
+        """The request of the next attempt: everything after what was taken so far."""
+
+    def opened(self, metadata: Mapping[str, object]) -> None:
+        """The server answered an attempt with this initial metadata."""
+
+    def take(self, messages: list[Reply]) -> list[Reply]:
+        """Move on over what arrived; return what is new to the user, in order."""
+
+    def complete(self) -> bool:
+        """Whether the stream, having ended well, is really at its end."""
+
+
+class KeyCursor(Generic[Request, Reply]):
+    """A cursor for anybody's stream, made of two functions.
+
+    `position_of` gives a message's place: any values that grow along the stream and can be
+    compared; None for a message without one, which is handed on and not counted. `request_from`
+    makes the request for what follows a place, or for the beginning (None).
+    """
+
+    def __init__(
+        self,
+        request_from: Callable[[Any], Request],
+        position_of: Callable[[Reply], Any],
+        *,
+        position: Any = None,
+        endless: bool = False,
+    ) -> None:
+        self._request_from = request_from
+        self._position_of = position_of
+        self._endless = endless
+        self.position = position
+
+    def request(self) -> Request:
+        return self._request_from(self.position)
+
+    def opened(self, metadata: Mapping[str, object]) -> None:
+        """Nothing to learn from it."""
+
+    def take(self, messages: list[Reply]) -> list[Reply]:
+        fresh: list[Reply] = []
+        for message in messages:
+            place = self._position_of(message)
+            if place is not None:
+                if self.position is not None and place <= self.position:
+                    continue
+                self.position = place
+            fresh.append(message)
+        return fresh
+
+    def complete(self) -> bool:
+        return not self._endless
+
+
+class JournalCursor(Generic[Request, Record]):
+    """The cursor of streamkit's own streams: sequences, heartbeats, gaps, epochs.
+
+    `build` makes the request for a start, `complete` says whether a stream that ended well is at
+    its end. With `adopt` the place where the server starts is a position to resume from, even
+    before the first record; without it (a job's stored state is older than that place) only what
+    arrived counts. Without `on_loss` a loss raises StreamGapError.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[StartFrom | None], Request],
+        start: StartFrom | None,
+        *,
+        complete: Callable[[], bool],
+        on_loss: OnLoss | None = None,
+        adopt: bool = True,
+    ) -> None:
+        self._build = build
+        self._start = start
+        self._complete = complete
+        self._on_loss = on_loss
+        self._adopt = adopt
+        self.epoch = ""
+        self.sequence: int | None = None
+        """The last one taken; None before the server said where the stream starts."""
+
+    @property
+    def position(self) -> Position | None:
+        return None if self.sequence is None else Position(self.epoch, self.sequence)
+
+    def request(self) -> Request:
+        if self.sequence is None:
+            return self._build(self._start)
+        place = WirePosition(epoch=self.epoch, sequence=self.sequence)
+        return self._build(StartFrom(after=place))
+
+    def opened(self, metadata: Mapping[str, object]) -> None:
+        epoch, position = metadata.get("streamkit-epoch"), metadata.get("streamkit-position")
+        if epoch is None or position is None:
+            return
+        started = int(str(position))
+        if self.sequence is None:
+            self.epoch = str(epoch)
+            if self._adopt:
+                self.sequence = started
+        elif started > self.sequence:
+            # The server went on further than asked for: without a gap record this is the only
+            # trace of a loss.
+            self._lose(Gap(self.sequence + 1, started, "the server resumed further on"))
+            self.sequence = started
+
+    def take(self, messages: list[Record]) -> list[Record]:
+        fresh: list[Record] = []
+        keep = fresh.append
+        reached = -1 if self.sequence is None else self.sequence
+        for message in messages:
+            sequence = message.sequence
+            if sequence > reached:
+                reached = sequence
+                keep(message)
+            elif sequence == 0:
+                self.sequence = reached if reached >= 0 else None
+                if self._control(message):
+                    keep(message)
+                reached = -1 if self.sequence is None else self.sequence
+        if reached >= 0:
+            self.sequence = reached
+        return fresh
+
+    def complete(self) -> bool:
+        return self._complete()
+
+    def _control(self, message: Record) -> bool:
+        """Act on a record without a sequence; True if it is one for the user after all."""
+        kind, value = betterproto.which_one_of(message.control, "kind")
+        if kind == "heartbeat":
+            place = value.position
+            if self.sequence is None or place.sequence > self.sequence:
+                self.epoch, self.sequence = place.epoch or self.epoch, place.sequence
+        elif kind == "gap":
+            self.sequence = max(self.sequence or 0, value.last)
+            self._lose(value)
+        return not kind
+
+    def _lose(self, gap: Gap) -> None:
+        if self._on_loss is None:
+            raise StreamGapError(
+                f"records {gap.first} to {gap.last} are gone: {gap.reason}",
+                oldest=gap.last + 1,
+                hint="pass on_loss to be told of a loss and go on",
+            )
+        self._on_loss(gap)

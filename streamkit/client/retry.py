@@ -1,0 +1,138 @@
+"""When to try again and how long to wait: pure, with time and chance passed in.
+
+Three rules. Delays grow from `Backoff.first` by `Backoff.factor` up to `Backoff.longest`, each
+spread by the jitter. Progress (a record that arrived, a reply) starts the delays anew; a mere
+connection does not, so a server that accepts and drops is not hammered. One budget for all calls
+of a client bounds what repeating may add to the load of a server that fails.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from streamkit.config import Backoff
+from streamkit.errors import JobFailedError, LimitError, Status, StreamkitError
+
+__all__ = ["PushBack", "Retry", "RetryBudget", "backoff", "is_retryable", "push_back"]
+
+_RETRYABLE = frozenset({Status.UNAVAILABLE, Status.RESOURCE_EXHAUSTED, Status.ABORTED})
+
+MAX_LIMITED = 5
+"""A limit that is met so often in a row without progress is no passing state."""
+
+
+def is_retryable(error: BaseException) -> bool:
+    """Whether the same call, repeated later, may succeed.
+
+    True for UNAVAILABLE (refused, lost, going away), RESOURCE_EXHAUSTED and ABORTED.
+    """
+    if isinstance(error, StreamkitError):
+        return error.status in _RETRYABLE and not isinstance(error, JobFailedError)
+    return isinstance(error, ConnectionError)
+
+
+def backoff(
+    settings: Backoff | None = None, chance: Callable[[], float] = random.random
+) -> Iterator[float]:
+    """Yield the delays before the first, second, ... repetition, without end.
+
+    `chance` returns a number in [0, 1).
+    """
+    settings = settings or Backoff()
+    delay = settings.first
+    while True:
+        yield delay * (1 + settings.jitter * (2 * chance() - 1))
+        delay = min(delay * settings.factor, settings.longest)
+
+
+@dataclass(frozen=True, slots=True)
+class PushBack:
+    """What a server says about coming back: never, or after so many seconds (None: soon)."""
+
+    never: bool = False
+    delay: float | None = None
+
+
+def push_back(trailers: Mapping[str, object]) -> PushBack | None:
+    """Read a server's wish from the trailing metadata of a call that failed.
+
+    `grpc-retry-pushback-ms` is gRPC's own: milliseconds, anything else means do not repeat.
+    `streamkit-reconnect` comes from a server that drains: reconnecting is wanted.
+    """
+    wanted = trailers.get("grpc-retry-pushback-ms")
+    if wanted is not None:
+        text = str(wanted)
+        return PushBack(delay=int(text) / 1000) if text.isdigit() else PushBack(never=True)
+    if "streamkit-reconnect" in trailers:
+        return PushBack()
+    return None
+
+
+class RetryBudget:
+    """What the repetitions of one client may cost in all.
+
+    A failure takes one token of ten, progress returns a tenth of one. While at most half is left,
+    single calls are not repeated and progress does not shorten a stream's delays. Shared by all
+    calls of a client; one event loop uses it.
+    """
+
+    def __init__(self, tokens: float = 10.0, refund: float = 0.1) -> None:
+        self._full = tokens
+        self._refund = refund
+        self.tokens = tokens
+
+    @property
+    def allows(self) -> bool:
+        return self.tokens > self._full / 2
+
+    def failure(self) -> None:
+        self.tokens = max(0.0, self.tokens - 1)
+
+    def progress(self) -> None:
+        self.tokens = min(self._full, self.tokens + self._refund)
+
+
+class Retry:
+    """The attempts of one call: told of failures and progress, it says when to go on."""
+
+    def __init__(
+        self,
+        settings: Backoff | None = None,
+        budget: RetryBudget | None = None,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._settings = settings or Backoff()
+        self._budget = budget or RetryBudget()
+        self._chance = chance
+        self._delays = backoff(self._settings, chance)
+        self.failures = 0
+        """In a row, without progress between them."""
+
+    def progress(self) -> None:
+        """Something arrived. Starts the delays anew unless the budget is spent."""
+        self._budget.progress()
+        if self.failures and self._budget.allows:
+            self.failures = 0
+            self._delays = backoff(self._settings, self._chance)
+
+    def delay(
+        self, error: BaseException, trailers: Mapping[str, object] | None = None
+    ) -> float | None:
+        """Seconds until the next attempt, or None: the error is final."""
+        wish = push_back(trailers or {})
+        if not is_retryable(error) or (wish is not None and wish.never):
+            return None
+        self._budget.failure()
+        self.failures += 1
+        if wish is not None:
+            # A wanted return is spread over the wanted time, so that a drained server's clients
+            # do not come back in one moment.
+            if wish.delay is not None:
+                return wish.delay * (1 + self._settings.jitter * self._chance())
+            if self.failures == 1:
+                return self._settings.first * self._chance()
+        elif isinstance(error, LimitError) and self.failures > MAX_LIMITED:
+            return None
+        return next(self._delays)

@@ -1,0 +1,138 @@
+"""Delays, budget and push-back: pure, so every number is exact."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import pytest
+
+from streamkit.client.retry import PushBack, Retry, RetryBudget, backoff, is_retryable, push_back
+from streamkit.config import Backoff
+from streamkit.errors import (
+    AbortedError,
+    AuthError,
+    ConnectError,
+    DeadlineError,
+    InternalError,
+    InvalidArgumentError,
+    JobFailedError,
+    LimitError,
+    NotFoundError,
+    PreconditionError,
+    StreamGapError,
+)
+
+EVEN = Backoff(jitter=0.0)
+
+
+def middle() -> float:
+    return 0.5
+
+
+def test_delays_grow_from_one_second_to_thirty() -> None:
+    delays = list(islice(backoff(EVEN), 10))
+    assert delays[:4] == pytest.approx([1.0, 1.6, 2.56, 4.096])
+    assert delays[-1] == 30.0
+
+
+@pytest.mark.parametrize(("chance", "expected"), [(0.0, 0.8), (0.5, 1.0), (0.999999, 1.2)])
+def test_jitter_spreads_both_ways(chance: float, expected: float) -> None:
+    assert next(backoff(Backoff(), lambda: chance)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectError("x"), LimitError("x"), AbortedError("x"), ConnectionRefusedError()]
+)
+def test_passing_faults_are_retryable(error: Exception) -> None:
+    assert is_retryable(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AuthError("x"),
+        DeadlineError("x"),
+        InternalError("x"),
+        InvalidArgumentError("x"),
+        JobFailedError("x"),
+        NotFoundError("x"),
+        PreconditionError("x"),
+        StreamGapError("x"),
+        ValueError("x"),
+    ],
+)
+def test_lasting_faults_are_not(error: Exception) -> None:
+    assert not is_retryable(error)
+
+
+def test_push_back_reads_gRPCs_own_trailer() -> None:
+    assert push_back({"grpc-retry-pushback-ms": "1500"}) == PushBack(delay=1.5)
+    assert push_back({"grpc-retry-pushback-ms": "-1"}) == PushBack(never=True)
+    assert push_back({"grpc-retry-pushback-ms": "soon"}) == PushBack(never=True)
+    assert push_back({"streamkit-reconnect": "1"}) == PushBack()
+    assert push_back({"other": "1"}) is None
+
+
+def test_push_back_is_obeyed() -> None:
+    retry = Retry(EVEN, chance=middle)
+    assert retry.delay(ConnectError("x"), {"grpc-retry-pushback-ms": "4000"}) == 4.0
+    assert retry.delay(ConnectError("x"), {"grpc-retry-pushback-ms": "-1"}) is None
+
+
+def test_a_draining_server_is_returned_to_soon_but_only_once() -> None:
+    retry = Retry(EVEN, chance=middle)
+    draining = {"streamkit-reconnect": "1"}
+    delays = [retry.delay(ConnectError("x"), draining) for _ in range(3)]
+    assert delays == pytest.approx([0.5, 1.0, 1.6])
+
+
+def test_progress_and_nothing_else_starts_the_delays_anew() -> None:
+    retry = Retry(EVEN, chance=middle)
+    delays = [retry.delay(ConnectError("x")) for _ in range(3)]
+    assert delays == pytest.approx([1.0, 1.6, 2.56])
+    retry.progress()
+    assert retry.failures == 0
+    assert retry.delay(ConnectError("x")) == 1.0
+
+
+def test_a_limit_met_again_and_again_becomes_final() -> None:
+    retry = Retry(EVEN, chance=middle)
+    delays = [retry.delay(LimitError("too large")) for _ in range(6)]
+    assert None not in delays[:5]
+    assert delays[5] is None
+
+
+def test_a_spent_budget_stops_progress_from_shortening_the_delays() -> None:
+    """A server that dies after every first record: attempts thin out all the same."""
+    retry = Retry(EVEN, RetryBudget(), chance=middle)
+    delays = []
+    for _ in range(12):
+        delays.append(retry.delay(ConnectError("x")))
+        retry.progress()
+    assert delays[:5] == [1.0] * 5
+    assert delays[-1] is not None
+    assert delays[-1] > 5.0
+
+
+def test_steady_progress_fills_the_budget_again() -> None:
+    budget = RetryBudget()
+    for _ in range(10):
+        budget.failure()
+    assert not budget.allows
+    for _ in range(60):
+        budget.progress()
+    assert budget.allows
+
+
+def test_single_calls_repeat_at_most_a_tenth_when_everything_fails_for_long() -> None:
+    """The throttle of gRPC's own retries: attempts / calls <= 1.1 in the long run."""
+    budget = RetryBudget()
+    attempts = 0
+    calls = 1000
+    for _ in range(calls):
+        for _ in range(5):
+            attempts += 1
+            budget.failure()
+            if not budget.allows:
+                break
+    assert attempts / calls <= 1.1
