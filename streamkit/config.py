@@ -31,9 +31,60 @@ class TransportLimits:
 
     max_message: int = 4 * MIB
     """The largest message accepted, after inflation; checked before it is buffered."""
+    max_header_list: int = 16 * KIB
+    """A request with more header bytes is refused; four times as many end the connection."""
+    max_connections: int = 16_384
+    """Of one server; one more is closed at once."""
+    max_streams: int = 1_000
+    """Calls running on one connection; one more is refused, the others go on."""
+
+    max_frame: int = 1 * MIB
+    """The largest HTTP/2 frame accepted, and offered to the peer."""
+    stream_window: int = 1 * MIB
+    """What a peer may send on a stream ahead of its reader."""
+    connection_window: int = 16 * MIB
+    """What a peer may have in flight on a connection."""
+    connection_buffer: int = 64 * MIB
+    """Received and unread on all streams of a connection before the peer must wait."""
+    send_buffer: int = 64 * KIB
+    """Encoded and unsent on a stream before its handler must wait."""
+    write_buffer: int = 128 * KIB
+    """Handed to the socket and unsent on a connection before its streams must wait."""
+    control_backlog: int = 1 * MIB
+    """Unsent in all; only answers to a peer that floods and does not read can reach it: cut."""
+
+    keepalive_time: float = 30.0
+    """A connection silent for so long is asked for a sign of life."""
+    keepalive_timeout: float = 20.0
+    """No sign of life after so long: the connection is aborted."""
+    stall_timeout: float = 30.0
+    """A stream that takes nothing of what waits for it for so long is ended."""
+    preface_timeout: float = 10.0
+    """From accepting a connection to its first settings."""
+    request_timeout: float = 10.0
+    """From a request's headers to its one message, and for any frame to become whole."""
+    handshake_timeout: float = 10.0
+    """For TLS."""
+    max_connection_idle: float = 0.0
+    """A connection without calls for so long is told to go; 0 sets no bound."""
+    max_connection_age: float = 0.0
+    """A connection of this age takes no more calls; 0 sets no bound."""
+    age_grace: float = 30.0
+    """What calls of a connection past its age have left."""
+
+    resets: int = 200
+    """Streams that a peer may reset, or provoke to be reset, at once; regained over 30 s."""
+    pings: int = 100
+    """Pings at once; regained over 10 s, and by every message sent to the peer."""
+    settings: int = 50
+    """SETTINGS frames at once; regained over 30 s."""
+    empty_frames: int = 1_000
+    """Frames without content (empty DATA, unknown types) at once; regained over 10 s."""
+    window_updates: int = 10_000
+    """WINDOW_UPDATE frames at once; regained over 10 s, and by what is sent to the peer."""
 
     def __post_init__(self) -> None:
-        _require_positive(self)
+        _require_positive(self, zero_allowed=("max_connection_idle", "max_connection_age"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,12 +126,25 @@ class QueryLimits:
     max_seconds: float = 300.0
     max_rows: int = 0
     """0 sets no bound."""
+    max_bytes: int = 0
+    """Of one result; 0 sets no bound."""
     max_message: int = 1 * MIB
     """A batch ends early at this size, so that no stock client refuses it."""
+    max_message_asked: int = 64 * MIB
+    """The largest message that a client may ask for."""
+    max_value: int = 1 * MIB
+    """The largest single value that SQLite may read or make."""
+    max_memory: int = 512 * MIB
+    """Of one query, in databases that can be told (DuckDB)."""
     max_concurrent: int = 8
+    max_wait: float = 10.0
+    """Seconds that a query waits for its turn when that many run already."""
+    count_seconds: float = 5.0
+    """The count that runs beside a query gives up after this long; 0 never counts."""
+    connect_seconds: float = 5.0
 
     def __post_init__(self) -> None:
-        _require_positive(self, zero_allowed=("max_rows",))
+        _require_positive(self, zero_allowed=("max_rows", "max_bytes", "count_seconds"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
