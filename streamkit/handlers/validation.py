@@ -1,0 +1,265 @@
+"""The rules that requests obey, as pure functions from messages to the journal's terms.
+
+Each raises InvalidArgumentError whose message begins with the field that is wrong, so that a caller
+can find it in what they sent.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from functools import lru_cache
+
+import betterproto
+
+from streamkit.errors import InvalidArgumentError
+from streamkit.generated.streamservice import JobReport, LogEntry, Producer, StartFrom, Update
+from streamkit.generated.streamservice import Position as WirePosition
+from streamkit.journal.base import TERMINAL, Position, ProducerId, Start
+
+__all__ = [
+    "LEVELS",
+    "check_count",
+    "check_job_id",
+    "check_job_report",
+    "check_log_entries",
+    "check_statuses",
+    "check_topics",
+    "check_updates",
+    "level_rank",
+    "producer_id",
+    "seconds",
+    "service_patterns",
+    "start_from",
+]
+
+LEVELS = {"debug": 0, "info": 1, "warn": 2, "error": 3}
+"""Level -> rank. Asking for a level means "this one and above"."""
+
+_LEVEL_ALIASES = {
+    **{name: name for name in LEVELS},
+    **dict.fromkeys(("trace", "verbose", "fine", "finer", "finest"), "debug"),
+    **dict.fromkeys(("", "information", "notice", "log"), "info"),
+    "warning": "warn",
+    **dict.fromkeys(
+        ("err", "severe", "critical", "crit", "fatal", "alert", "emerg", "emergency", "panic"),
+        "error",
+    ),
+}
+"""What loggers call their levels, in lower case. A name that is not here counts as info."""
+
+_STATUSES = frozenset({"pending", "running"}) | TERMINAL
+_REPORTABLE = _STATUSES - {"lost"}  # only the server finds that a worker is lost
+_MAX_NAME = 255
+_MAX_PATTERNS = 1_000
+_CONTROL_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
+
+
+# ---- names ----
+
+
+@lru_cache(maxsize=8_192)
+def _name_fault(name: str) -> str:
+    """Why this is no name of anything, or ""."""
+    if not name:
+        return "must not be empty"
+    if len(name) > _MAX_NAME:
+        return f"must not be longer than {_MAX_NAME} characters"
+    if any(unicodedata.category(character) in _CONTROL_CATEGORIES for character in name):
+        return "must not contain control characters"
+    return ""
+
+
+@lru_cache(maxsize=8_192)
+def _pattern_fault(pattern: str) -> str:
+    fault = _name_fault(pattern)
+    if fault:
+        return fault
+    if any(character.isspace() for character in pattern):
+        return "must not contain spaces"
+    tokens = pattern.split(".")
+    for place, token in enumerate(tokens):
+        if not token:
+            return "must not have an empty token between dots"
+        if "*" in token and token != "*":
+            return 'has a "*" that is not a whole token (orders.*)'
+        if ">" in token and (token != ">" or place != len(tokens) - 1):
+            return 'has a ">" that is not the whole last token (orders.>)'
+    return ""
+
+
+@lru_cache(maxsize=8_192)
+def _topic_fault(topic: str) -> str:
+    fault = _pattern_fault(topic)
+    if not fault and ("*" in topic or ">" in topic):
+        return "must not contain wildcards"
+    return fault
+
+
+@lru_cache(maxsize=8_192)
+def _service_fault(service: str) -> str:
+    fault = _name_fault(service)
+    if not fault and "*" in service:
+        return 'must not contain "*"'
+    return fault
+
+
+def _require(fault: str, field: str, value: str) -> None:
+    if fault:
+        shown = f" (it is {value[:80]!r})" if value else ""
+        raise InvalidArgumentError(f"{field} {fault}{shown}")
+
+
+def check_topics(topics: Sequence[str]) -> tuple[str, ...]:
+    """The patterns of a subscription, each once."""
+    if not topics:
+        raise InvalidArgumentError("topics must not be empty", hint='Ask for ">" to get all.')
+    return _patterns(topics, "topics", _pattern_fault)
+
+
+def service_patterns(name: str, more: Sequence[str]) -> tuple[str, ...]:
+    """The patterns of a log request, each once; none means every service."""
+    return _patterns([name] if name else [], "service_name", _name_fault) + _patterns(
+        more, "services", _name_fault
+    )
+
+
+def _patterns(
+    patterns: Sequence[str], field: str, fault_of: Callable[[str], str]
+) -> tuple[str, ...]:
+    if len(patterns) > _MAX_PATTERNS:
+        raise InvalidArgumentError(f"{field} must not hold more than {_MAX_PATTERNS} patterns")
+    for place, pattern in enumerate(patterns):
+        shown = field if field == "service_name" else f"{field}[{place}]"
+        _require(fault_of(pattern), shown, pattern)
+    return tuple(dict.fromkeys(patterns))
+
+
+def check_job_id(job_id: str, field: str = "job_id") -> str:
+    _require(_name_fault(job_id), field, job_id)
+    return job_id
+
+
+# ---- numbers ----
+
+
+def check_count(value: int, field: str) -> int:
+    if value < 0:
+        raise InvalidArgumentError(f"{field} must not be negative (it is {value})")
+    return value
+
+
+def seconds(value: timedelta, field: str) -> float:
+    """A duration that may be zero but not negative."""
+    length = value.total_seconds()
+    if length < 0:
+        raise InvalidArgumentError(f"{field} must not be negative (it is {length:g} s)")
+    return length
+
+
+def level_rank(level: str) -> int:
+    """The lowest rank that a request for `level` wants; empty means all."""
+    if not level:
+        return 0
+    rank = LEVELS.get(level.lower())
+    if rank is None:
+        raise InvalidArgumentError(
+            f"log_level must be debug, info, warn or error (it is {level[:80]!r})"
+        )
+    return rank
+
+
+def start_from(place: StartFrom) -> Start | None:
+    """Where a stream shall start; None if the request does not say."""
+    match betterproto.which_one_of(place, "place"):
+        case "new", _:
+            return Start()
+        case "all", _:
+            return Start(all=True)
+        case "last", int(count):
+            return Start(last=count) if count else Start()
+        case "since", datetime() as since:
+            return Start(since=since)
+        case "after", WirePosition() as after:
+            return Start(after=Position(after.epoch, after.sequence))
+    return None
+
+
+# ---- what producers send ----
+
+
+def producer_id(producer: Producer) -> ProducerId | None:
+    """Who writes; None if the request does not say. Both fields are needed or none."""
+    if not producer.id and not producer.sequence:
+        return None
+    _require(_name_fault(producer.id), "producer.id", producer.id)
+    if not producer.sequence:
+        raise InvalidArgumentError("producer.sequence must count from 1")
+    return ProducerId(producer.id, producer.sequence)
+
+
+def check_updates(updates: Sequence[Update]) -> None:
+    """Topics are plain names, and what the server sets is not set by the producer."""
+    for place, update in enumerate(updates):
+        fault = _topic_fault(update.topic)
+        if fault:
+            _require(fault, f"updates[{place}].topic", update.topic)
+        _check_server_fields(update, "updates", place)
+
+
+def check_log_entries(entries: Sequence[LogEntry], field: str) -> None:
+    """Map every level to one of the four, keeping the producer's own name in `fields`."""
+    for place, entry in enumerate(entries):
+        fault = _service_fault(entry.service)
+        if fault:
+            _require(fault, f"{field}[{place}].service", entry.service)
+        level = entry.level
+        if level not in LEVELS:
+            _map_level(entry, level)
+        _check_server_fields(entry, field, place)
+
+
+def _map_level(entry: LogEntry, level: str) -> None:
+    lower = level.strip().lower()
+    entry.level = _LEVEL_ALIASES.get(lower, "info")
+    if level and lower != entry.level:
+        entry.fields.setdefault("level", level)
+
+
+def _check_server_fields(record: Update | LogEntry, field: str, place: int) -> None:
+    # A control record made by a producer would reach clients that never asked for one.
+    if record.is_set("control") and betterproto.serialized_on_wire(record.control):
+        raise InvalidArgumentError(f"{field}[{place}].control is set by the server only")
+    if record.skipped:
+        record.skipped = 0
+
+
+def check_job_report(report: JobReport, field: str = "", *, finish: bool = False) -> None:
+    """What a worker may say; `field` is the path of the report in the request."""
+    check_job_id(report.job_id, f"{field}job_id")
+    allowed = TERMINAL - {"lost"} if finish else _REPORTABLE
+    if report.status not in allowed and (finish or report.status):
+        names = ", ".join(sorted(allowed))
+        raise InvalidArgumentError(
+            f"{field}status must be one of {names} (it is {report.status[:80]!r})"
+        )
+    if report.percentage is not None and not 0 <= report.percentage <= 100:
+        raise InvalidArgumentError(
+            f"{field}percentage must be from 0 to 100 (it is {report.percentage})"
+        )
+    check_count(report.completed or 0, f"{field}completed")
+    check_count(report.total or 0, f"{field}total")
+    seconds(report.heartbeat, f"{field}heartbeat")
+    if report.service:
+        _require(_service_fault(report.service), f"{field}service", report.service)
+
+
+def check_statuses(statuses: Sequence[str]) -> tuple[str, ...]:
+    for place, status in enumerate(statuses):
+        if status not in _STATUSES:
+            names = ", ".join(sorted(_STATUSES))
+            raise InvalidArgumentError(
+                f"statuses[{place}] must be one of {names} (it is {status[:80]!r})"
+            )
+    return tuple(statuses)

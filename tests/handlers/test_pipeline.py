@@ -1,0 +1,128 @@
+"""Requests in work at once, answered in order, within bounds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+import pytest
+
+from streamkit.handlers.pipeline import in_order
+
+
+async def numbers(count: int) -> AsyncIterator[int]:
+    for number in range(count):
+        yield number
+
+
+async def test_results_keep_the_order_of_the_requests() -> None:
+    gates = [asyncio.Event() for _ in range(5)]
+    begun: list[int] = []
+
+    async def work(number: int) -> int:
+        begun.append(number)
+        await gates[number].wait()
+        return number
+
+    results = in_order(numbers(5), work, weigh=lambda _: 1, limit=10, budget=10)
+    async with aclosing(results):
+        for gate in reversed(gates[1:]):
+            gate.set()
+        first = asyncio.ensure_future(anext(results))
+        while len(begun) < 5:
+            await asyncio.sleep(0)
+        assert begun == [0, 1, 2, 3, 4]
+        assert not first.done()
+        gates[0].set()
+        assert await first == [0, 1, 2, 3, 4]
+        with pytest.raises(StopAsyncIteration):
+            await anext(results)
+
+
+@pytest.mark.parametrize(("limit", "budget", "most"), [(3, 100, 3), (100, 20, 2), (100, 1, 1)])
+async def test_no_more_than_the_bounds_are_in_work(limit: int, budget: int, most: int) -> None:
+    inside = 0
+    seen = 0
+
+    async def work(number: int) -> int:
+        nonlocal inside, seen
+        inside += 1
+        seen = max(seen, inside)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        inside -= 1
+        return number
+
+    got: list[int] = []
+    async for ready in in_order(numbers(50), work, weigh=lambda _: 10, limit=limit, budget=budget):
+        got += ready
+    assert got == list(range(50))
+    assert seen == most
+
+
+async def test_an_error_of_the_requests_comes_after_their_results() -> None:
+    async def broken() -> AsyncIterator[int]:
+        yield 1
+        yield 2
+        raise ConnectionResetError
+
+    async def work(number: int) -> int:
+        await asyncio.sleep(0)
+        return number
+
+    got: list[int] = []
+    with pytest.raises(ConnectionResetError):
+        async for ready in in_order(broken(), work, weigh=lambda _: 1, limit=9, budget=9):
+            got += ready
+    assert got == [1, 2]
+
+
+async def test_an_error_of_the_work_ends_it() -> None:
+    cancelled: list[int] = []
+
+    async def work(number: int) -> int:
+        if number == 1:
+            raise ValueError("no")
+        try:
+            await asyncio.sleep(0 if number == 0 else 60)
+        except asyncio.CancelledError:
+            cancelled.append(number)
+            raise
+        return number
+
+    with pytest.raises(ValueError, match="no"):
+        async for _ in in_order(numbers(4), work, weigh=lambda _: 1, limit=9, budget=9):
+            pass
+    assert cancelled == [2, 3]
+
+
+async def test_closing_cancels_what_is_in_work_and_the_reading() -> None:
+    ended: list[str] = []
+    begun = asyncio.Event()
+
+    async def requests() -> AsyncIterator[int]:
+        try:
+            yield 0
+            yield 1
+            await asyncio.sleep(60)
+        finally:
+            ended.append("requests")
+
+    async def work(number: int) -> int:
+        if number:
+            begun.set()
+            try:
+                await asyncio.sleep(60)
+            finally:
+                ended.append("work")
+        return number
+
+    source = requests()
+    async with aclosing(source):
+        results = in_order(source, work, weigh=lambda _: 1, limit=9, budget=9)
+        async with aclosing(results):
+            assert await anext(results) == [0]
+            await begun.wait()
+        assert sorted(ended) == ["requests", "work"]
+    assert len(asyncio.all_tasks()) == 1
