@@ -1,1 +1,25 @@
-"""To be written."""
+"""Databases as read-only sources of streamed rows; no gRPC."""
+
+from streamkit.database.base import ColumnInfo, Parameters, Result, Source, TableInfo
+from streamkit.database.plan import DEFAULT_BATCH_ROWS, QueryPlan
+from streamkit.database.registry import Databases
+from streamkit.database.running import Frames
+from streamkit.database.sqlite import SqliteSource, StoreSource
+from streamkit.database.text import text_of
+from streamkit.database.urls import open_source
+
+__all__ = [
+    "DEFAULT_BATCH_ROWS",
+    "ColumnInfo",
+    "Databases",
+    "Frames",
+    "Parameters",
+    "QueryPlan",
+    "Result",
+    "Source",
+    "SqliteSource",
+    "StoreSource",
+    "TableInfo",
+    "open_source",
+    "text_of",
+]

@@ -1,17 +1,17 @@
 """What a query source is: a named, read-only database that streams rows in batches.
 
-A source runs in worker threads: `open` and the methods of a `Result` block and are never called on
-the event loop; `Result.cancel` may be called from any thread at any time.
+A source runs in worker threads: every method here blocks and is never called on the event loop,
+except `Result.cancel`, which any thread may call at any time.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["ColumnInfo", "Parameters", "Result", "Source", "TableInfo"]
+__all__ = ["ColumnInfo", "Parameters", "Result", "Source", "TableInfo", "unique_names"]
 
 Parameters = Sequence[Any] | Mapping[str, Any]
 """Positional or named; values are None, bool, int, float, str, bytes, datetime or Decimal."""
@@ -35,19 +35,41 @@ class TableInfo:
 
 
 class Result(ABC):
-    """The rows of one statement, read once, from one snapshot."""
+    """The rows of one statement, read once, from one snapshot.
 
-    columns: tuple[ColumnInfo, ...]
-    """Names are unique: a repeated name has a suffix (_2, _3)."""
+    A result comes in one of two forms, `arrow` says which: lists of tuples, or pyarrow record
+    batches. It has one connection of its own, which `close` gives up.
+    """
+
+    arrow: bool = False
+    columns: Sequence[ColumnInfo] = ()
+    """Set by `start`, names unique; their types are complete after the first fetch."""
 
     @abstractmethod
-    def rows(self, size: int) -> Iterator[list[tuple[Any, ...]]]:
-        """Yield the rows in lists of at most `size`. Raises QueryError in the database's words,
-        DeadlineError when the time is over, CallCancelledError after `cancel`."""
+    def start(self) -> None:
+        """Run the statement up to its first row.
+
+        Raises QueryError in the database's words, DeadlineError when the time is over,
+        CallCancelledError after `cancel`; so do `rows` and `record_batch`.
+        """
+
+    @abstractmethod
+    def rows(self, size: int, max_bytes: int) -> list[tuple[Any, ...]]:
+        """Return the next rows: `size` of them, fewer once `max_bytes` are read; [] is the end.
+
+        Text may come as the bytearray of its UTF-8, not yet checked; bytes are a blob.
+        """
+
+    def record_batch(self, size: int, max_bytes: int) -> Any | None:
+        """As `rows`, in a record batch; None is the end. Only where `arrow` is true."""
+        raise NotImplementedError
 
     @abstractmethod
     def cancel(self) -> None:
-        """Stop the statement at once. Any thread, any number of times."""
+        """Stop the statement. Any thread, any number of times, before, during and after it runs.
+
+        May be lost in a race with the statement's start: repeat it until the worker is back.
+        """
 
     @abstractmethod
     def close(self) -> None:
@@ -61,7 +83,10 @@ class Source(ABC):
 
     @abstractmethod
     def open(self, sql: str, parameters: Parameters = (), *, seconds: float) -> Result:
-        """Start one statement that may run for `seconds`. Raises QueryError."""
+        """Connect for one statement that may run for `seconds` from its start.
+
+        Raises ConnectError, AuthError or QueryError, never with credentials in the message.
+        """
 
     @abstractmethod
     def tables(self) -> list[TableInfo]:
@@ -74,3 +99,18 @@ class Source(ABC):
     @abstractmethod
     def close(self) -> None:
         """Release everything. May be called twice."""
+
+
+def unique_names(names: Iterable[str]) -> list[str]:
+    """Give every repeated name the first free suffix: id, id -> id, id_2."""
+    wanted = list(names)
+    taken: set[str] = set()
+    unique = []
+    for name in wanted:
+        candidate, number = name, 1
+        while candidate in taken or (number > 1 and candidate in wanted):
+            number += 1
+            candidate = f"{name}_{number}"
+        taken.add(candidate)
+        unique.append(candidate)
+    return unique

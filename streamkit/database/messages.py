@@ -1,0 +1,80 @@
+"""QueryResult messages written from encoded rows, framed for gRPC, without message objects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from streamkit.database.base import ColumnInfo
+from streamkit.database.rows import Piece, varint
+from streamkit.generated.streamservice import Column, QueryResult
+
+__all__ = ["Messages"]
+
+_BATCH_NUMBER = b"\x10"
+_TOTAL_BATCHES = b"\x18"
+_IS_LAST = b"\x20\x01"
+_ARROW_IPC = b"\x5a"
+_TOTAL_ROWS = b"\x60"
+
+
+class Messages:
+    """Numbers the batches of one result and writes their messages.
+
+    `batch_rows` is what full batches hold. `total_rows` may be set as soon as a count is known;
+    the messages from then on announce it, and how many batches there will be: those sent, and
+    full ones for the rest. The last message's figures are what was really sent.
+    """
+
+    def __init__(self, *, batch_rows: int, arrow: bool) -> None:
+        self.total_rows: int | None = None
+        self.rows = 0
+        self.number = 0
+        self._batch_rows = batch_rows
+        self._arrow = arrow
+        self._columns = b""
+
+    def announce(self, columns: Sequence[ColumnInfo]) -> None:
+        """Put the columns' names and types into the next message."""
+        listed = [Column(name=c.name, type=c.type, nullable=c.nullable) for c in columns]
+        self._columns = bytes(QueryResult(columns=listed))
+
+    def frames(self, pieces: Sequence[Piece], *, last: bool = False) -> bytes:
+        """Return the framed messages of these pieces, the final one marked if it is the last."""
+        parts: list[bytes | memoryview] = []
+        final = len(pieces) - 1
+        for index, piece in enumerate(pieces):
+            self._append(parts, piece, last and index == final)
+        return b"".join(parts)
+
+    def _append(self, parts: list[bytes | memoryview], piece: Piece, last: bool) -> None:
+        self.number += 1
+        self.rows += piece.rows
+        batches, rows = (self.number, self.rows) if last else self._totals()
+        tail = _BATCH_NUMBER + varint(self.number)
+        if batches:
+            tail += _TOTAL_BATCHES + varint(batches)
+        if last:
+            tail += _IS_LAST
+        tail += self._columns
+        self._columns = b""
+        size = len(piece.data)
+        if not self._arrow:
+            if rows:
+                tail += _TOTAL_ROWS + varint(rows)
+            parts += (_prefix(size + len(tail)), piece.data, tail)
+            return
+        if size:
+            tail += _ARROW_IPC + varint(size)
+        end = _TOTAL_ROWS + varint(rows) if rows else b""
+        parts += (_prefix(len(tail) + size + len(end)) + tail, piece.data, end)
+
+    def _totals(self) -> tuple[int, int]:
+        """Batches and rows in all, 0 for not known, given that more are to come."""
+        if self.total_rows is None or self.total_rows <= self.rows:
+            return 0, 0
+        return self.number + -(-(self.total_rows - self.rows) // self._batch_rows), self.total_rows
+
+
+def _prefix(size: int) -> bytes:
+    """The frame of a gRPC message: not compressed, its length."""
+    return b"\0" + size.to_bytes(4, "big")

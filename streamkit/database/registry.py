@@ -1,0 +1,89 @@
+"""The databases of a server: names to sources, and how many queries run on them at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+
+from streamkit.config import QueryLimits
+from streamkit.database.base import ColumnInfo, Source, TableInfo
+from streamkit.database.plan import QueryPlan
+from streamkit.database.running import Frames, RunningQuery
+from streamkit.errors import LimitError, NotFoundError
+
+__all__ = ["Databases"]
+
+
+class Databases:
+    """Sources by name; "" is the server's own store. Belongs to one event loop."""
+
+    def __init__(self, sources: Mapping[str, Source], limits: QueryLimits | None = None) -> None:
+        self.limits = limits or QueryLimits()
+        self._sources = dict(sources)
+        self._slots = asyncio.Semaphore(self.limits.max_concurrent)
+        self._running: set[RunningQuery] = set()
+
+    @property
+    def names(self) -> list[str]:
+        """The names that a client may send, the own store's "" left out."""
+        return sorted(name for name in self._sources if name)
+
+    @property
+    def running(self) -> int:
+        """Queries that hold a connection now."""
+        return len(self._running)
+
+    def source(self, name: str) -> Source:
+        """Return the source of that name. Raises NotFoundError."""
+        source = self._sources.get(name)
+        if source is None:
+            known = ", ".join(self.names) or "none"
+            raise NotFoundError(f"no database {name!r}; this server has: {known}")
+        return source
+
+    @asynccontextmanager
+    async def run(self, name: str, plan: QueryPlan) -> AsyncIterator[AsyncGenerator[Frames, None]]:
+        """Run a query in its turn and give its messages; leaving the block ends it.
+
+        Raises NotFoundError, and LimitError when no turn came in time.
+        """
+        source = self.source(name)
+        await self._take_slot()
+        query = RunningQuery(source, plan, self.limits, lambda: self._give_slot(query))
+        self._running.add(query)
+        query.start()
+        try:
+            async with aclosing(query.frames()) as frames:
+                yield frames
+        finally:
+            await query.close()
+
+    async def tables(self, name: str = "") -> list[TableInfo]:
+        """What can be queried in a database. Raises NotFoundError, ConnectError."""
+        return await asyncio.to_thread(self.source(name).tables)
+
+    async def describe(self, table: str, name: str = "") -> list[ColumnInfo]:
+        """The columns of a table or view. Raises NotFoundError, ConnectError."""
+        return await asyncio.to_thread(self.source(name).describe, table)
+
+    async def close(self) -> None:
+        """Stop every query and release the sources."""
+        for query in tuple(self._running):
+            await query.close()
+        for source in self._sources.values():
+            source.close()
+
+    async def _take_slot(self) -> None:
+        try:
+            async with asyncio.timeout(self.limits.max_wait):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise LimitError(
+                f"{self.limits.max_concurrent} queries are running, the server's limit",
+                hint="try again when one of them has ended",
+            ) from None
+
+    def _give_slot(self, query: RunningQuery) -> None:
+        self._running.discard(query)
+        self._slots.release()

@@ -1,0 +1,242 @@
+"""SQLite as a query source: the standard library only, any file, and the server's own store."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from streamkit.config import QueryLimits
+from streamkit.database.base import (
+    ColumnInfo,
+    Parameters,
+    Result,
+    Source,
+    TableInfo,
+    unique_names,
+)
+from streamkit.database.sqlite_guard import connect_read_only, guard
+from streamkit.database.text import datetime_text, decimal_text
+from streamkit.errors import (
+    CallCancelledError,
+    ConnectError,
+    DeadlineError,
+    NotFoundError,
+    QueryError,
+    StreamkitError,
+)
+
+__all__ = ["SqliteSource", "StoreSource"]
+
+_PART = 64
+"""Rows fetched at once: their size is looked at before more come, so that memory stays bounded."""
+_SIZED = frozenset({bytearray, bytes})
+
+_STORAGE_CLASSES = {int: "INTEGER", float: "REAL", bytearray: "TEXT", bytes: "BLOB"}
+_STORE_TABLES_HIDDEN = frozenset({"meta", "dedupe"})
+
+
+class SqliteSource(Source):
+    """One SQLite file. A connection of its own for every query, none between queries."""
+
+    hidden: frozenset[str] = frozenset()
+
+    def __init__(self, name: str, path: str | Path, limits: QueryLimits | None = None) -> None:
+        self.name = name
+        self._path = Path(path)
+        self._limits = limits or QueryLimits()
+
+    def open(self, sql: str, parameters: Parameters = (), *, seconds: float) -> Result:
+        return _SqliteResult(self._connect(), sql, parameters, seconds, self)
+
+    def tables(self) -> list[TableInfo]:
+        with self._trusted() as connection:
+            found = connection.execute(
+                "SELECT name, type FROM pragma_table_list"
+                " WHERE schema = 'main' AND type IN ('table', 'view', 'virtual')"
+                " AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY name"
+            ).fetchall()
+        return [
+            TableInfo(name, "view" if kind == "view" else "table")
+            for name, kind in found
+            if not self._is_hidden(name)
+        ]
+
+    def describe(self, table: str) -> list[ColumnInfo]:
+        with self._trusted() as connection:
+            found = connection.execute(
+                'SELECT name, type, "notnull", pk FROM pragma_table_xinfo(?) WHERE hidden <> 1',
+                (table,),
+            ).fetchall()
+        if not found or self._is_hidden(table):
+            raise NotFoundError(f"no table {table!r} in database {self.name!r}")
+        return [ColumnInfo(name, kind, not (notnull or pk)) for name, kind, notnull, pk in found]
+
+    def close(self) -> None:
+        """Nothing is held between queries."""
+
+    @property
+    def limits(self) -> QueryLimits:
+        """What a query on this source may cost."""
+        return self._limits
+
+    def _is_hidden(self, table: str) -> bool:
+        return table.lower() in self.hidden
+
+    def _connect(self) -> sqlite3.Connection:
+        if not self._path.is_file():
+            raise ConnectError(f"database {self.name!r}: its file is not there")
+        try:
+            return connect_read_only(self._path)
+        except sqlite3.Error as error:
+            raise ConnectError(f"database {self.name!r}: {error}") from None
+
+    def _trusted(self) -> _Closing:
+        return _Closing(self._connect(), self.name)
+
+
+class StoreSource(SqliteSource):
+    """The server's own store: updates, logs and jobs as tables, its bookkeeping hidden."""
+
+    hidden = _STORE_TABLES_HIDDEN
+
+    def __init__(self, path: str | Path, limits: QueryLimits | None = None) -> None:
+        super().__init__("", path, limits)
+
+
+class _Closing:
+    """A connection for the catalogue questions of the source itself, with text as str."""
+
+    def __init__(self, connection: sqlite3.Connection, name: str) -> None:
+        self._connection = connection
+        self._name = name
+
+    def __enter__(self) -> sqlite3.Connection:
+        self._connection.text_factory = lambda data: data.decode(errors="replace")
+        return self._connection
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._connection.close()
+        if isinstance(error, sqlite3.Error):
+            raise ConnectError(f"database {self._name!r}: {error}") from None
+
+
+class _SqliteResult(Result):
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        sql: str,
+        parameters: Parameters,
+        seconds: float,
+        source: SqliteSource,
+    ) -> None:
+        self._connection = connection
+        self._sql = sql
+        self._parameters = parameters
+        self._seconds = seconds
+        self._end = monotonic() + seconds
+        self._limits = source.limits
+        self._hidden = source.hidden
+        self._cursor: sqlite3.Cursor | None = None
+        self._typed = False
+        self._cancelled = False
+        self._closed = False
+        # Interrupting a connection that another thread closes meanwhile is undefined.
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        self._end = monotonic() + self._seconds
+        try:
+            guard(
+                self._connection,
+                hidden=self._hidden,
+                max_value=self._limits.max_value,
+                stop=self._must_stop,
+            )
+            self._check()
+            self._cursor = self._connection.execute(self._sql, _bound(self._parameters))
+        except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
+            raise self._translated(error) from None
+        if self._cursor.description is None:
+            raise QueryError("the query holds no statement")
+        names = unique_names(str(column[0]) for column in self._cursor.description)
+        self.columns = [ColumnInfo(name) for name in names]
+
+    def rows(self, size: int, max_bytes: int) -> list[tuple[Any, ...]]:
+        if self._cursor is None:
+            raise AssertionError("start() comes first")
+        rows: list[tuple[Any, ...]] = []
+        held = 0
+        try:
+            while part := self._cursor.fetchmany(min(_PART, size - len(rows))):
+                self._check()
+                rows += part
+                held += sum([len(v) for row in part for v in row if type(v) in _SIZED])
+                if len(rows) >= size or held >= max_bytes:
+                    break
+        except sqlite3.Error as error:
+            raise self._translated(error) from None
+        if not self._typed and rows:
+            self._typed = True
+            self.columns = [
+                ColumnInfo(column.name, _storage_class(values))
+                for column, values in zip(self.columns, zip(*rows, strict=True), strict=True)
+            ]
+        return rows
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        with self._lock:
+            if not self._closed:
+                self._connection.interrupt()
+
+    def close(self) -> None:
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._connection.close()
+
+    def _must_stop(self) -> bool:
+        return self._cancelled or monotonic() > self._end
+
+    def _check(self) -> None:
+        if self._must_stop():
+            raise self._translated(None)
+
+    def _translated(self, error: Exception | None) -> StreamkitError:
+        if self._cancelled:
+            return CallCancelledError("the query was cancelled")
+        if monotonic() > self._end and (error is None or "interrupted" in str(error)):
+            return DeadlineError(f"the query ran longer than {self._seconds:g} s")
+        words = str(error)
+        if "too big" in words:
+            words += f" (no value may be larger than {self._limits.max_value} bytes)"
+        elif words == "not authorized":
+            words += ": this database is read-only here"
+        return QueryError(words)
+
+
+def _storage_class(values: Sequence[Any]) -> str:
+    """SQLite types values, not columns: what the first values are, or "" when they differ."""
+    kinds = {_STORAGE_CLASSES[type(value)] for value in values if value is not None}
+    return kinds.pop() if len(kinds) == 1 else ""
+
+
+def _bound(parameters: Parameters) -> Parameters:
+    """Give values that SQLite does not know their canonical text."""
+    if isinstance(parameters, Mapping):
+        return {name: _storable(value) for name, value in parameters.items()}
+    return [_storable(value) for value in parameters]
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return datetime_text(value)
+    if isinstance(value, Decimal):
+        return decimal_text(value)
+    return value

@@ -1,0 +1,108 @@
+"""StreamQueryResults: a request becomes a plan, the plan's messages go out as they come."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+import betterproto
+
+from streamkit.config import QueryLimits
+from streamkit.database import DEFAULT_BATCH_ROWS, Databases, Parameters, QueryPlan
+from streamkit.errors import InvalidArgumentError
+from streamkit.generated.streamservice import (
+    Parameter,
+    PayloadFormat,
+    QueryRequest,
+    StreamServiceBase,
+)
+from streamkit.transport import Framed
+
+__all__ = ["QueriesHandler", "parameters_of", "plan_of"]
+
+
+class QueriesHandler(StreamServiceBase):
+    """Runs one read-only statement for each call and streams its result in batches."""
+
+    def __init__(
+        self, *, databases: Databases, limits: QueryLimits | None = None, **others: Any
+    ) -> None:
+        super().__init__(**others)
+        self._databases = databases
+        self._limits = limits or databases.limits
+
+    async def stream_query_results(  # type: ignore[override]  # ready frames instead of messages
+        self, query_request: QueryRequest
+    ) -> AsyncIterator[Framed]:
+        """Every batch of the result, each as soon as it is full; the last one says so."""
+        plan = plan_of(query_request, self._limits)
+        async with self._databases.run(query_request.database, plan) as messages:
+            async for data, count in messages:
+                yield Framed(data, count)
+
+
+def plan_of(request: QueryRequest, limits: QueryLimits) -> QueryPlan:
+    """Check the request and apply the limits. Raises InvalidArgumentError naming the field."""
+    if not request.query.strip():
+        raise InvalidArgumentError("query: is empty")
+    if request.batch_size < 0:
+        raise InvalidArgumentError(f"batch_size: must not be negative, is {request.batch_size}")
+    if request.max_message_bytes < 0:
+        raise InvalidArgumentError(
+            f"max_message_bytes: must not be negative, is {request.max_message_bytes}"
+        )
+    asked = min(request.max_message_bytes, limits.max_message_asked)
+    return QueryPlan(
+        sql=request.query,
+        parameters=parameters_of(request.parameters),
+        batch_rows=request.batch_size or DEFAULT_BATCH_ROWS,
+        max_message=asked or limits.max_message,
+        columns=request.columns,
+        arrow=_is_arrow(request.format),
+        seconds=_seconds(request.timeout, limits),
+    )
+
+
+def parameters_of(parameters: Sequence[Parameter]) -> Parameters:
+    """All named or all positional, as Python values. Raises InvalidArgumentError."""
+    values = [_value(parameter, index) for index, parameter in enumerate(parameters)]
+    names = [parameter.name for parameter in parameters]
+    if not any(names):
+        return values
+    if not all(names):
+        raise InvalidArgumentError("parameters: give every one a name, or none of them")
+    if len(set(names)) < len(names):
+        raise InvalidArgumentError("parameters: a name is given twice")
+    return dict(zip(names, values, strict=True))
+
+
+def _value(parameter: Parameter, index: int) -> Any:
+    kind, value = betterproto.which_one_of(parameter, "value")
+    if not kind:
+        raise InvalidArgumentError(f"parameters[{index}]: has no value")
+    if kind == "null":
+        return None
+    if kind == "decimal":
+        try:
+            return Decimal(str(value))
+        except InvalidOperation:
+            raise InvalidArgumentError(
+                f"parameters[{index}].decimal: {value!r} is no decimal number"
+            ) from None
+    return value
+
+
+def _is_arrow(number: int) -> bool:
+    if number not in (PayloadFormat.ROWS, PayloadFormat.ARROW):
+        raise InvalidArgumentError(f"format: {number} is not known")
+    return number == PayloadFormat.ARROW
+
+
+def _seconds(timeout: timedelta | None, limits: QueryLimits) -> float:
+    """An unset timeout reads as zero."""
+    seconds = timeout.total_seconds() if timeout is not None else 0.0
+    if seconds < 0:
+        raise InvalidArgumentError("timeout: must not be negative")
+    return min(seconds, limits.max_seconds) if seconds else limits.max_seconds
