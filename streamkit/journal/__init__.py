@@ -1,1 +1,49 @@
-"""To be written."""
+"""Ordered, durable, resumable streams of records, and the hub that fans them out."""
+
+from streamkit.journal.base import (
+    TERMINAL,
+    Appended,
+    Batch,
+    Bounds,
+    Clock,
+    Delivery,
+    Entry,
+    Item,
+    Journal,
+    JournalStatus,
+    Loss,
+    Position,
+    ProducerId,
+    Record,
+    Selector,
+    Start,
+    Stream,
+)
+from streamkit.journal.frames import joined_frames
+from streamkit.journal.hub import Hub
+from streamkit.journal.opening import open_journal
+from streamkit.journal.records import LEVELS
+
+__all__ = [
+    "LEVELS",
+    "TERMINAL",
+    "Appended",
+    "Batch",
+    "Bounds",
+    "Clock",
+    "Delivery",
+    "Entry",
+    "Hub",
+    "Item",
+    "Journal",
+    "JournalStatus",
+    "Loss",
+    "Position",
+    "ProducerId",
+    "Record",
+    "Selector",
+    "Start",
+    "Stream",
+    "joined_frames",
+    "open_journal",
+]

@@ -1,0 +1,188 @@
+"""What all engines share: three rings, and readers that walk from the store to the present.
+
+An engine adds how records are stored and how stored ones are found again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from abc import abstractmethod
+from collections.abc import AsyncGenerator
+from datetime import UTC, datetime
+
+from streamkit.config import JournalOptions
+from streamkit.errors import InvalidArgumentError, PreconditionError, StoreError
+from streamkit.journal.base import (
+    Batch,
+    Bounds,
+    Clock,
+    Entry,
+    Item,
+    Journal,
+    Record,
+    Selector,
+    Start,
+    Stream,
+)
+from streamkit.journal.reader import Manner, Page, Reader
+from streamkit.journal.ring import Items, Ring
+
+__all__ = ["EngineJournal", "new_epoch", "now"]
+
+_SWEEP_INTERVAL = 1.0
+
+_logger = logging.getLogger("streamkit.journal")
+
+
+def now() -> datetime:
+    """The default clock."""
+    return datetime.now(UTC)
+
+
+def new_epoch() -> str:
+    """A name for a journal's life that no other journal has."""
+    return secrets.token_hex(8)
+
+
+class EngineJournal(Journal):
+    """The reading half of a journal; `_start` is called once its epoch and bounds are known."""
+
+    def __init__(self, options: JournalOptions, clock: Clock) -> None:
+        self._options = options
+        self._clock = clock
+        self._oldest: dict[Stream, int] = {}
+        self._rings: dict[Stream, Ring[Record]] = {}
+        self._sweeper: asyncio.Task[None] | None = None
+        self._present_since = clock()
+
+    def _start(self, epoch: str, bounds: dict[Stream, Bounds]) -> None:
+        self.epoch = epoch
+        for stream, (oldest, newest) in bounds.items():
+            self._oldest[stream] = oldest
+            self._rings[stream] = Ring(
+                epoch,
+                newest,
+                max_records=self._options.ring_records,
+                max_bytes=self._options.ring_bytes,
+            )
+        self._sweeper = asyncio.create_task(self._sweep_for_ever(), name="journal-sweep")
+
+    def bounds(self, stream: Stream) -> Bounds:
+        return Bounds(self._oldest[stream], self._rings[stream].newest)
+
+    def subscribers(self, stream: Stream) -> int:
+        return self._rings[stream].readers
+
+    def read(
+        self,
+        selector: Selector,
+        start: Start,
+        *,
+        follow: bool,
+        heartbeat: float | None = None,
+        latest: bool = False,
+        tell_loss: bool = False,
+    ) -> AsyncGenerator[Batch, None]:
+        ring = self._rings[selector.stream]
+        newest = ring.newest  # "new" means from this call on, whenever the first batch is asked for
+
+        async def begin() -> Page[Record]:
+            return await self._begin(selector, start, newest)
+
+        async def history(selector: Selector, after: int, end: int) -> Page[Record]:
+            return await self._page(selector, after, end)
+
+        manner = Manner(heartbeat=heartbeat, latest=latest, tell_loss=tell_loss)
+        reader = Reader(ring, history, selector, manner)
+        return reader.live(begin) if follow else reader.stored(begin)
+
+    async def _begin(self, selector: Selector, start: Start, newest: int) -> Page[Record]:
+        """Where a reader starts, and records that it gets before anything after that place."""
+        oldest = self._oldest[selector.stream]
+        items: Items[Record] = Items()
+        if start.after is not None:
+            self._check_position(start.after.epoch, start.after.sequence, selector.stream)
+            place = start.after.sequence
+        elif start.all:
+            place = oldest - 1
+        elif start.since is not None:
+            place = await self._place_since(selector.stream, start.since, newest)
+        elif start.last is not None:
+            if start.last < 0:
+                raise InvalidArgumentError(f"last must not be negative, not {start.last}")
+            place = newest
+            if start.last:
+                first = await self._first_of_last(selector, start.last, newest)
+                place = newest if first is None else first - 1
+                if first is None:
+                    items = await self._state_of_job(selector)
+        else:
+            place = newest
+        return Page(items, place, oldest)
+
+    def _check_position(self, epoch: str, sequence: int, stream: Stream) -> None:
+        if epoch != self.epoch:
+            raise PreconditionError(
+                f"position {sequence} belongs to another journal (epoch {epoch or 'none'})",
+                hint=f"this journal's epoch is {self.epoch}: start without a position",
+            )
+        newest = self._rings[stream].newest
+        if sequence > newest:
+            raise PreconditionError(
+                f"position {sequence} is ahead of this journal, whose newest is {newest}",
+                hint="the journal lost its end, or the position is wrong: start without one",
+            )
+
+    async def _state_of_job(self, selector: Selector) -> Items[Record]:
+        """The present state of a job whose events retention removed."""
+        if selector.stream is not Stream.JOBS or len(selector.patterns) != 1:
+            return Items()
+        progress = await self.job(selector.patterns[0])
+        if progress is None:
+            return Items()
+        entry: Entry = Item(progress.sequence, progress.job_id, 0, progress)
+        return Items([entry])
+
+    async def sweep(self) -> None:
+        """Apply what time alone brings: stalled and lost jobs, and retention.
+
+        Runs by itself every second; a test with its own clock calls it.
+        """
+        await self._sweep(self._clock())
+
+    async def _sweep_for_ever(self) -> None:
+        told = ""
+        while True:
+            await asyncio.sleep(_SWEEP_INTERVAL)
+            try:
+                await self.sweep()
+                told = ""
+            except StoreError as error:  # the next sweep tries again
+                if error.message != told:
+                    told = error.message
+                    _logger.warning("sweeping the journal: %s", told)
+
+    async def _stop(self) -> None:
+        """End the sweeping and all readers; they still get what is in memory."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.gather(self._sweeper, return_exceptions=True)
+        for ring in self._rings.values():
+            ring.close()
+
+    @abstractmethod
+    async def _sweep(self, now: datetime) -> None: ...
+
+    @abstractmethod
+    async def _page(self, selector: Selector, after: int, end: int) -> Page[Record]:
+        """Stored records that the selector wants, after one sequence, up to a stored one."""
+
+    @abstractmethod
+    async def _first_of_last(self, selector: Selector, count: int, newest: int) -> int | None:
+        """The sequence of the first of the last `count` wanted records up to `newest`."""
+
+    @abstractmethod
+    async def _place_since(self, stream: Stream, since: datetime, newest: int) -> int:
+        """The sequence before the first record that was recorded at or after a time."""

@@ -1,0 +1,251 @@
+"""The journal in memory: for tests, and wherever a journal may end with its process."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TypeVar
+
+from streamkit.config import JournalOptions
+from streamkit.errors import NotFoundError, StoreError
+from streamkit.generated.streamservice import JobProgress, JobReport, LogEntry, Update
+from streamkit.journal.base import (
+    Appended,
+    Bounds,
+    Clock,
+    Entry,
+    Item,
+    JournalStatus,
+    ProducerId,
+    Record,
+    Selector,
+    Stream,
+)
+from streamkit.journal.dedupe import Answer, Window, Windows, check_producer
+from streamkit.journal.engine import EngineJournal, new_epoch
+from streamkit.journal.jobs import Job, cancelled, grown_old
+from streamkit.journal.reader import Page
+from streamkit.journal.records import log_item, update_item
+from streamkit.journal.reports import settle
+from streamkit.journal.ring import BATCH_RECORDS, Items, cut
+
+__all__ = ["MemoryJournal"]
+
+M = TypeVar("M", Update, LogEntry)
+
+_PRODUCERS = 4096
+_SCAN = 8192
+
+
+class MemoryJournal(EngineJournal):
+    """Three lists. Durable as long as the process."""
+
+    def __init__(self, options: JournalOptions, clock: Clock) -> None:
+        super().__init__(options, clock)
+        self._logs = {stream: _Log() for stream in Stream}
+        self._jobs: dict[str, Job] = {}
+        self._windows = Windows(_PRODUCERS)
+        self._closed = False
+        self._start(new_epoch(), dict.fromkeys(Stream, Bounds(1, 0)))
+
+    async def append_updates(
+        self, updates: Sequence[Update], producer: ProducerId | None = None
+    ) -> Appended:
+        return self._append(Stream.UPDATES, updates, update_item, producer)
+
+    async def append_logs(
+        self, entries: Sequence[LogEntry], producer: ProducerId | None = None
+    ) -> Appended:
+        return self._append(Stream.LOGS, entries, log_item, producer)
+
+    def _append(
+        self,
+        stream: Stream,
+        messages: Sequence[M],
+        make: Callable[[M, int, datetime], Entry],
+        producer: ProducerId | None,
+    ) -> Appended:
+        self._check_open()
+        known = self._answered(stream, producer)
+        if known is not None:
+            return Appended(*known)
+        first = self._logs[stream].newest + 1
+        now = self._clock()
+        self._store(stream, [make(m, n, now) for n, m in enumerate(messages, first)], now)
+        self._remember(stream, producer, (first, len(messages)))
+        return Appended(first, len(messages))
+
+    async def report_jobs(
+        self, reports: Sequence[JobReport], *, create: bool = False
+    ) -> list[JobProgress]:
+        self._check_open()
+        now = self._clock()
+        settled = settle(
+            reports,
+            create=create,
+            now=now,
+            next_sequence=self._logs[Stream.JOBS].newest + 1,
+            stored=self._jobs.get,
+            answered=partial(self._answered, Stream.JOBS),
+        )
+        self._jobs.update(settled.states)
+        self._store_events(settled.events, now)
+        for producer, answer in settled.answers.items():
+            self._remember(Stream.JOBS, producer, answer)
+        return [j.progress() if isinstance(j, Job) else self._event(*j) for j in settled.after]
+
+    async def cancel_job(self, job_id: str, reason: str = "") -> JobProgress:
+        self._check_open()
+        stored = self._jobs.get(job_id)
+        if stored is None:
+            raise NotFoundError(f"no job {job_id!r}")
+        now = self._clock()
+        return self._change(stored, cancelled(stored, reason, now), now).progress()
+
+    async def job(self, job_id: str) -> JobProgress | None:
+        job = self._jobs.get(job_id)
+        return None if job is None else job.progress()
+
+    async def jobs(
+        self, *, statuses: Sequence[str] = (), since: datetime | None = None, limit: int = 100
+    ) -> list[JobProgress]:
+        found = [
+            job
+            for job in self._jobs.values()
+            if (not statuses or job.status in statuses)
+            and (since is None or job.updated_at >= since)
+        ]
+        found.sort(key=lambda job: job.sequence, reverse=True)
+        return [job.progress() for job in found[:limit]]
+
+    async def status(self) -> JournalStatus:
+        size = sum(log.bytes for log in self._logs.values())
+        return JournalStatus(":memory:", "none", size)
+
+    async def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            await self._stop()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError("the journal is closed")
+
+    def _store(self, stream: Stream, items: list[Entry], now: datetime) -> None:
+        if items:
+            self._logs[stream].extend(items, now)
+            self._rings[stream].push(items)
+
+    def _store_events(self, events: list[Job], now: datetime) -> None:
+        items: list[Entry] = [Item(j.sequence, j.job_id, 0, j.progress(), 1024) for j in events]
+        self._store(Stream.JOBS, items, now)
+
+    def _change(self, stored: Job, job: Job, now: datetime) -> Job:
+        if job is not stored:
+            job = replace(job, sequence=self._logs[Stream.JOBS].newest + 1)
+            self._jobs[job.job_id] = job
+            self._store_events([job], now)
+        return job
+
+    def _event(self, job_id: str, sequence: int) -> JobProgress:
+        entry = self._logs[Stream.JOBS].get(sequence)
+        if entry is not None and isinstance(entry.message, JobProgress):
+            return entry.message
+        return self._jobs[job_id].progress()
+
+    def _answered(self, stream: Stream, producer: ProducerId | None) -> Answer | None:
+        if producer is None:
+            return None
+        check_producer(producer)
+        window = self._windows.get(stream, producer.id)
+        return None if window is None else window.find(producer.sequence)
+
+    def _remember(self, stream: Stream, producer: ProducerId | None, answer: Answer) -> None:
+        if producer is None:
+            return
+        window = self._windows.get(stream, producer.id)
+        if window is None:
+            window = Window()
+            self._windows.put(stream, producer.id, window)
+        window.remember(producer.sequence, answer)
+
+    async def _sweep(self, now: datetime) -> None:
+        for job in [job for job in self._jobs.values() if not job.ended]:
+            self._change(job, grown_old(job, now, self._present_since), now)
+        retention = self._options.retention
+        if retention.max_age:
+            horizon = now - timedelta(seconds=retention.max_age)
+            for log in self._logs.values():
+                log.drop(bisect_left(log.recorded, horizon))
+            for job in [j for j in self._jobs.values() if j.ended and j.updated_at < horizon]:
+                del self._jobs[job.job_id]
+        over = sum(log.bytes for log in self._logs.values()) - retention.max_bytes
+        while retention.max_bytes and over > 0:
+            log = min((log for log in self._logs.values() if log.items), key=_Log.began)
+            over -= log.drop(max(1, len(log.items) // 64))
+        for stream, log in self._logs.items():
+            self._oldest[stream] = log.oldest
+
+    async def _page(self, selector: Selector, after: int, end: int) -> Page[Record]:
+        log = self._logs[selector.stream]
+        start = max(after + 1, log.oldest)
+        window = log.items[start - log.oldest : min(end, start + _SCAN - 1) - log.oldest + 1]
+        found = [item for item in window if selector.matches(item.key, item.rank)]
+        items = cut(found[:BATCH_RECORDS])
+        if len(items) < len(found):
+            return Page(items, items[-1].sequence, log.oldest)
+        return Page(items, window[-1].sequence if window else end, log.oldest)
+
+    async def _first_of_last(self, selector: Selector, count: int, newest: int) -> int | None:
+        log = self._logs[selector.stream]
+        first = None
+        for item in reversed(log.items[: newest - log.oldest + 1]):
+            if selector.matches(item.key, item.rank):
+                first = item.sequence
+                count -= 1
+                if not count:
+                    break
+        return first
+
+    async def _place_since(self, stream: Stream, since: datetime, newest: int) -> int:
+        log = self._logs[stream]
+        return min(newest, log.oldest - 1 + bisect_left(log.recorded, since))
+
+
+class _Log:
+    """The stored items of one stream and when each was recorded."""
+
+    def __init__(self) -> None:
+        self.items: Items[Record] = Items()
+        self.recorded: list[datetime] = []
+        self.oldest = 1
+        self.bytes = 0
+
+    @property
+    def newest(self) -> int:
+        return self.oldest + len(self.items) - 1
+
+    def began(self) -> datetime:
+        return self.recorded[0]
+
+    def get(self, sequence: int) -> Entry | None:
+        index = sequence - self.oldest
+        return self.items[index] if 0 <= index < len(self.items) else None
+
+    def extend(self, items: list[Entry], now: datetime) -> None:
+        if self.recorded:
+            now = max(now, self.recorded[-1])  # a clock set back must not break the search by time
+        self.items.extend(items)
+        self.recorded.extend([now] * len(items))
+        self.bytes += sum(item.size for item in items)
+
+    def drop(self, count: int) -> int:
+        """Remove the oldest items; returns the bytes that frees."""
+        freed = sum(item.size for item in self.items[:count])
+        del self.items[:count], self.recorded[:count]
+        self.oldest += count
+        self.bytes -= freed
+        return freed

@@ -1,0 +1,319 @@
+"""The end of a stream in memory, and who is woken by what.
+
+A ring holds the newest items of one stream, bounded in records and bytes. A route is all readers
+with one selector: it lists the ring's items that the selector wants, so that a reader never looks
+at an item that it did not ask for. Which routes want a key is found out once per key and kept;
+an item that nobody wants costs one look-up, however many readers there are.
+
+Readers hold positions, not queues: what a slow reader has not read yet is not kept for it. When
+the ring drops an item its routes drop it too, and a reader that was not there yet sees that its
+cursor is gone and reads on from further back (see reader.py).
+
+Wake-ups merge by themselves: items pushed while the loop is busy wake each reader once, and all
+readers of a route that were waiting get the same delivery, the same object.
+
+Everything here runs on the loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
+from typing import Generic, TypeVar
+
+from streamkit.journal.base import Delivery, Item, Position, Selector
+
+__all__ = ["BATCH_BYTES", "BATCH_RECORDS", "Items", "Ring", "Route", "cut"]
+
+T = TypeVar("T")
+
+BATCH_RECORDS = 1024
+"""The most items of one delivery."""
+BATCH_BYTES = 384 * 1024
+"""A delivery ends with the item whose size, summed up, reaches this."""
+
+_KNOWN_KEYS = 65_536
+_SCAN = 8192
+_SHARED_DELIVERIES = 8
+_SLACK = 4096
+
+_sequence_of = attrgetter("sequence")
+
+
+class Items(list[Item[T]]):
+    """The items of a delivery and, once a reader needed it, their joined frames."""
+
+    __slots__ = ("joined",)
+
+    def __init__(self, items: Iterable[Item[T]] = ()) -> None:
+        super().__init__(items)
+        self.joined: bytes | None = None
+
+
+class Route(Generic[T]):
+    """All readers with one selector, and the ring's items that they want, in order.
+
+    A cursor counts the route's items from the first one ever; `base` is that count for the
+    oldest item still here. Every wanted item after the sequence `floor` is here.
+    """
+
+    __slots__ = (
+        "_head",
+        "_items",
+        "_shared",
+        "base",
+        "dirty",
+        "floor",
+        "readers",
+        "sealed",
+        "sealed_at",
+        "selector",
+        "waiting",
+    )
+
+    def __init__(self, selector: Selector, newest: int) -> None:
+        self.selector = selector
+        self.floor = newest
+        self.base = 0
+        self.readers = 0
+        self.waiting: set[asyncio.Future[None]] = set()
+        self.dirty = False
+        self.sealed = 0
+        """Cursor of the first item that was not announced yet."""
+        self.sealed_at = newest
+        """The stream's newest sequence when the last items were announced."""
+        self._items: list[Item[T]] = []
+        self._head = 0
+        self._shared: dict[int, tuple[int, Delivery[T]]] = {}
+
+    def append(self, item: Item[T]) -> None:
+        self._items.append(item)
+
+    def drop(self, item: Item[T]) -> None:
+        """The ring dropped the item; it is the oldest one here, or it came before the route."""
+        head = self._head
+        if head < len(self._items) and self._items[head] is item:
+            self.floor = item.sequence
+            self.base += 1
+            self._items[head] = None  # type: ignore[call-overload]  # never read below the head
+            self._head = head = head + 1
+            if head > _SLACK and head * 2 > len(self._items):
+                del self._items[:head]
+                self._head = 0
+
+    def seal(self, newest: int) -> None:
+        """Announce everything that is here, and wake who waits for it."""
+        self.dirty = False
+        self.sealed = self.base + len(self._items) - self._head
+        self.sealed_at = newest
+        self._shared.clear()
+        self.wake()
+
+    def wake(self) -> None:
+        if self.waiting:
+            waiting, self.waiting = self.waiting, set()
+            for future in waiting:
+                if not future.done():
+                    future.set_result(None)
+
+    def cursor_after(self, sequence: int) -> int:
+        """The cursor of the first item after a sequence that is not below the floor."""
+        index = bisect_right(self._items, sequence, lo=self._head, key=_sequence_of)
+        return self.base + index - self._head
+
+    def waiting_items(self, cursor: int) -> list[Item[T]]:
+        """All announced items from a cursor on that is not below `base`."""
+        offset = self._head - self.base
+        return self._items[cursor + offset : self.sealed + offset]
+
+    def take(self, cursor: int, epoch: str) -> tuple[int, Delivery[T]]:
+        """The next delivery from a cursor of `base` to `sealed` - 1, and the cursor after it."""
+        found = self._shared.get(cursor)
+        if found is None:
+            items = cut(self.waiting_items(cursor)[:BATCH_RECORDS])
+            after = cursor + len(items)
+            position = self.sealed_at if after == self.sealed else items[-1].sequence
+            found = (after, Delivery(items, Position(epoch, position)))
+            if len(self._shared) >= _SHARED_DELIVERIES:
+                self._shared.clear()
+            self._shared[cursor] = found
+        return found
+
+
+def cut(items: Sequence[Item[T]]) -> Items[T]:
+    """The first items that together are one delivery; at least one if there is one."""
+    total = 0
+    for count, item in enumerate(items, 1):
+        total += item.size
+        if total >= BATCH_BYTES:
+            return Items(items[:count])
+    return Items(items)
+
+
+class Ring(Generic[T]):
+    """The newest items of one stream, by contiguous sequence, and the routes through them."""
+
+    def __init__(self, epoch: str, newest: int, *, max_records: int, max_bytes: int) -> None:
+        self.epoch = epoch
+        self.newest = newest
+        self.floor = newest
+        """Every item after this sequence is here."""
+        self.closed = False
+        self.routes: dict[Selector, Route[T]] = {}
+        self._max_records = max_records
+        self._max_bytes = max_bytes
+        self._items: list[Item[T]] = []
+        self._head = 0
+        self._bytes = 0
+        self._wanted: dict[str, dict[int, tuple[Route[T], ...]]] = {}
+        self._exact: dict[str, list[Route[T]]] = {}
+        self._patterns: list[Route[T]] = []
+        self._dirty: list[Route[T]] = []
+        self._wake_scheduled = False
+
+    def __len__(self) -> int:
+        return len(self._items) - self._head
+
+    @property
+    def readers(self) -> int:
+        return sum(route.readers for route in self.routes.values())
+
+    def join(self, selector: Selector) -> Route[T]:
+        """The selector's route for one more reader, who gives it back with `leave`."""
+        route = self.routes.get(selector)
+        if route is None:
+            route = self.routes[selector] = Route(selector, self.newest)
+            self._register(route)
+        route.readers += 1
+        return route
+
+    def leave(self, route: Route[T]) -> None:
+        route.readers -= 1
+        if not route.readers:
+            del self.routes[route.selector]
+            self._unregister(route)
+
+    def push(self, items: Sequence[Item[T]]) -> None:
+        """Add items that follow the newest, drop what no longer fits, schedule the wake-ups."""
+        wanted = self._wanted
+        dirty = self._dirty
+        total = 0
+        for item in items:
+            try:
+                routes = wanted[item.key][item.rank]
+            except KeyError:
+                routes = self._routes_for(item.key, item.rank)
+            for route in routes:
+                route.append(item)
+                if not route.dirty:
+                    route.dirty = True
+                    dirty.append(route)
+            total += item.size
+        self._items.extend(items)
+        self._bytes += total
+        self.newest = items[-1].sequence
+        self._evict()
+        if dirty and not self._wake_scheduled:
+            self._wake_scheduled = True
+            asyncio.get_running_loop().call_soon(self._wake)
+
+    def scan(self, selector: Selector, after: int) -> tuple[Items[T], int]:
+        """Wanted items after a sequence that is not below `floor`, and the sequence covered.
+
+        Looks at a bounded number of items: without a find the sequence covered still advances.
+        """
+        start = self._head + after - self.floor
+        window = self._items[start : start + _SCAN]
+        if not window:
+            return Items(), after
+        covered = window[-1].sequence
+        if selector.patterns or selector.min_rank:
+            known: dict[tuple[str, int], bool] = {}
+            found = []
+            for item in window:
+                key = (item.key, item.rank)
+                wanted = known.get(key)
+                if wanted is None:
+                    wanted = known[key] = selector.matches(*key)
+                if wanted:
+                    found.append(item)
+                    if len(found) == BATCH_RECORDS:
+                        covered = item.sequence
+                        break
+        else:
+            found = window[:BATCH_RECORDS]
+            covered = found[-1].sequence
+        items = cut(found)
+        return items, covered if len(items) == len(found) else items[-1].sequence
+
+    def close(self) -> None:
+        """Announce what is here and wake every reader; they read it and end. May be repeated."""
+        self.closed = True
+        self._wake()
+        for route in self.routes.values():
+            route.wake()
+
+    def _wake(self) -> None:
+        self._wake_scheduled = False
+        dirty, self._dirty = self._dirty, []
+        for route in dirty:
+            route.seal(self.newest)
+
+    def _evict(self) -> None:
+        items, head = self._items, self._head
+        over = len(items) - head - self._max_records
+        while head < len(items) and (over > 0 or self._bytes > self._max_bytes):
+            item = items[head]
+            head += 1
+            over -= 1
+            self._bytes -= item.size
+            self.floor = item.sequence
+            try:
+                routes = self._wanted[item.key][item.rank]
+            except KeyError:
+                routes = self._routes_for(item.key, item.rank)
+            for route in routes:
+                route.drop(item)
+        if head > _SLACK and head * 2 > len(items):
+            del items[:head]
+            head = 0
+        else:
+            items[self._head : head] = [None] * (head - self._head)  # type: ignore[list-item]
+        self._head = head
+
+    def _routes_for(self, key: str, rank: int) -> tuple[Route[T], ...]:
+        routes = [r for r in self._exact.get(key, ()) if r.selector.min_rank <= rank]
+        routes += [r for r in self._patterns if r.selector.matches(key, rank)]
+        if len(self._wanted) >= _KNOWN_KEYS:
+            self._wanted.clear()
+        answer = self._wanted.setdefault(key, {})[rank] = tuple(routes)
+        return answer
+
+    def _register(self, route: Route[T]) -> None:
+        if route.selector.exact():
+            for key in set(route.selector.patterns):
+                self._exact.setdefault(key, []).append(route)
+        else:
+            self._patterns.append(route)
+        self._forget(route)
+
+    def _unregister(self, route: Route[T]) -> None:
+        if route.selector.exact():
+            for key in set(route.selector.patterns):
+                routes = self._exact[key]
+                routes.remove(route)
+                if not routes:
+                    del self._exact[key]
+        else:
+            self._patterns.remove(route)
+        self._forget(route)
+
+    def _forget(self, route: Route[T]) -> None:
+        """A route came or went: who wants its keys has to be found out again."""
+        if not route.selector.exact():
+            self._wanted.clear()
+            return
+        for key in route.selector.patterns:
+            self._wanted.pop(key, None)
