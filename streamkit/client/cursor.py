@@ -10,27 +10,30 @@ import betterproto
 from streamkit.errors import StreamGapError
 from streamkit.generated.streamservice import (
     Gap,
+    Heartbeat,
     JobProgress,
+    JobRequest,
     LogEntry,
     StartFrom,
     Update,
 )
 from streamkit.generated.streamservice import Position as WirePosition
-from streamkit.journal.base import Position
+from streamkit.journal.base import TERMINAL, Position
 
-__all__ = ["Cursor", "JournalCursor", "KeyCursor", "OnLoss"]
+__all__ = ["Cursor", "JobCursor", "JournalCursor", "KeyCursor", "OnLoss"]
 
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
+Made = TypeVar("Made", covariant=True)
 Record = TypeVar("Record", Update, LogEntry, JobProgress)
 
 OnLoss = Callable[[Gap], object]
 
 
-class Cursor(Protocol[Request, Reply]):
+class Cursor(Protocol[Made, Reply]):
     """What a resuming call needs to know of its stream. Pure; owned by one call."""
 
-    def request(self) -> Request:
+    def request(self) -> Made:
         """The request of the next attempt: everything after what was taken so far."""
 
     def opened(self, metadata: Mapping[str, object]) -> None:
@@ -41,6 +44,9 @@ class Cursor(Protocol[Request, Reply]):
 
     def complete(self) -> bool:
         """Whether the stream, having ended well, is really at its end."""
+
+    def finished(self) -> bool:
+        """Whether nothing more can come, however the stream ends."""
 
 
 class KeyCursor(Generic[Request, Reply]):
@@ -84,14 +90,17 @@ class KeyCursor(Generic[Request, Reply]):
     def complete(self) -> bool:
         return not self._endless
 
+    def finished(self) -> bool:
+        return False
+
 
 class JournalCursor(Generic[Request, Record]):
     """The cursor of streamkit's own streams: sequences, heartbeats, gaps, epochs.
 
-    `build` makes the request for a start, `complete` says whether a stream that ended well is at
-    its end. With `adopt` the place where the server starts is a position to resume from, even
-    before the first record; without it (a job's stored state is older than that place) only what
-    arrived counts. Without `on_loss` a loss raises StreamGapError.
+    `build` makes the request for a start; a stream that is `endless` has no end of its own, so one
+    that ends well is broken. With `adopt` the place where the server starts is a position to
+    resume from, even before the first record; without it (a job's stored state is older than that
+    place) only what arrived counts. Without `on_loss` a loss raises StreamGapError.
     """
 
     def __init__(
@@ -99,13 +108,13 @@ class JournalCursor(Generic[Request, Record]):
         build: Callable[[StartFrom | None], Request],
         start: StartFrom | None,
         *,
-        complete: Callable[[], bool],
+        endless: bool,
         on_loss: OnLoss | None = None,
         adopt: bool = True,
     ) -> None:
         self._build = build
         self._start = start
-        self._complete = complete
+        self._endless = endless
         self._on_loss = on_loss
         self._adopt = adopt
         self.epoch = ""
@@ -156,16 +165,19 @@ class JournalCursor(Generic[Request, Record]):
         return fresh
 
     def complete(self) -> bool:
-        return self._complete()
+        return not self._endless
+
+    def finished(self) -> bool:
+        return False
 
     def _control(self, message: Record) -> bool:
         """Act on a record without a sequence; True if it is one for the user after all."""
         kind, value = betterproto.which_one_of(message.control, "kind")
-        if kind == "heartbeat":
+        if isinstance(value, Heartbeat):
             place = value.position
             if self.sequence is None or place.sequence > self.sequence:
                 self.epoch, self.sequence = place.epoch or self.epoch, place.sequence
-        elif kind == "gap":
+        elif isinstance(value, Gap):
             self.sequence = max(self.sequence or 0, value.last)
             self._lose(value)
         return not kind
@@ -178,3 +190,28 @@ class JournalCursor(Generic[Request, Record]):
                 hint="pass on_loss to be told of a loss and go on",
             )
         self._on_loss(gap)
+
+
+class JobCursor(JournalCursor[JobRequest, JobProgress]):
+    """The cursor of one job's progress, which is over with the first terminal status."""
+
+    def __init__(
+        self,
+        build: Callable[[StartFrom | None], JobRequest],
+        start: StartFrom | None,
+        on_loss: OnLoss | None = None,
+    ) -> None:
+        super().__init__(build, start, endless=True, on_loss=on_loss, adopt=False)
+        self.status = ""
+
+    def take(self, messages: list[JobProgress]) -> list[JobProgress]:
+        fresh = super().take(messages)
+        if fresh:
+            self.status = fresh[-1].status
+        return fresh
+
+    def complete(self) -> bool:
+        return self.finished()
+
+    def finished(self) -> bool:
+        return self.status in TERMINAL

@@ -13,33 +13,23 @@ request can say "after this one" can be read like that; streamkit's own streams 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from streamkit.client.cursor import Cursor, KeyCursor
 from streamkit.client.events import ClientEvent, OnEvent, tell
 from streamkit.client.retry import Retry
 from streamkit.errors import ConnectError, StreamkitError
-from typing import TYPE_CHECKING
+
 if TYPE_CHECKING:
-    from streamkit.transport import Channel
+    from streamkit.transport import Channel, ClientCall
 
 __all__ = ["Reconnect", "ResumingCall"]
 
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
-
-
-class _Call(Protocol[Reply]):
-    """What is used of the transport's call."""
-
-    trailing_metadata: Mapping[str, object] | None
-
-    async def initial_metadata(self) -> Mapping[str, object]: ...
-
-    async def receive(self) -> list[Reply]: ...
 
 
 class Reconnect:
@@ -108,7 +98,7 @@ class ResumingCall(Generic[Request, Reply]):
         self._metadata = metadata
         self._timeout = timeout
         self._stack = AsyncExitStack()
-        self._call: _Call[Reply] | None = None
+        self._call: ClientCall[Request, Reply] | None = None
         self._headers_seen = False
         self._was_open = False
         self._owned = False
@@ -135,7 +125,7 @@ class ResumingCall(Generic[Request, Reply]):
         self._ended = True
         await self._drop()
 
-    async def __aiter__(self) -> AsyncIterator[Reply]:
+    async def __aiter__(self) -> AsyncGenerator[Reply, None]:
         try:
             while True:
                 batch = self._batch
@@ -159,6 +149,9 @@ class ResumingCall(Generic[Request, Reply]):
         task = asyncio.current_task()
         cancelling = 0 if task is None else task.cancelling()
         while not self._ended:
+            if self._cursor.finished():
+                await self.close()
+                break
             try:
                 call = await self._open()
                 async with asyncio.timeout(self._idle_timeout):
@@ -195,7 +188,7 @@ class ResumingCall(Generic[Request, Reply]):
             except StreamkitError as error:
                 await self._fail(error)
 
-    async def _open(self) -> _Call[Reply]:
+    async def _open(self) -> ClientCall[Request, Reply]:
         if self._call is not None:
             return self._call
         self._headers_seen = False
@@ -218,12 +211,13 @@ class ResumingCall(Generic[Request, Reply]):
                 raise ConnectError(message) from None
         return call
 
-    async def _read_headers(self, call: _Call[Reply]) -> None:
+    async def _read_headers(self, call: ClientCall[Request, Reply]) -> None:
         self._cursor.opened(await call.initial_metadata())
         self._headers_seen = True
-        kind = "resumed" if self._was_open else "connected"
+        name = self._path.rpartition("/")[2]
+        event = ClientEvent("resumed" if self._was_open else "connected", name)
         self._was_open = True
-        tell(self._reconnect.on_event, ClientEvent(kind, self._path.rpartition("/")[2]))
+        tell(self._reconnect.on_event, event)
 
     async def _fail(self, error: StreamkitError, dead: bool = False) -> None:
         """End the attempt and wait for the next one; raises the error if there is none."""

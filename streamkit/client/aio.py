@@ -1,0 +1,436 @@
+"""AsyncClient: everything that a server of streamkit offers, from one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl as tls
+from collections.abc import Awaitable, Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, Protocol, Self, TypeVar
+from uuid import uuid4
+
+from streamkit.client import streams
+from streamkit.client.cursor import OnLoss
+from streamkit.client.events import ClientEvent, OnEvent, tell
+from streamkit.client.job import JobHandle
+from streamkit.client.outbox import Outbox
+from streamkit.client.pump import Pump
+from streamkit.client.query import Parameters, Query, make_request
+from streamkit.client.resume import Reconnect
+from streamkit.client.retry import Retry, RetryBudget
+from streamkit.client.start import StartAt
+from streamkit.client.streams import JobWatch, LogStream, Subscription
+from streamkit.client.writers import LogWriter, OnDrop, Publisher, make_update
+from streamkit.config import Backoff, TransportLimits
+from streamkit.errors import ConnectError, DeadlineError, StreamkitError
+from streamkit.generated.grpc.health.v1 import HealthCheckRequest, HealthCheckResponse
+from streamkit.generated.streamservice import (
+    CancelJobRequest,
+    DescribeTableRequest,
+    JobProgress,
+    JobReport,
+    ListJobsReply,
+    ListJobsRequest,
+    ListTablesReply,
+    ListTablesRequest,
+    Producer,
+    PublishRequest,
+    ServerStatus,
+    StatusRequest,
+    Table,
+    TableSchema,
+    Update,
+    WriteReply,
+)
+
+if TYPE_CHECKING:
+    from streamkit.transport import Channel
+
+__all__ = ["DEFAULT_ADDRESS", "AsyncClient"]
+
+Reply = TypeVar("Reply")
+
+DEFAULT_ADDRESS = "localhost:50051"
+
+MAX_ATTEMPTS = 5
+"""Of one single call."""
+
+MAX_MESSAGE = 32 * 1024 * 1024
+"""What this client accepts; servers send more than the usual 4 MiB only when asked to."""
+
+_PRODUCER = "/streamservice.ProducerService/"
+_ADMIN = "/streamservice.AdminService/"
+
+
+class _Closable(Protocol):
+    def __call__(self) -> Awaitable[object]: ...
+
+
+class AsyncClient:
+    """A client of one server: one connection, opened when first needed, on one event loop.
+
+    With `reconnect` broken streams resume after their last delivered record and single calls are
+    repeated; a server that was never there is not waited for, so a wrong address fails at once.
+    What happens is told to `on_event`. Streams silent for `idle_timeout` seconds are taken for
+    dead. Everything that fails raises a StreamkitError. Leaving the context ends all that runs.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        reconnect: bool = True,
+        on_event: OnEvent | None = None,
+        backoff: Backoff | None = None,
+        connect_timeout: float = 20.0,
+        idle_timeout: float = 45.0,
+        ssl: tls.SSLContext | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        self.address = address or DEFAULT_ADDRESS
+        self.client_id = uuid4().hex
+        self._backoff = backoff or Backoff()
+        self._budget = RetryBudget()
+        self._user_on_event = on_event
+        self._connect_timeout = connect_timeout
+        self._idle_timeout = idle_timeout
+        self._ssl = ssl
+        self._metadata = dict(metadata) if metadata else None
+        self._reconnect_enabled = reconnect
+        self._reached = False
+        """Whether the server has answered anything yet."""
+        self._channel_: Channel | None = None
+        self._requests = 0
+        self._producers = 0
+        self._closers: set[_Closable] = set()
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End every stream and writer of this client, at once. May be called twice.
+
+        Writers left open give up what they still hold; leave their own context to wait for it.
+        """
+        self._closed = True
+        while self._closers:
+            await self._closers.pop()()
+        channel, self._channel_ = self._channel_, None
+        if channel is not None:
+            await channel.aclose()
+
+    # ---- updates ----
+
+    async def publish(
+        self, topic: str, message: object, *, metadata: Mapping[str, object] | None = None
+    ) -> int:
+        """Store one message and return its sequence once it is durable.
+
+        Text is sent as it is, bytes as UTF-8 with replacements, anything else as JSON. Repeated
+        by itself when the connection breaks, and stored once all the same.
+        """
+        update, _ = make_update(topic, message, metadata)
+        return (await self.publish_many([update]))[0]
+
+    async def publish_many(self, updates: Sequence[Update]) -> list[int]:
+        """Store all updates or none, in order; return their sequences."""
+        if not updates:
+            return []
+        request = PublishRequest(producer=self._next_request(), updates=list(updates))
+        reply = await self._unary(_PRODUCER + "Publish", request, WriteReply)
+        first = reply.updates.first
+        return list(range(first, first + reply.updates.count))
+
+    def publisher(
+        self,
+        *,
+        buffer: int = 10_000,
+        on_drop: OnDrop | None = None,
+        drain_timeout: float | None = 30.0,
+    ) -> Publisher:
+        """A pipeline for many messages. Leaving it waits `drain_timeout` for the rest."""
+        pump = self._pump("publisher", Outbox(self._producer(), records=buffer), on_drop)
+        return Publisher(pump, drain_timeout)
+
+    def subscribe(
+        self,
+        *topics: str,
+        start: StartAt | None = None,
+        latest: bool = False,
+        on_loss: OnLoss | None = None,
+    ) -> Subscription:
+        """Updates of some topics; "orders.*" is one level, "orders.>" all below.
+
+        `latest`: when this reader is slow, keep only the newest of each topic. `on_loss` is
+        called when retention took records before they were read; without it that is an error.
+        """
+        return streams.subscription(
+            self._setting(), topics, self.client_id, start=start, latest=latest, on_loss=on_loss
+        )
+
+    # ---- logs ----
+
+    def logs(
+        self,
+        service: str = "",
+        *more_services: str,
+        level: str = "",
+        lines: int = 0,
+        follow: bool = False,
+        start: StartAt | None = None,
+        latest: bool = False,
+        on_loss: OnLoss | None = None,
+    ) -> LogStream:
+        """Log lines of some services (patterns allowed, none: all) at or above a level."""
+        return streams.log_stream(
+            self._setting(),
+            [name for name in (service, *more_services) if name],
+            level=level,
+            lines=lines,
+            follow=follow,
+            start=start,
+            latest=latest,
+            on_loss=on_loss,
+        )
+
+    def log_writer(
+        self,
+        service: str,
+        *,
+        buffer: int = 10_000,
+        on_drop: OnDrop | None = None,
+        drain_timeout: float | None = 30.0,
+    ) -> LogWriter:
+        """A pipeline for one service's log lines."""
+        pump = self._pump("log writer", Outbox(self._producer(), records=buffer), on_drop)
+        return LogWriter(pump, drain_timeout, service)
+
+    # ---- jobs ----
+
+    def watch_job(
+        self,
+        job_id: str,
+        *,
+        wait: float = 0.0,
+        start: StartAt | None = None,
+        on_loss: OnLoss | None = None,
+    ) -> JobWatch:
+        """The state of a job, then every change; it ends after the first terminal status.
+
+        Raises NotFoundError for an unknown job after `wait` seconds.
+        """
+        return streams.job_watch(self._setting(), job_id, wait=wait, start=start, on_loss=on_loss)
+
+    def job(
+        self,
+        job_id: str = "",
+        *,
+        total: int = 0,
+        service: str = "",
+        step: str = "",
+        heartbeat: float = 15.0,
+        required: bool = True,
+        buffer: int = 10_000,
+    ) -> JobHandle:
+        """A job of our own that others can watch.
+
+        A server that is away raises ConnectError on entering; with `required=False` the job runs
+        all the same and is reported once the server is there. AlreadyExistsError for a known id
+        needs a server that is there.
+        """
+        outbox = Outbox(self._producer(), records=buffer)
+        pump = self._pump(f"job {job_id}" if job_id else "job", outbox, None)
+
+        async def create(report: JobReport) -> None:
+            report.producer = self._next_request()
+            try:
+                await self._unary(_PRODUCER + "CreateJob", report, JobProgress)
+            except ConnectError:
+                if required:
+                    raise
+                await pump.put_wait(report, 256)
+
+        handle = JobHandle(
+            pump,
+            job_id,
+            total=total,
+            service=service,
+            step=step,
+            heartbeat=heartbeat,
+            create=create,
+        )
+        pump.on_reply = handle.on_reply
+        return handle
+
+    async def jobs(
+        self, *, statuses: Sequence[str] = (), since: datetime | None = None, limit: int = 100
+    ) -> list[JobProgress]:
+        """The jobs that changed last, newest first."""
+        request = ListJobsRequest(statuses=list(statuses), limit=limit)
+        if since is not None:
+            request.since = since
+        return (await self._unary(_PRODUCER + "ListJobs", request, ListJobsReply)).jobs
+
+    async def cancel_job(self, job_id: str, reason: str = "") -> JobProgress:
+        """Ask a job's worker to stop; a job that nobody runs is cancelled at once."""
+        request = CancelJobRequest(job_id=job_id, reason=reason)
+        return await self._unary(_PRODUCER + "CancelJob", request, JobProgress)
+
+    # ---- queries ----
+
+    def query(
+        self,
+        sql: str,
+        parameters: Parameters = (),
+        *,
+        database: str = "",
+        batch: int = 100,
+        columns: bool = True,
+        timeout: float | None = None,
+        format: Literal["rows", "arrow"] = "rows",
+    ) -> Query:
+        """The result of one read-only statement; see Query."""
+        request = make_request(
+            sql,
+            parameters,
+            database=database,
+            batch=batch,
+            columns=columns,
+            timeout=timeout,
+            format=format,
+        )
+        return Query(
+            self._channel, request, self._reconnect(), metadata=self._metadata, timeout=timeout
+        )
+
+    async def tables(self, database: str = "") -> list[Table]:
+        """The tables and views that can be queried."""
+        request = ListTablesRequest(database=database)
+        return (await self._unary(_ADMIN + "ListTables", request, ListTablesReply)).tables
+
+    async def describe(self, table: str, database: str = "") -> TableSchema:
+        """One table's columns. Raises NotFoundError."""
+        request = DescribeTableRequest(table=table, database=database)
+        return await self._unary(_ADMIN + "DescribeTable", request, TableSchema)
+
+    # ---- the server ----
+
+    async def status(self) -> ServerStatus:
+        """What the server says about itself."""
+        return await self._unary(_ADMIN + "GetStatus", StatusRequest(), ServerStatus)
+
+    async def ping(self) -> float:
+        """Seconds that one small call takes there and back."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        check = HealthCheckRequest()
+        await self._unary("/grpc.health.v1.Health/Check", check, HealthCheckResponse)
+        return loop.time() - started
+
+    # ---- inside ----
+
+    @property
+    def _channel(self) -> Channel:
+        if self._closed:
+            raise ConnectError("the client is closed")
+        if self._channel_ is None:
+            from streamkit.codec import StreamkitCodec
+            from streamkit.transport import Channel
+
+            self._channel_ = Channel(
+                self.address,
+                codec=StreamkitCodec(),
+                limits=TransportLimits(max_message=MAX_MESSAGE),
+                ssl=self._ssl,
+                connect_timeout=self._connect_timeout,
+            )
+        return self._channel_
+
+    def _on_event(self, event: ClientEvent) -> None:
+        if event.kind in ("connected", "resumed"):
+            self._reached = True
+        tell(self._user_on_event, event)
+
+    def _retry(self) -> Retry:
+        return Retry(self._backoff, self._budget)
+
+    def _reconnect(self, *, patient: bool = False) -> Reconnect:
+        return Reconnect(
+            self._retry,
+            enabled=self._reconnect_enabled,
+            patient=patient or self._reached,
+            on_event=self._on_event,
+            open_timeout=self._connect_timeout,
+        )
+
+    def _setting(self) -> streams.Setting:
+        return streams.Setting(self._channel, self._reconnect(), self._idle_timeout, self._metadata)
+
+    def _producer(self) -> str:
+        """A producer id of this client; each counts its own requests."""
+        self._producers += 1
+        return f"{self.client_id}-{self._producers}"
+
+    def _next_request(self) -> Producer:
+        self._requests += 1
+        return Producer(id=self.client_id, sequence=self._requests)
+
+    def _pump(self, name: str, outbox: Outbox, on_drop: OnDrop | None) -> Pump:
+        pump = Pump(
+            self._channel,
+            outbox,
+            self._reconnect(patient=True),
+            name=name,
+            answer_timeout=self._idle_timeout,
+            metadata=self._metadata,
+            on_drop=on_drop,
+        )
+
+        async def close() -> None:
+            await pump.close(0)
+
+        self._closers.add(close)
+        pump.on_closed = lambda: self._closers.discard(close)
+        return pump
+
+    async def _unary(self, path: str, request: object, reply_type: type[Reply]) -> Reply:
+        """One call, repeated while that may help; every request here may safely be repeated."""
+        retry = self._retry()
+        while True:
+            channel = self._channel
+            try:
+                reply: Reply = await channel.unary(
+                    path,
+                    request,
+                    reply_type,
+                    timeout=self._connect_timeout,
+                    metadata=self._metadata,
+                )
+            except DeadlineError as error:
+                # No answer in all this time: the connection is dead as likely as the server slow.
+                await channel.reset()
+                failure: StreamkitError = ConnectError(f"no answer: {error}")
+            except StreamkitError as error:
+                failure = error
+            else:
+                self._reached = True
+                retry.progress()
+                return reply
+            delay = retry.delay(failure, getattr(failure, "trailing_metadata", None))
+            spent = retry.failures >= MAX_ATTEMPTS or not self._budget.allows
+            refused = isinstance(failure, ConnectError) and not self._reached
+            if delay is None or spent or refused or not self._reconnect_enabled:
+                raise failure
+            name = path.rpartition("/")[2]
+            self._on_event(ClientEvent("reconnecting", name, delay, failure))
+            await asyncio.sleep(delay)

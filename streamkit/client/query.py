@@ -1,0 +1,303 @@
+"""Query: the rows of one statement, as they come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing
+from datetime import datetime, timedelta
+from decimal import Decimal
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from streamkit.client.events import ClientEvent, tell
+from streamkit.client.resume import Reconnect
+from streamkit.errors import (
+    ConnectError,
+    InternalError,
+    InvalidArgumentError,
+    StreamkitError,
+    UnimplementedError,
+)
+from streamkit.generated.streamservice import (
+    Column,
+    Parameter,
+    PayloadFormat,
+    QueryRequest,
+    QueryResult,
+)
+
+if TYPE_CHECKING:
+    import pandas
+    import pyarrow
+
+    from streamkit.transport import Channel, ClientCall
+
+__all__ = ["Parameters", "Query", "make_request"]
+
+Parameters = Sequence[object] | Mapping[str, object]
+"""Positional or named values: None, bool, int, float, str, bytes, datetime, Decimal."""
+
+PATH = "/streamservice.StreamService/StreamQueryResults"
+
+ARROW = PayloadFormat(PayloadFormat.ARROW)
+
+ARROW_MESSAGE = 16 * 1024 * 1024
+"""The largest message asked for with Arrow payloads, where size is speed."""
+
+
+class Query:
+    """The result of one statement. Get it from `client.query()`; an async context manager.
+
+    Read it once, by rows (`async for row in query`), by batches or as a whole. It is never run
+    again after its first batch has arrived: a broken connection then raises ConnectError.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        request: QueryRequest,
+        reconnect: Reconnect,
+        *,
+        metadata: dict[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        self._channel = channel
+        self._request = request
+        self._reconnect = reconnect
+        self._metadata = metadata
+        self._timeout = timeout
+        self._stack = AsyncExitStack()
+        self._call: ClientCall[QueryRequest, QueryResult] | None = None
+        self._ready: list[QueryResult] = []
+        self._columns: list[Column] = []
+        self._started = False
+        self._ended = False
+        self.total_rows = 0
+        """As soon as the server knows it; 0 until then, exact at the end."""
+        self.total_batches = 0
+        """As `total_rows`."""
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Run the statement and wait for its first batch. Raises QueryError for a wrong one."""
+        if self._started:
+            return
+        self._started = True
+        retry = self._reconnect.retry()
+        while True:
+            try:
+                await self._open()
+                return
+            except StreamkitError as error:
+                trailers = getattr(self._call, "trailing_metadata", None)
+                await self.close()
+                how = self._reconnect
+                refused = isinstance(error, ConnectError) and not how.patient
+                delay = None if refused or not how.enabled else retry.delay(error, trailers)
+                if delay is None:
+                    raise
+                tell(how.on_event, ClientEvent("reconnecting", "query", delay, error))
+                await how.sleep(delay)
+
+    async def close(self) -> None:
+        """Cancel what still runs, on the server too. May be called twice."""
+        self._ended = True
+        self._call = None
+        stack, self._stack = self._stack, AsyncExitStack()
+        await stack.aclose()
+
+    @property
+    def columns(self) -> list[Column]:
+        """Names and types in order. Empty if the query was made with `columns=False`."""
+        if not self._started:
+            raise InvalidArgumentError("columns are known once the query has started")
+        return self._columns
+
+    async def batches(self) -> AsyncGenerator[QueryResult, None]:
+        """The messages as the server made them."""
+        await self.start()
+        try:
+            while True:
+                ready, self._ready = self._ready, []
+                while ready:
+                    batch = ready.pop(0)
+                    self._note(batch)
+                    self._ready = ready  # what a caller who stops here has not had
+                    yield batch
+                    if batch.is_last:
+                        await self._finish()
+                        return
+                if self._call is None:
+                    return
+                self._ready = await self._call.receive()
+                if not self._ready:
+                    raise InternalError("the result ended without its last batch")
+        except StreamkitError:
+            await self.close()
+            raise
+
+    async def rows(self) -> AsyncGenerator[dict[str, str], None]:
+        """One dict per row; NULL is an absent key."""
+        if self._request.format == ARROW:
+            raise InvalidArgumentError("rows: this query was made with format='arrow'")
+        async with aclosing(self.batches()) as batches:
+            async for batch in batches:
+                for row in batch.rows:
+                    yield row.columns
+
+    def __aiter__(self) -> AsyncGenerator[dict[str, str], None]:
+        return self.rows()
+
+    async def to_arrow(self) -> pyarrow.Table:
+        """The whole result as an Arrow table. Needs pyarrow, and a query not started as rows."""
+        if not self._started:
+            self._request.format = ARROW
+            self._request.max_message_bytes = ARROW_MESSAGE
+        elif self._request.format != ARROW:
+            raise InvalidArgumentError("to_arrow: make the query with format='arrow'")
+        try:
+            import pyarrow
+        except ImportError:
+            raise UnimplementedError(
+                "to_arrow needs pyarrow", hint="pip install 'streamkit[arrow]'"
+            ) from None
+        async with aclosing(self.batches()) as batches:
+            parts = [batch.arrow_ipc async for batch in batches if batch.arrow_ipc]
+        if not parts:
+            raise InternalError("the server sent no Arrow schema")
+        with pyarrow.ipc.open_stream(_Chunks(parts)) as reader:
+            return reader.read_all()
+
+    async def to_pandas(self) -> pandas.DataFrame:
+        """The whole result as a pandas frame. Needs pandas beside pyarrow."""
+        table = await self.to_arrow()
+        try:
+            return table.to_pandas()
+        except ImportError:
+            raise UnimplementedError("to_pandas needs pandas", hint="pip install pandas") from None
+
+    async def _open(self) -> None:
+        """One attempt, up to the first batch."""
+        self._ended = False
+        call = await self._stack.enter_async_context(
+            self._channel.stream(
+                PATH,
+                QueryRequest,
+                QueryResult,
+                request=self._request,
+                timeout=self._timeout,
+                metadata=self._metadata,
+            )
+        )
+        self._call = call
+        self._ready = await call.receive()
+        if not self._ready:
+            raise InternalError("the server sent no result")
+        self._columns = self._ready[0].columns
+        self._note(self._ready[0])
+
+    def _note(self, batch: QueryResult) -> None:
+        self.total_rows = batch.total_rows or self.total_rows
+        self.total_batches = batch.total_batches or self.total_batches
+
+    async def _finish(self) -> None:
+        """After the last batch comes the status: an error there is an error of the query."""
+        if self._call is not None:
+            async with asyncio.timeout(5):
+                while await self._call.receive():
+                    pass
+        await self.close()
+
+
+class _Chunks:
+    """A file of several pieces, read without joining them."""
+
+    def __init__(self, parts: list[bytes]) -> None:
+        self._parts = parts[::-1]
+        self._pos = 0
+        self.closed = False
+
+    def read(self, size: int = -1) -> bytes:
+        taken: list[bytes] = []
+        while self._parts and size != 0:
+            part = self._parts[-1]
+            end = len(part) if size < 0 else min(len(part), self._pos + size)
+            taken.append(part[self._pos : end])
+            size -= (end - self._pos) if size > 0 else 0
+            self._pos = end
+            if end == len(part):
+                self._parts.pop()
+                self._pos = 0
+        return taken[0] if len(taken) == 1 else b"".join(taken)
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def make_request(
+    sql: str,
+    parameters: Parameters,
+    *,
+    database: str,
+    batch: int,
+    columns: bool,
+    timeout: float | None,
+    format: Literal["rows", "arrow"],
+) -> QueryRequest:
+    """The request of a query. Raises InvalidArgumentError for what the wire cannot carry."""
+    if batch < 0:
+        raise InvalidArgumentError(f"batch must not be negative, not {batch}")
+    if format not in ("rows", "arrow"):
+        raise InvalidArgumentError(f'format must be "rows" or "arrow", not {format!r}')
+    request = QueryRequest(query=sql, batch_size=batch, database=database, columns=columns)
+    if format == "arrow":
+        request.format = ARROW
+        request.max_message_bytes = ARROW_MESSAGE
+    if timeout is not None:
+        request.timeout = timedelta(seconds=timeout)
+    if isinstance(parameters, Mapping):
+        request.parameters = [_parameter(value, str(name)) for name, value in parameters.items()]
+    elif isinstance(parameters, str | bytes):
+        raise InvalidArgumentError("parameters: give a list of values, not one text")
+    else:
+        request.parameters = [_parameter(value, "") for value in parameters]
+    return request
+
+
+def _parameter(value: object, name: str) -> Parameter:
+    match value:
+        case None:
+            return Parameter(name=name, null=True)
+        case bool():
+            return Parameter(name=name, boolean=value)
+        case int() if -(1 << 63) <= value < 1 << 63:
+            return Parameter(name=name, integer=value)
+        case int() | Decimal():
+            return Parameter(name=name, decimal=str(value))
+        case float():
+            return Parameter(name=name, real=value)
+        case str():
+            return Parameter(name=name, text=value)
+        case bytes() | bytearray() | memoryview():
+            return Parameter(name=name, blob=bytes(value))
+        case datetime():
+            if value.tzinfo is None:
+                raise InvalidArgumentError(f"parameters: {name or value!r}: a time needs a zone")
+            return Parameter(name=name, timestamp=value)
+    kind: Any = type(value).__name__
+    raise InvalidArgumentError(f"parameters: {name or value!r}: {kind} is not supported")

@@ -1,0 +1,225 @@
+"""Publisher and LogWriter: records written in order through an outage, acknowledged or counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from types import TracebackType
+from typing import Self
+
+from streamkit.client.pump import Pump
+from streamkit.client.text import clean, clean_map, message_text
+from streamkit.errors import ConnectError, InvalidArgumentError, StreamkitError
+from streamkit.generated.streamservice import LogEntry, Update
+
+__all__ = ["LogWriter", "OnDrop", "Publisher"]
+
+OnDrop = Callable[[int, StreamkitError], object]
+"""Told how many records were lost, and why."""
+
+_DRAIN_AFTER_ERROR = 2.0
+"""Seconds that a block which failed waits for what was written before."""
+
+
+class _Writer:
+    """The part that both have: a pump, its counters, its end."""
+
+    def __init__(self, pump: Pump, drain_timeout: float | None) -> None:
+        self._pump = pump
+        self._drain_timeout = drain_timeout
+
+    @property
+    def acknowledged(self) -> int:
+        """Records that are stored."""
+        return self._pump.outbox.acknowledged
+
+    @property
+    def dropped(self) -> int:
+        """Records that are not, and will not be: no room, refused, or given up at the end."""
+        return self._pump.outbox.dropped
+
+    @property
+    def buffered(self) -> int:
+        """Records on their way."""
+        return len(self._pump.outbox)
+
+    async def flush(self) -> int:
+        """Wait until everything written so far is stored; return the last sequence.
+
+        Waits as long as an outage lasts: bound it with asyncio.timeout. Raises what the server
+        refused a record with, or what ended the writer.
+        """
+        await self._pump.settled()
+        return self._pump.last_sequence
+
+    async def close(self, drain: float | None = None) -> None:
+        """Wait at most `drain` seconds for what is left, then stop. May be called twice.
+
+        Raises ConnectError when records had to be given up.
+        """
+        lost = await self._pump.close(self._drain_timeout if drain is None else drain)
+        if lost:
+            raise ConnectError(f"{lost} records could not be delivered")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exc_type is None:
+            await self.close()
+            if self._pump.failure is not None:
+                raise self._pump.failure
+            if self._pump.refusal is not None:
+                raise self._pump.refusal
+        else:
+            ordinary = issubclass(exc_type, Exception)
+            await self._pump.close(_DRAIN_AFTER_ERROR if ordinary else 0)
+
+
+class Publisher(_Writer):
+    """Publishes in order, many in flight, through an outage. Get one from `client.publisher()`.
+
+    The buffer holds what the server has not acknowledged. Leaving the block waits for the rest.
+    One event loop uses it; several tasks may.
+    """
+
+    async def send(
+        self, topic: str, message: object, metadata: Mapping[str, object] | None = None
+    ) -> None:
+        """Hand over one message; waits only while the buffer is full.
+
+        After cancellation the message was either taken or not. Raises InvalidArgumentError for a
+        topic or message that cannot be sent, and what ended the publisher.
+        """
+        update, size = make_update(topic, message, metadata)
+        if not self._pump.put(update, size):
+            await self._pump.put_wait(update, size)
+
+    def try_send(
+        self, topic: str, message: object, metadata: Mapping[str, object] | None = None
+    ) -> bool:
+        """As `send`, but a full buffer drops the message, counts it and returns False."""
+        update, size = make_update(topic, message, metadata)
+        if self._pump.put(update, size):
+            return True
+        self._pump.drop()
+        return False
+
+
+class LogWriter(_Writer):
+    """Writes one service's log through an outage. Get one from `client.log_writer()`."""
+
+    def __init__(self, pump: Pump, drain_timeout: float | None, service: str) -> None:
+        super().__init__(pump, drain_timeout)
+        if not service:
+            raise InvalidArgumentError("service must not be empty")
+        self.service = service
+        self._untold = 0
+
+    def write(
+        self,
+        message: str,
+        level: str = "info",
+        fields: Mapping[str, object] | None = None,
+        timestamp: datetime | None = None,
+    ) -> bool:
+        """Hand over one line; never waits and never raises on a full buffer or a lost server.
+
+        Returns False when there was no room: the line is dropped and counted, and one line that
+        says how many were lost follows as soon as there is room again.
+        """
+        if self._pump.ended:
+            self._pump.outbox.count_drop()
+            return False
+        if self._untold and not self._pump.outbox.full:
+            self._tell_drops()
+        if self._pump.put(*self._entry(message, level, fields, timestamp)):
+            return True
+        self._untold += 1
+        self._pump.drop()
+        return False
+
+    async def send(
+        self,
+        message: str,
+        level: str = "info",
+        fields: Mapping[str, object] | None = None,
+        timestamp: datetime | None = None,
+    ) -> None:
+        """Hand over one line; waits while the buffer is full."""
+        entry, size = self._entry(message, level, fields, timestamp)
+        if not self._pump.put(entry, size):
+            await self._pump.put_wait(entry, size)
+
+    def _tell_drops(self) -> None:
+        text = f"{self._untold} log lines were dropped: the buffer was full"
+        if self._pump.put(*self._entry(text, "warn", {"dropped": self._untold}, None)):
+            self._untold = 0
+
+    async def flush(self) -> int:
+        """As for every writer; the line about dropped ones is part of it."""
+        await self._pump.settled()
+        if self._untold:
+            self._tell_drops()
+            await self._pump.settled()
+        return self._pump.last_sequence
+
+    def _entry(
+        self,
+        message: str,
+        level: str,
+        fields: Mapping[str, object] | None,
+        timestamp: datetime | None,
+    ) -> tuple[LogEntry, int]:
+        entry = LogEntry(
+            timestamp=timestamp or datetime.now(UTC),
+            level=level,
+            message=clean(message),
+            service=self.service,
+        )
+        size = len(message) + 64
+        if fields:
+            entry.fields = clean_map(fields)
+            size += sum(len(key) + len(value) + 8 for key, value in entry.fields.items())
+        return entry, size
+
+
+@lru_cache(maxsize=4_096)
+def check_topic(topic: str) -> str:
+    """The topic, if the server will take it: one bad record would cost its whole request."""
+    fault = ""
+    if not topic:
+        fault = "must not be empty"
+    elif len(topic) > 255:
+        fault = "must not be longer than 255 characters"
+    elif "*" in topic or ">" in topic:
+        fault = "must not contain wildcards"
+    elif not topic.isprintable() or " " in topic:
+        fault = "must not contain spaces or control characters"
+    elif "" in topic.split("."):
+        fault = "must not have an empty token between dots"
+    if fault:
+        raise InvalidArgumentError(f"topic {fault}")
+    return topic
+
+
+def make_update(
+    topic: str, message: object, metadata: Mapping[str, object] | None = None
+) -> tuple[Update, int]:
+    """The record of a message and about its size on the wire."""
+    text = message_text(message)
+    # Four bytes a character at most: only what is large is measured exactly.
+    size = len(text) + len(topic) + 32
+    if not text.isascii() and len(text) > 65_536:
+        size = len(text.encode()) + len(topic) + 32
+    update = Update(topic=check_topic(topic), message=text)
+    if metadata:
+        update.metadata = clean_map(metadata)
+        size += sum(len(key) + len(value) + 8 for key, value in update.metadata.items())
+    return update, size
