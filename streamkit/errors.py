@@ -3,6 +3,7 @@
     StreamkitError                      every error that streamkit raises on purpose
     |-- InvalidArgumentError            the request is wrong; the message names the field
     |   |-- DecodeError                 bytes that are not the message they should be
+    |   |-- EncodeError                 a value that its field cannot hold
     |   `-- QueryError                  the database refused or failed the statement
     |-- NotFoundError                   no such job, table, database
     |-- AlreadyExistsError              the job is known already
@@ -37,6 +38,7 @@ __all__ = [
     "ConnectError",
     "DeadlineError",
     "DecodeError",
+    "EncodeError",
     "InternalError",
     "InvalidArgumentError",
     "JobFailedError",
@@ -81,6 +83,20 @@ class InvalidArgumentError(StreamkitError):
 
 class DecodeError(InvalidArgumentError):
     """Bytes that are not a valid message. `reason` says why, `path` names the field."""
+
+    def __init__(self, reason: str, path: str = "") -> None:
+        super().__init__(f"{path}: {reason}" if path else reason)
+        self.reason = reason
+        self.path = path
+
+
+class EncodeError(InvalidArgumentError):
+    """A value that its field cannot hold. `reason` says why, `path` names the field.
+
+    On a server this is the handler's fault, not the caller's: it travels as INTERNAL.
+    """
+
+    default_status = Status.INTERNAL
 
     def __init__(self, reason: str, path: str = "") -> None:
         super().__init__(f"{path}: {reason}" if path else reason)
