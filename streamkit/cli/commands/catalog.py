@@ -1,0 +1,142 @@
+"""tables, schema, status."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from streamkit.cli import exits
+from streamkit.cli.session import Session, UsageError, command
+
+if TYPE_CHECKING:
+    from streamkit.generated.streamservice import ServerStatus
+
+__all__ = ["register"]
+
+_DATABASE = typer.Option("-d", "--database", metavar="NAME", help="Else the server's own store.")
+_OUTPUT = typer.Option("-o", "--output", metavar="pretty|json|jsonl", help="Output format.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    command(app, "tables")(_tables)
+    command(app, "schema")(_schema)
+    command(app, "status")(_status)
+
+
+async def _tables(
+    session: Session,
+    database: Annotated[str, _DATABASE] = "",
+    output: Annotated[str, _OUTPUT] = "pretty",
+) -> int:
+    """List the tables that can be queried."""
+    async with session.client() as client:
+        tables = await client.tables(database)
+    _show(session, output, ("name", "kind"), [{"name": t.name, "kind": t.kind} for t in tables])
+    return exits.OK
+
+
+async def _schema(
+    session: Session,
+    table: Annotated[str, typer.Argument(metavar="TABLE")],
+    database: Annotated[str, _DATABASE] = "",
+    output: Annotated[str, _OUTPUT] = "pretty",
+) -> int:
+    """Show the columns of a table."""
+    async with session.client() as client:
+        schema = await client.describe(table, database)
+    rows = [
+        {"column": c.name, "type": c.type, "nullable": "yes" if c.nullable else "no"}
+        for c in schema.columns
+    ]
+    _show(session, output, ("column", "type", "nullable"), rows)
+    return exits.OK
+
+
+def _show(
+    session: Session, output: str, names: tuple[str, ...], rows: list[dict[str, str]]
+) -> None:
+    from streamkit.cli.rendering.tables import TableWriter
+    from streamkit.cli.writers import RowWriter, TextOptions, writer_for
+    from streamkit.generated.streamservice import Column
+
+    if output not in ("pretty", "json", "jsonl"):
+        raise UsageError(f"-o: {output!r} is not pretty, json or jsonl")
+    columns = [Column(name=name, type="text") for name in names]
+    writer: RowWriter
+    if output == "pretty":
+        writer = TableWriter(columns, TextOptions(null=""))
+    else:
+        writer = writer_for(output, columns)
+    session.output.text(writer.begin() + writer.rows(rows) + writer.end())
+    session.output.flush()
+
+
+async def _status(
+    session: Session,
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="pretty|json", help="Output format.")
+    ] = "pretty",
+) -> int:
+    """Show what the server is, what it holds and who is connected."""
+    if output not in ("pretty", "json"):
+        raise UsageError(f"-o: {output!r} is not pretty or json")
+    async with session.client() as client:
+        started = time.monotonic()
+        status = await client.status()
+        answered = (time.monotonic() - started) * 1000
+    if output == "json":
+        from streamkit.cli.sanitise import json_text
+
+        session.output.line(json_text(_status_object(session.server, status, answered)))
+        return exits.OK
+    from streamkit.cli.records import seconds_text, size_text
+
+    lines = [
+        ("server", session.server + (" (draining)" if status.draining else "")),
+        ("version", status.version),
+        ("answered in", f"{answered:.1f} ms"),
+        ("up for", seconds_text(status.uptime.total_seconds())),
+        ("store", f"{status.store}, {size_text(status.store_bytes)}"),
+        ("durability", status.durability),
+        ("epoch", status.epoch),
+        ("connections", str(status.connections)),
+        ("databases", ", ".join(status.databases) or "none besides the store"),
+    ]
+    for stream in status.streams:
+        count = stream.newest - stream.oldest + 1 if stream.newest else 0
+        watched = f"{stream.subscribers} subscribers"
+        lines.append(
+            (stream.name, f"{count:,} records, {stream.oldest}..{stream.newest}, {watched}")
+        )
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        session.output.line(f"{name:<{width}}  {value}")
+    return exits.OK
+
+
+def _status_object(server: str, status: ServerStatus, answered: float) -> dict[str, Any]:
+    return {
+        "server": server,
+        "version": status.version,
+        "answered_ms": round(answered, 2),
+        "uptime_seconds": status.uptime.total_seconds(),
+        "store": status.store,
+        "store_bytes": status.store_bytes,
+        "durability": status.durability,
+        "epoch": status.epoch,
+        "connections": status.connections,
+        "databases": list(status.databases),
+        "draining": status.draining,
+        "streams": [
+            {
+                "name": stream.name,
+                "oldest": stream.oldest,
+                "newest": stream.newest,
+                "subscribers": stream.subscribers,
+            }
+            for stream in status.streams
+        ],
+    }

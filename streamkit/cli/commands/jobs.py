@@ -1,0 +1,231 @@
+"""watch-job, jobs, cancel."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from streamkit.cli import exits
+from streamkit.cli.parsing import duration, moment
+from streamkit.cli.session import Session, UsageError, command, value_of
+
+if TYPE_CHECKING:
+    from streamkit.cli.rendering.jobs import JobView
+    from streamkit.client import AsyncClient
+    from streamkit.generated.streamservice import JobProgress
+
+__all__ = ["register"]
+
+STATUSES = ("pending", "running", "completed", "failed", "cancelled", "lost")
+LINES_ON_FAILURE = 20
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    command(app, "watch-job")(_watch_job)
+    command(app, "jobs")(_jobs)
+    command(app, "cancel")(_cancel)
+
+
+async def _watch_job(
+    session: Session,
+    job_ids: Annotated[list[str] | None, typer.Argument(metavar="JOB_ID...")] = None,
+    latest: Annotated[bool, typer.Option("--latest", help="The job that changed last.")] = False,
+    logs: Annotated[bool, typer.Option("--logs", help="Show the job's output as well.")] = False,
+    wait: Annotated[
+        str, typer.Option("--wait", metavar="TIME", help="How long to wait for an unknown job.")
+    ] = "10s",
+    timeout: Annotated[
+        str,
+        typer.Option("--timeout", metavar="TIME", help="Stop watching; exit code 124."),
+    ] = "",
+    output: Annotated[
+        str,
+        typer.Option("-o", "--output", metavar="pretty|plain|jsonl", help="Bars, lines or JSON."),
+    ] = "",
+) -> int:
+    """Watch jobs until they end. The exit code is their outcome.
+
+    0: completed. 1: failed, cancelled or lost. 5: no such job. 124: still running at --timeout.
+    """
+    seconds = value_of("--timeout", duration, timeout) if timeout else None
+    patience = value_of("--wait", duration, wait)
+    if output not in ("", "pretty", "plain", "jsonl"):
+        raise UsageError(f"-o: {output!r} is not pretty, plain or jsonl")
+    if latest == bool(job_ids):
+        raise UsageError("name a job, or use --latest; `streamkit jobs` lists them")
+    async with session.client() as client:
+        ids = list(dict.fromkeys(job_ids or []))
+        if latest:
+            ids = [job.job_id for job in await client.jobs(limit=1)]
+            if not ids:
+                session.note("there are no jobs; `streamkit run -- COMMAND` starts one")
+                return exits.NOT_FOUND
+        view = _view(session, output)
+        try:
+            async with asyncio.timeout(seconds):
+                tasks = [
+                    asyncio.create_task(_watch(client, job_id, patience, logs, view))
+                    for job_id in ids
+                ]
+                try:
+                    ended = await asyncio.gather(*tasks)
+                finally:
+                    for task in tasks:
+                        task.cancel()
+                    await asyncio.gather(*tasks, return_exceptions=True)
+        except TimeoutError:
+            view.close()
+            session.note(f"still running after {timeout}: {', '.join(ids)}; nothing was stopped")
+            return exits.TIMEOUT
+        finally:
+            view.close()
+        failed = [job for job in ended if job.status != "completed"]
+        if not logs:
+            for job in failed:
+                await _last_lines(session, client, job)
+        return exits.FAILED if failed else exits.OK
+
+
+def _view(session: Session, output: str) -> JobView:
+    from streamkit.cli.rendering.jobs import BarsView, JsonView, LinesView
+
+    if output == "jsonl":
+        return JsonView(session.output)
+    if output != "plain" and session.output.terminal.animation:
+        return BarsView(session.output)
+    return LinesView(session.output)
+
+
+async def _watch(
+    client: AsyncClient, job_id: str, patience: float, logs: bool, view: JobView
+) -> JobProgress:
+    """Show one job until it ends; return its last state."""
+    from streamkit.errors import InternalError
+
+    last: JobProgress | None = None
+    tail: _Tail | None = None
+    try:
+        async with client.watch_job(job_id, wait=patience) as states:
+            async for job in states:
+                last = job
+                view.update(job)
+                if logs and tail is None:
+                    tail = _Tail(client, job, view)
+        if tail is not None:
+            await tail.finish()
+    finally:
+        if tail is not None:
+            await tail.close()
+    if last is None:
+        raise InternalError(f"the server ended the watch of {job_id} without a state")
+    return last
+
+
+class _Tail:
+    """The output of one job, shown while it runs and completed when it has ended."""
+
+    def __init__(self, client: AsyncClient, job: JobProgress, view: JobView) -> None:
+        self._client = client
+        self._service = job.service or job.job_id
+        self._since = job.created_at
+        self._view = view
+        self._last = 0
+        self._task = asyncio.create_task(self._read(follow=True))
+
+    async def finish(self) -> None:
+        """Show what is left; a job's output is stored before its end is."""
+        await self.close()
+        await self._read(follow=False)
+
+    async def close(self) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _read(self, *, follow: bool) -> None:
+        from streamkit.client import since
+
+        start = since(self._since)
+        async with self._client.logs(self._service, follow=follow, start=start) as entries:
+            async for entry in entries:
+                if entry.sequence > self._last:
+                    self._last = entry.sequence
+                    self._view.log(entry)
+
+
+async def _last_lines(session: Session, client: AsyncClient, job: JobProgress) -> None:
+    """After a failure, what the job said last, on standard error."""
+    from streamkit.cli.records import clock_text
+
+    async with client.logs(job.service or job.job_id, lines=LINES_ON_FAILURE) as entries:
+        lines = [
+            f"{clock_text(entry.timestamp, 'local')} {entry.level:<5} {entry.message}"
+            async for entry in entries
+        ]
+    if lines:
+        session.note(f"the last {len(lines)} lines of {job.service or job.job_id}:")
+        for line in lines:
+            session.output.note(line)
+
+
+async def _jobs(
+    session: Session,
+    status: Annotated[
+        str, typer.Option("--status", metavar="A,B", help=f"Only these: {', '.join(STATUSES)}.")
+    ] = "",
+    since: Annotated[
+        str, typer.Option("--since", metavar="TIME", help="Changed since: 10m, today, ISO 8601.")
+    ] = "",
+    count: Annotated[int, typer.Option("-n", "--lines", min=1, help="The newest N.")] = 100,
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="pretty|json|jsonl", help="Output format.")
+    ] = "pretty",
+) -> int:
+    """List jobs, the last changed first."""
+    statuses = tuple(part.strip() for part in status.split(",") if part.strip())
+    if unknown := [part for part in statuses if part not in STATUSES]:
+        raise UsageError(f"--status: {unknown[0]!r} is not one of {', '.join(STATUSES)}")
+    if output not in ("pretty", "json", "jsonl"):
+        raise UsageError(f"-o: {output!r} is not pretty, json or jsonl")
+    start = value_of("--since", moment, since) if since else None
+    async with session.client() as client:
+        jobs = await client.jobs(statuses=statuses, since=start, limit=count)
+    if output == "pretty":
+        from streamkit.cli.rendering.console import print_table
+        from streamkit.cli.rendering.jobs import jobs_table
+
+        if jobs:
+            print_table(session.output, jobs_table(jobs))
+        else:
+            session.note("no jobs; `streamkit run -- COMMAND` starts one")
+        return exits.OK
+    from streamkit.cli.records import job_object
+    from streamkit.cli.sanitise import json_text
+
+    texts = [json_text(job_object(job)) for job in jobs]
+    if output == "json":
+        session.output.line("[" + ",\n ".join(texts) + "]")
+    else:
+        session.output.text("".join(f"{text}\n" for text in texts))
+        session.output.flush()
+    return exits.OK
+
+
+async def _cancel(
+    session: Session,
+    job_ids: Annotated[list[str], typer.Argument(metavar="JOB_ID...")],
+    reason: Annotated[str, typer.Option("--reason", help="Told to the job's worker.")] = "",
+) -> int:
+    """Ask the worker of a job to stop; a job that has not started is cancelled at once."""
+    async with session.client() as client:
+        for job_id in job_ids:
+            job = await client.cancel_job(job_id, reason)
+            if job.status == "cancelled":
+                session.note(f"{job_id} is cancelled")
+            elif job.status in STATUSES[2:]:
+                session.note(f"{job_id} had ended before: {job.status}")
+            else:
+                session.note(f"{job_id} was asked to stop; `streamkit watch-job {job_id}`")
+    return exits.OK

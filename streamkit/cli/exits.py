@@ -1,0 +1,60 @@
+"""Exit codes, and the way from an error to one line and a code."""
+
+from __future__ import annotations
+
+from streamkit import errors
+from streamkit.cli.sanitise import sanitise
+
+__all__ = [
+    "CONNECT",
+    "FAILED",
+    "INTERRUPTED",
+    "NOT_ALLOWED",
+    "NOT_FOUND",
+    "OK",
+    "TIMEOUT",
+    "USAGE",
+    "exit_code",
+    "one_line",
+]
+
+OK = 0
+FAILED = 1
+USAGE = 2
+CONNECT = 3
+NOT_ALLOWED = 4
+NOT_FOUND = 5
+TIMEOUT = 124
+INTERRUPTED = 130
+
+_CODES: tuple[tuple[type[BaseException], int], ...] = (
+    # A subclass comes before its base.
+    (errors.QueryError, FAILED),
+    (errors.InvalidArgumentError, USAGE),
+    (errors.StoreError, FAILED),
+    (errors.ConnectError, CONNECT),
+    (errors.AuthError, NOT_ALLOWED),
+    (errors.NotFoundError, NOT_FOUND),
+    (errors.DeadlineError, TIMEOUT),
+    (TimeoutError, TIMEOUT),
+    (KeyboardInterrupt, INTERRUPTED),
+)
+
+
+def exit_code(error: BaseException) -> int:
+    """Return the documented code of an error that ended a command."""
+    return next((code for kind, code in _CODES if isinstance(error, kind)), FAILED)
+
+
+def one_line(error: BaseException, *, server: str = "") -> str:
+    """Return what happened and what to do about it, in one line that is safe to show."""
+    if isinstance(error, OSError) and error.strerror:
+        name = f"{error.filename}: " if error.filename else ""
+        return sanitise(f"{name}{error.strerror}")
+    text = str(error) or type(error).__name__
+    hint = error.hint if isinstance(error, errors.StreamkitError) else ""
+    if isinstance(error, errors.ConnectError) and not hint and server:
+        hint = "start one with `streamkit serve`, or name another with -s HOST:PORT"
+        if server not in text:
+            text = f"no answer from {server}: {text}"
+    return sanitise(f"{text}; {hint}" if hint else text)

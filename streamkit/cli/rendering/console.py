@@ -1,0 +1,67 @@
+"""A rich console that follows our decision on colour and animation, not its own."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TextIO
+
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+from streamkit.cli.output import Output
+from streamkit.cli.sanitise import sanitise
+from streamkit.cli.terminal import Terminal
+
+__all__ = ["LEVEL_STYLES", "STATUS_STYLES", "console_for", "name_style", "plain", "print_table"]
+
+LEVEL_STYLES = {"debug": "dim", "info": "green", "warn": "yellow", "error": "bold red"}
+STATUS_STYLES = {
+    "pending": "dim",
+    "running": "cyan",
+    "stalled": "yellow",
+    "completed": "green",
+    "failed": "bold red",
+    "cancelled": "yellow",
+    "lost": "red",
+}
+_NAME_STYLES = ("cyan", "magenta", "blue", "bright_cyan", "bright_magenta", "bright_blue")
+
+
+def console_for(stream: TextIO, terminal: Terminal) -> Console:
+    """Return a console that writes to `stream` exactly as `terminal` allows."""
+    return Console(
+        file=stream,
+        force_terminal=terminal.is_tty or terminal.colour,
+        force_interactive=terminal.animation,
+        no_color=not terminal.colour,
+        color_system="auto" if terminal.is_tty else "standard",
+        width=None if terminal.is_tty else 80,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def plain(text: str, style: str = "") -> Text:
+    """Foreign text as one line that is only text."""
+    return Text(sanitise(text), style=style, end="")
+
+
+def name_style(name: str) -> str:
+    """A colour that belongs to the name: the same in every run."""
+    return _NAME_STYLES[hashlib.blake2s(name.encode("utf-8", "replace")).digest()[0] % 6]
+
+
+def print_table(output: Output, table: RenderableType) -> None:
+    """Print a table: as wide as the terminal, in a pipe as wide as it needs."""
+    console = console_for(output.stream, output.terminal)
+    if output.terminal.is_tty:
+        console.print(table)
+        return
+    console.width = 1_000_000
+    with console.capture() as capture:
+        console.print(table)
+    for line in capture.get().splitlines():
+        output.text(line.rstrip() + "\n")
+    output.flush()

@@ -1,0 +1,211 @@
+"""Jobs on a terminal: bars that live, lines where nobody watches, a table of many."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from rich.console import RenderableType
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from streamkit.cli.output import Output
+from streamkit.cli.records import clock_text, job_line, job_object, seconds_text
+from streamkit.cli.rendering.console import STATUS_STYLES, console_for, plain
+from streamkit.cli.rendering.records import RecordPrinter, log_text
+from streamkit.cli.sanitise import json_text
+from streamkit.generated.streamservice import JobProgress, LogEntry
+
+__all__ = ["BarsView", "JobView", "JsonView", "LinesView", "job_bars", "jobs_table", "show_task"]
+
+LINE_EVERY_PERCENT = 10
+LINE_EVERY_SECONDS = 30.0
+
+
+class JobView:
+    """How watched jobs are shown: `update` for every state, `log` for every line of theirs."""
+
+    def update(self, job: JobProgress) -> None:
+        raise NotImplementedError
+
+    def log(self, entry: LogEntry) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Leave the terminal as it was found, with the last state on it."""
+
+
+class JsonView(JobView):
+    """One object a state and a line, told apart by `kind`."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+
+    def update(self, job: JobProgress) -> None:
+        self._output.line(json_text({"kind": "job", **job_object(job)}))
+
+    def log(self, entry: LogEntry) -> None:
+        from streamkit.cli.records import log_object
+
+        self._output.line(json_text({"kind": "log", **log_object(entry)}))
+
+
+class LinesView(JobView):
+    """A line at the start, at every tenth of the way or half minute, at a change and at the end."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._printer = RecordPrinter(output)
+        self._told: dict[str, tuple[str, int, float]] = {}
+
+    def update(self, job: JobProgress) -> None:
+        now = time.monotonic()
+        status = f"{job.status}{job.stalled}{job.cancel_requested}"
+        before = self._told.get(job.job_id)
+        if before is not None:
+            near = job.percentage < before[1] + LINE_EVERY_PERCENT
+            if before[0] == status and near and now < before[2] + LINE_EVERY_SECONDS:
+                return
+        self._told[job.job_id] = (status, job.percentage, now)
+        style = STATUS_STYLES.get("stalled" if job.stalled else job.status, "")
+        self._printer.print(plain(job_line(job), style))
+
+    def log(self, entry: LogEntry) -> None:
+        self._printer.print(log_text(entry, prefix=False, fields=False))
+
+
+class _Amount(ProgressColumn):
+    """What is done: a percentage, or a count and its rate where the total is not known."""
+
+    def render(self, task: Task) -> Text:
+        job: JobProgress = task.fields["job"]
+        if task.total is None:
+            if not job.completed:
+                return Text("")
+            rate = f" {task.speed:.0f}/s" if task.speed else ""
+            return Text(f"{job.completed}{rate}")
+        count = f" {job.completed}/{job.total}" if job.total else ""
+        return Text(f"{job.percentage:>3}%{count}")
+
+
+class _Status(ProgressColumn):
+    """The status in its colour."""
+
+    def render(self, task: Task) -> Text:
+        job: JobProgress = task.fields["job"]
+        shown = "stalled" if job.stalled else job.status
+        if job.cancel_requested and job.status == "running":
+            shown = "cancelling"
+        return plain(shown, STATUS_STYLES.get(shown, ""))
+
+
+class _Step(ProgressColumn):
+    """The step, or why the job failed; as wide as the terminal allows."""
+
+    def render(self, task: Task) -> Text:
+        job: JobProgress = task.fields["job"]
+        text = plain(job.error or job.current_step, "red" if job.error else "dim")
+        text.no_wrap = True
+        text.overflow = "ellipsis"
+        return text
+
+
+class _Name(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return plain(task.fields["job"].job_id, "bold")
+
+
+def job_bars(**options: object) -> Progress:
+    """Return the progress display of jobs; `show_task` puts a state into it."""
+    return Progress(
+        SpinnerColumn(finished_text=" "),
+        _Name(),
+        _Status(),
+        BarColumn(bar_width=24),
+        _Amount(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(compact=True),
+        _Step(),
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def show_task(bars: Progress, tasks: dict[str, TaskID], job: JobProgress) -> None:
+    """Show the state of one job; a job that is new gets a bar of its own."""
+    total, completed = _measure(job)
+    if job.job_id not in tasks:
+        tasks[job.job_id] = bars.add_task("", total=total, job=job)
+        created = job.created_at.timestamp()
+        if created > 0:
+            # A bar that is attached late shows the age of the job, not of the watching.
+            task = bars.tasks[bars.task_ids.index(tasks[job.job_id])]
+            task.start_time = bars.get_time() - max(0.0, time.time() - created)
+    bars.update(tasks[job.job_id], total=total, completed=completed, job=job)
+    if job.status in ("completed", "failed", "cancelled", "lost"):
+        bars.stop_task(tasks[job.job_id])
+
+
+def _measure(job: JobProgress) -> tuple[float | None, float]:
+    if job.status == "completed":
+        return 100.0, 100.0
+    if job.total:
+        return float(job.total), float(job.completed)
+    if job.percentage:
+        return 100.0, float(job.percentage)
+    return None, float(job.completed)
+
+
+class BarsView(JobView):
+    """Bars at the bottom that stay, log lines scrolling above them."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._console = console_for(output.stream, output.terminal)
+        self._bars = job_bars(console=self._console, redirect_stdout=False, redirect_stderr=False)
+        self._tasks: dict[str, TaskID] = {}
+        self._bars.start()
+        if output.notes.is_tty:
+            output.note_sink = lambda text: self._console.print(plain(text, "dim"), soft_wrap=True)
+
+    def update(self, job: JobProgress) -> None:
+        show_task(self._bars, self._tasks, job)
+
+    def log(self, entry: LogEntry) -> None:
+        self._console.print(log_text(entry, prefix=False, fields=False), soft_wrap=True)
+
+    def close(self) -> None:
+        self._output.note_sink = None
+        self._bars.stop()
+
+
+def jobs_table(jobs: Sequence[JobProgress], now: datetime | None = None) -> RenderableType:
+    """The jobs, one a line, in the order given."""
+    current = datetime.now(UTC) if now is None else now
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("JOB", "STATUS", "PROGRESS", "CHANGED", "RAN", "STEP"):
+        table.add_column(heading, no_wrap=True, overflow="ellipsis")
+    for job in jobs:
+        status = "stalled" if job.stalled else job.status
+        created = job.created_at.timestamp()
+        ended = job.status in ("completed", "failed", "cancelled", "lost")
+        until = job.updated_at if ended else current
+        table.add_row(
+            plain(job.job_id, "bold"),
+            plain(status, STATUS_STYLES.get(status, "")),
+            plain(f"{job.percentage}%" + (f" {job.completed}/{job.total}" if job.total else "")),
+            plain(clock_text(job.updated_at, "relative", current)),
+            plain(seconds_text((until - job.created_at).total_seconds()) if created > 0 else ""),
+            plain(job.error or job.current_step, "red" if job.error else "dim"),
+        )
+    return table
