@@ -1,0 +1,330 @@
+"""One connection's I/O side: flushing all its streams together, keepalive, leaving."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+
+from grpclib.config import Configuration
+from grpclib.protocol import Connection
+from grpclib.utils import Wrapper
+from h2.errors import ErrorCodes
+
+from streamkit.config import TransportLimits
+from streamkit.transport.frames import TooBusyError
+from streamkit.transport.http2 import Http2
+from streamkit.transport.limits import Bucket, QuietLog
+from streamkit.transport.stream import StreamLost, WireStream
+
+__all__ = ["LOG", "WireConnection"]
+
+LOG = QuietLog(logging.getLogger("streamkit.transport"))
+"""Shared by all connections: a thousand peers that do the same wrong thing are one line."""
+_LINGER = 1.0  # seconds in which a peer may read why it was cut
+_GOAWAY_ALL = 2**31 - 1
+
+
+class WireConnection(Connection):
+    """Flow control towards the peer, one write for everything that is ready, signs of life."""
+
+    def __init__(self, h2: Http2, transport: asyncio.Transport, limits: TransportLimits) -> None:
+        super().__init__(h2, transport, config=Configuration().__for_test__())
+        self.h2 = h2
+        self.limits = limits
+        self.loop = asyncio.get_running_loop()
+        self.writable = True
+        self.draining = False
+        """A GOAWAY was sent or received: no new calls, the running ones go on."""
+        self.dead = False
+        """Being cut: nothing is processed any more."""
+        self.on_idle: Callable[[], None] | None = None
+        """Called when the last stream of a draining connection is over."""
+        self.on_room: Callable[[], None] | None = None
+        """Called when there may be room for another stream: one ended, or settings came."""
+        self.on_goaway: Callable[[bytes], None] | None = None
+        """Called with the note of the peer's GOAWAY."""
+        self.reason = ""
+        """Why the connection ends, when this side knows."""
+        self.window_updates = Bucket(limits.window_updates, 10.0)
+        self.pings = Bucket(limits.pings, 10.0)
+        self._resets = Bucket(limits.resets, 30.0)
+        self.last_received = self.loop.time()
+        self._dirty: list[WireStream] = []
+        self._blocked: set[WireStream] = set()
+        self._flush_handle: asyncio.Handle | None = None
+        self._unread = 0  # bytes received and not yet taken, over all streams
+        self._owed = 0  # of these, not given back to the connection's window
+        self._keepalive: asyncio.TimerHandle | None = None
+        self._linger: asyncio.TimerHandle | None = None
+        transport.set_write_buffer_limits(high=limits.write_buffer)
+        self._tune(transport)
+
+    def _tune(self, transport: asyncio.Transport) -> None:
+        sock = transport.get_extra_info("socket")
+        if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+            return
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            patience = self.limits.keepalive_time + self.limits.keepalive_timeout
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(patience * 1000))
+
+    def create_stream(
+        self, *, stream_id: int | None = None, wrapper: Wrapper | None = None
+    ) -> WireStream:
+        stream = WireStream(self, stream_id=stream_id)
+        stream.wrapper = wrapper
+        return stream
+
+    def check_open(self) -> None:
+        """Raise StreamLost when no new stream can be opened here."""
+        if self.draining or self.dead or self.is_closing():
+            raise StreamLost("the connection is going away", refused=True)
+
+    # Flow control towards the peer -----------------------------------------------------------
+
+    def received(self, size: int) -> None:
+        """Bytes arrived for a stream: the connection's window is free again at once, so that one
+        unread stream does not stop the others, until too much is unread in all."""
+        self._unread += size
+        if self._unread <= self.limits.connection_buffer:
+            self.h2.give_back(size)
+        else:
+            self._owed += size
+
+    def consumed(self, stream: WireStream, size: int) -> None:
+        """A stream's reader took bytes."""
+        self._return(size)
+        if stream.h2 is not None and not self.dead:
+            self.h2.give_back_stream(stream.h2, size)
+            if self.h2._data_to_send:
+                self.schedule()
+
+    def discarded(self, size: int) -> None:
+        """Bytes were dropped with their stream."""
+        self._return(size)
+        if self.h2._data_to_send:
+            self.schedule()
+
+    def _return(self, size: int) -> None:
+        self._unread -= size
+        if self._owed:
+            back = min(self._owed, size)
+            self._owed -= back
+            self.h2.give_back(back)
+
+    def count_reset(self) -> None:
+        """A stream was reset by the peer, or because of what the peer sent."""
+        self.streams_failed += 1
+        if not self._resets.take(self.last_received):
+            raise TooBusyError("too many resets")
+
+    # Writing ----------------------------------------------------------------------------------
+
+    def mark(self, stream: WireStream) -> None:
+        """The stream has something for the next flush."""
+        stream.dirty = True
+        self._dirty.append(stream)
+        if self._flush_handle is None:
+            self._flush_handle = self.loop.call_soon(self.flush)
+
+    def schedule(self) -> None:
+        """Flush when the loop comes around."""
+        if self._flush_handle is None:
+            self._flush_handle = self.loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Send what is ready on all streams with one write."""
+        if self._flush_handle is not None:
+            self._flush_handle.cancel()
+            self._flush_handle = None
+        if self.dead:
+            return
+        if self._dirty and self.writable:
+            dirty, self._dirty = self._dirty, []
+            for index, stream in enumerate(dirty):
+                if not self.writable:
+                    self._dirty += dirty[index:]
+                    break
+                stream.dirty = False
+                stream.flush_out()
+                if stream.pending_size:
+                    if self.writable:
+                        self._blocked.add(stream)
+                    else:
+                        stream.dirty = True
+                        self._dirty.append(stream)
+        self.write_out()
+
+    def write_out(self) -> None:
+        """Hand the output to the transport."""
+        data = self.h2.take_output()
+        if data and not self.is_closing():
+            self._transport.write(data)
+            if (
+                not self.writable
+                and self._transport.get_write_buffer_size() > self.limits.control_backlog
+            ):
+                self.abort("answers pile up that the peer does not read")
+
+    def sent(self, size: int) -> None:
+        """A stream put bytes into the output: a peer that takes data may speak more often."""
+        self.last_data_sent = self.loop.time()
+        self.data_sent += size
+        self.pings.give(1.0)
+        self.window_updates.give(1.0 + size / 256)
+
+    def unblock(self, stream: WireStream | None) -> None:
+        """A window opened: of one stream, or of all."""
+        if stream is None:
+            for blocked in self._blocked:
+                if not blocked.dirty:
+                    self.mark(blocked)
+            self._blocked.clear()
+        elif stream in self._blocked:
+            self._blocked.discard(stream)
+            if not stream.dirty:
+                self.mark(stream)
+
+    def drop(self, stream: WireStream) -> None:
+        """The stream is over."""
+        self._blocked.discard(stream)
+
+    def pause_writing(self) -> None:
+        self.writable = False
+        self.write_ready.clear()
+
+    def resume_writing(self) -> None:
+        self.writable = True
+        self.write_ready.set()
+        self.flush()
+
+    # Signs of life ----------------------------------------------------------------------------
+
+    def initialize(self) -> None:
+        """Start asking for signs of life."""
+        self.keep_alive(self.limits.keepalive_time)
+
+    def keep_alive(self, interval: float) -> None:
+        """Ask after each `interval` of silence."""
+        if self._keepalive is not None:
+            self._keepalive.cancel()
+        self._keepalive = self.loop.call_later(interval, self._ask, interval)
+
+    def _ask(self, interval: float) -> None:
+        silent = self.loop.time() - self.last_received
+        if silent < interval:
+            self._keepalive = self.loop.call_later(interval - silent, self._ask, interval)
+            return
+        self.h2.ping(b"stillup?")
+        self.flush()
+        self._keepalive = self.loop.call_later(
+            self.limits.keepalive_timeout, self._judge, interval, self.loop.time()
+        )
+
+    def _judge(self, interval: float, asked: float) -> None:
+        if self.last_received < asked:
+            self.abort("no sign of life from the peer")
+        else:
+            self.keep_alive(interval)
+
+    # Leaving ----------------------------------------------------------------------------------
+
+    def go_away(self, *, final: bool = False, code: ErrorCodes = ErrorCodes.NO_ERROR) -> None:
+        """Announce that no new calls are taken; running ones go on.
+
+        The first announcement names no last stream, since requests may be on their way; the
+        final one does, and what comes after it is refused.
+        """
+        self.draining = True
+        if self.dead or self.is_closing():
+            return
+        last = self.h2.highest_inbound_stream_id if final else _GOAWAY_ALL
+        if final:
+            self.h2.refuse_from = last + 1
+        self.h2.put_goaway(last, code)
+        self.flush()
+
+    def cut(self, code: ErrorCodes, reason: str) -> None:
+        """End the connection now for what the peer did; it has a moment to read why."""
+        if self.dead or self.is_closing():
+            return
+        note = reason.encode("ascii", "replace")
+        self.h2.put_goaway(self.h2.highest_inbound_stream_id, code, note)
+        self.finish()
+
+    def finish(self) -> None:
+        """Write what is in the output, read no more, and close when the peer does or soon.
+
+        Closing at once would turn into a TCP reset when the peer is still sending, and a reset
+        can destroy our last words in the peer's receive buffer.
+        """
+        if self.dead or self.is_closing():
+            return
+        self.write_out()
+        self.dead = True
+        if not self.is_closing():
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
+            self._linger = self.loop.call_later(_LINGER, self._stop, self.limits.stall_timeout)
+
+    def _stop(self, patience: float) -> None:
+        """Close for good, a little later when there is still something to be written."""
+        if self._transport.get_write_buffer_size() and patience > 0:
+            self._linger = self.loop.call_later(_LINGER, self._stop, patience - _LINGER)
+        else:
+            self._transport.abort()
+
+    def abort(self, reason: str) -> None:
+        """Drop the connection without another word."""
+        if not self.is_closing():
+            self.reason = self.reason or reason
+            LOG.warning("connection dropped", f"{reason}, peer {self.peer_name}")
+            self._transport.abort()
+
+    def close(self) -> None:
+        """Write what is in the output, then close; idempotent."""
+        if not self.dead and not self.is_closing():
+            self.write_out()
+        for handle in (self._keepalive, self._flush_handle):
+            if handle is not None:
+                handle.cancel()
+        if not self.dead:
+            self.dead = True
+            self._transport.close()
+
+    def lost(self) -> None:
+        """The transport is gone."""
+        self.close()
+        if self._linger is not None:
+            self._linger.cancel()
+
+    def room(self) -> None:
+        """Tell those who wait that another stream may fit."""
+        self.stream_close_waiter.set()
+        if self.on_room is not None:
+            self.on_room()
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        return self._transport
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    @property
+    def peer_name(self) -> str:
+        """The peer's address as text: "ipv4:host:port", "ipv6:[host]:port" or "unix:"."""
+        address = self._transport.get_extra_info("peername")
+        if isinstance(address, tuple):
+            host, port = address[0], address[1]
+            return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
+        return f"unix:{address}" if isinstance(address, str) else "unix:"
+
+    @property
+    def peer_certificate(self) -> dict[str, object] | None:
+        """The verified certificate of the peer as ssl.SSLSocket.getpeercert gives it."""
+        ssl_object = self._transport.get_extra_info("ssl_object")
+        return None if ssl_object is None else (ssl_object.getpeercert() or None)

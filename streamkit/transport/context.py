@@ -1,0 +1,151 @@
+"""What a handler can know and say about the call that it serves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from multidict import MultiDict
+
+from streamkit.errors import InvalidArgumentError, PreconditionError
+from streamkit.transport.metadata import Metadata, MetadataLike, encode_metadata
+
+if TYPE_CHECKING:
+    from streamkit.transport.server_stream import ServerStream
+
+__all__ = ["Context", "Next", "ServerInterceptor", "context", "current"]
+
+_CURRENT: ContextVar[Context] = ContextVar("streamkit_call")
+
+
+class Context:
+    """One call, seen from the server."""
+
+    __slots__ = (
+        "_cancelled",
+        "_initial",
+        "_stream",
+        "_trailing",
+        "compress",
+        "compression",
+        "deadline",
+        "finite",
+        "metadata",
+        "method",
+    )
+
+    def __init__(
+        self,
+        stream: ServerStream[Any, Any],
+        method: str,
+        metadata: Metadata,
+        deadline: float | None,
+    ) -> None:
+        self._stream = stream
+        self._cancelled = False
+        self._initial: Metadata | None = None
+        self._trailing: Metadata | None = None
+        self.method = method
+        """The call's path: /package.Service/Method."""
+        self.metadata = metadata
+        """What the caller sent; values of keys that end in -bin are bytes."""
+        self.deadline = deadline
+        """When the caller gives up, on the clock of `time.monotonic`; None: never."""
+        self.finite = False
+        """Set it in a streaming handler that comes to an end by itself: when the server drains,
+        the call may finish within the grace period instead of being told to come back."""
+        self.compression = ""
+        """The grpc-encoding announced with the headers; set by `use_compression`."""
+        self.compress = False
+        """Whether messages from here on are compressed; can change between messages."""
+
+    @property
+    def peer(self) -> str:
+        """The caller's address: "ipv4:host:port", "ipv6:[host]:port" or "unix:"."""
+        return self._stream.wire.connection.peer_name
+
+    @property
+    def peer_certificate(self) -> dict[str, object] | None:
+        """The caller's verified certificate, as ssl.SSLSocket.getpeercert gives it."""
+        return self._stream.wire.connection.peer_certificate
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the call is over for the caller: cancelled, late, or its connection lost."""
+        return self._cancelled or self._stream.wire.lost is not None
+
+    def time_left(self) -> float | None:
+        """Seconds until the deadline, not below 0; None without a deadline."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+    def set_initial_metadata(self, metadata: MetadataLike) -> None:
+        """Add metadata to the response's headers; before the first message."""
+        if self._stream.headers_sent:
+            raise PreconditionError("the headers were sent already")
+        self._initial = _merged(self._initial, metadata)
+
+    async def send_initial_metadata(self) -> None:
+        """Send the headers now instead of with the first message."""
+        if not self._stream.headers_sent:
+            self._stream.put_headers()
+
+    def set_trailing_metadata(self, metadata: MetadataLike) -> None:
+        """Add metadata to what is sent with the call's status."""
+        self._trailing = _merged(self._trailing, metadata)
+
+    def use_compression(self, encoding: str = "gzip") -> bool:
+        """Compress the response's messages from now on; False when the caller cannot read it.
+
+        Before the first message. `compress` switches it off and on for single messages.
+        """
+        if self._stream.headers_sent:
+            raise PreconditionError("the headers were sent already")
+        if encoding not in self._stream.accepts:
+            return False
+        self.compression = encoding
+        self.compress = True
+        return True
+
+
+def _merged(old: Metadata | None, new: MetadataLike) -> Metadata:
+    if isinstance(new, str | bytes):
+        raise InvalidArgumentError("metadata is a mapping or pairs")
+    merged: Metadata = MultiDict() if old is None else old
+    merged.extend(new)
+    encode_metadata(merged)  # a bad key is the setter's fault and shows up there
+    return merged
+
+
+Next = Callable[[Context], Awaitable[None]]
+"""The rest of the onion; ends when the call's handler has ended."""
+
+ServerInterceptor = Callable[[Context, Next], Awaitable[None]]
+"""`async def interceptor(ctx, call_next)`: runs around every call of every kind.
+
+It may refuse by raising (an AuthError, say), add metadata, set context variables that the handler
+sees, time the call, translate errors. It must await `call_next(ctx)` at most once.
+"""
+
+
+def context() -> Context:
+    """Return the context of the call that the current task serves.
+
+    PreconditionError outside of a handler.
+    """
+    try:
+        return _CURRENT.get()
+    except LookupError:
+        raise PreconditionError("no call is being served here") from None
+
+
+def current() -> Context | None:
+    """Return the context of the call being served, None outside; calls made inside inherit its
+    deadline."""
+    return _CURRENT.get(None)
+
+
+def enter(ctx: Context) -> None:
+    """Make `ctx` the context of the current task; the task's own copy ends with it."""
+    _CURRENT.set(ctx)

@@ -1,0 +1,20 @@
+"""Messages that are encoded already."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Framed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Framed:
+    """One or several whole gRPC messages, each with its five-byte prefix, ready for the wire.
+
+    A streaming handler may yield it in place of a message; the same bytes can go to any number
+    of callers.
+    """
+
+    data: bytes
+    count: int
+    """How many messages it is."""

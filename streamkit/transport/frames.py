@@ -1,0 +1,201 @@
+"""Cutting received bytes into frames; DATA of open streams takes a way past h2.
+
+A DATA frame's bytes are handed on as they arrive, also before the frame is whole, so a frame of
+a megabyte is never collected. Every other frame is collected (within limits that are checked
+when its head is seen) and given to h2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from h2.errors import ErrorCodes
+from h2.exceptions import FrameTooLargeError, ProtocolError
+
+from streamkit.transport.http2 import FRAME, Http2
+
+if TYPE_CHECKING:
+    from h2.events import Event
+
+    from streamkit.transport.stream import WireStream
+
+__all__ = ["FrameCutter", "TooBusyError"]
+
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_HEAD = 9
+_DATA, _HEADERS, _SETTINGS, _PUSH, _CONTINUATION = 0, 1, 4, 5, 9
+_END_STREAM, _END_HEADERS, _PADDED, _ACK = 0x1, 0x4, 0x8, 0x1
+_CONTROL_LENGTH = 16 * 1024  # of frames other than DATA and header blocks
+
+
+class TooBusyError(ProtocolError):
+    """The peer does something harmless far too often."""
+
+    error_code = ErrorCodes.ENHANCE_YOUR_CALM
+
+
+class FrameCutter:
+    """Feeds one connection's bytes to its `Http2` and its streams."""
+
+    __slots__ = (
+        "_block",
+        "_h2",
+        "_left",
+        "_need",
+        "_on_empty",
+        "_on_events",
+        "_preface",
+        "_rest",
+        "_settings_due",
+        "_stream",
+        "_streams",
+        "_with_end",
+    )
+
+    def __init__(
+        self,
+        h2: Http2,
+        streams: dict[int, WireStream],
+        on_events: Callable[[list[Event]], None],
+        on_empty: Callable[[], None],
+    ) -> None:
+        self._h2 = h2
+        self._streams = streams
+        self._on_events = on_events
+        self._on_empty = on_empty
+        self._rest = bytearray()  # the beginning of a frame that is not whole yet
+        self._need = 0  # bytes of it before another look is worth it
+        self._settings_due = True
+        self._preface = not h2.config.client_side
+        self._block = -1  # bytes of a header block that goes on; -1 between blocks
+        # A DATA frame whose bytes are still arriving:
+        self._left = 0
+        self._stream: WireStream | None = None
+        self._with_end = False
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a frame, a header block or the peer's first settings are not whole yet."""
+        return bool(self._rest) or self._settings_due or self._block >= 0 or self._left > 0
+
+    @property
+    def greeted(self) -> bool:
+        """Whether the peer's settings have begun to arrive."""
+        return not self._settings_due
+
+    def feed(self, data: bytes) -> None:
+        """Process received bytes. Raises ProtocolError when the connection must end."""
+        if self._rest:
+            self._rest += data
+            if len(self._rest) < self._need:
+                return
+            data = bytes(self._rest)
+            self._rest.clear()
+        if self._preface:
+            if len(data) < len(_PREFACE):
+                if not _PREFACE.startswith(data):
+                    raise ProtocolError("not an HTTP/2 client")
+                self._rest += data
+                return
+            if not data.startswith(_PREFACE):
+                raise ProtocolError("not an HTTP/2 client")
+            self._h2.receive_frame(_PREFACE)
+            self._preface = False
+            position = len(_PREFACE)
+        else:
+            position = 0
+        size = len(data)
+        while position < size:
+            if self._left:
+                position = self._more_data(data, position, size)
+                continue
+            if size - position < _HEAD:
+                self._need = _HEAD
+                break
+            high, low, kind, flags, stream_id = FRAME.unpack_from(data, position)
+            length = high << 8 | low
+            stream_id &= 0x7FFFFFFF
+            if kind == _DATA and not flags & _PADDED and self._block < 0:
+                if length > self._h2.max_inbound_frame_size:
+                    raise FrameTooLargeError("frame over the limit")
+                if not length:
+                    self._on_empty()
+                stream = self._streams.get(stream_id)
+                wire = None if stream is None else stream.h2
+                if wire is not None and self._h2.open_data(wire, length):
+                    position += _HEAD
+                    self._begin_data(stream, length, bool(flags & _END_STREAM))
+                    continue
+                if self._h2.is_over(stream_id):
+                    self._h2.late_data(length)
+                    self._on_empty()
+                    position += _HEAD
+                    self._begin_data(None, length, False)
+                    continue
+            if self._settings_due:
+                if kind != _SETTINGS or flags & _ACK:
+                    raise ProtocolError("the first frame is not SETTINGS")
+                self._settings_due = False
+            self._check_length(kind, length)
+            end = position + _HEAD + length
+            if end > size:
+                self._need = end - position
+                break
+            self._track_block(kind, flags, length)
+            events = self._h2.receive_frame(data[position:end])
+            position = end
+            if events:
+                self._on_events(events)
+        if position < size:
+            self._rest += memoryview(data)[position:]
+
+    def _begin_data(self, stream: WireStream | None, length: int, with_end: bool) -> None:
+        if length:
+            self._left = length
+            self._stream = stream
+            self._with_end = with_end
+        elif with_end and stream is not None:
+            self._end(stream)
+
+    def _more_data(self, data: bytes, position: int, size: int) -> int:
+        end = min(size, position + self._left)
+        self._left -= end - position
+        stream = self._stream
+        if stream is not None:
+            stream.feed(data if position == 0 and end == size else data[position:end])
+            if not self._left:
+                self._stream = None
+                if self._with_end:
+                    self._end(stream)
+        return end
+
+    def _end(self, stream: WireStream) -> None:
+        wire = stream.h2
+        if wire is not None and not wire.closed:
+            self._h2.end_data(wire)
+            stream.__ended__()
+
+    def _check_length(self, kind: int, length: int) -> None:
+        """Refuse by its head a frame that would have to be collected."""
+        if kind == _DATA:
+            limit = self._h2.max_inbound_frame_size
+        elif kind in (_HEADERS, _PUSH, _CONTINUATION):
+            limit = 4 * self._h2.limits.max_header_list
+        else:
+            limit = _CONTROL_LENGTH
+        if length > limit:
+            raise FrameTooLargeError("frame over the limit")
+
+    def _track_block(self, kind: int, flags: int, length: int) -> None:
+        """Bound a header block's encoded bytes over all its CONTINUATION frames."""
+        if kind in (_HEADERS, _PUSH):
+            self._block = -1 if flags & _END_HEADERS else length
+        elif kind == _CONTINUATION and self._block >= 0:
+            if not length:
+                self._on_empty()
+            self._block += length
+            if self._block > 4 * self._h2.limits.max_header_list:
+                raise TooBusyError("header block over the limit")
+            if flags & _END_HEADERS:
+                self._block = -1

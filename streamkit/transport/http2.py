@@ -1,0 +1,295 @@
+"""h2's connection with the rules that a long-lived gRPC peer needs.
+
+h2 keeps the state machines, HPACK and the flow-control arithmetic. This subclass changes what it
+does with a misbehaving or a departing peer: a malformed stream ends that stream and not the
+connection, GOAWAY is an announcement and not the end, a stream over the limit is refused, unknown
+frames are passed over. It also writes DATA and WINDOW_UPDATE frames itself, straight into h2's
+output buffer (so their order against h2's own frames stays right), because h2 spends more on one
+frame than a small message costs to encode.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import Any
+
+from h2.config import H2Configuration
+from h2.connection import AllowedStreamIDs, ConnectionInputs, ConnectionState, H2Connection
+from h2.errors import ErrorCodes
+from h2.events import ConnectionTerminated, Event, StreamReset
+from h2.exceptions import DenialOfServiceError, FlowControlError, ProtocolError
+from h2.settings import SettingCodes, Settings
+from h2.stream import H2Stream, StreamClosedBy, StreamInputs, StreamState
+from hpack.exceptions import HPACKError, OversizedHeaderListError
+from hyperframe.frame import (
+    AltSvcFrame,
+    ExtensionFrame,
+    Frame,
+    GoAwayFrame,
+    HeadersFrame,
+    PriorityFrame,
+    RstStreamFrame,
+    SettingsFrame,
+)
+
+from streamkit.config import TransportLimits
+
+__all__ = ["FRAME", "Http2"]
+
+FRAME = Struct(">HBBBL")
+"""A frame's head: length (high 16 bits, low 8 bits), type, flags, stream."""
+_WINDOW_UPDATE = Struct(">HBBBLL")
+_ENCODER_TABLE = 4096
+_OPEN_STATES = (ConnectionState.CLIENT_OPEN, ConnectionState.SERVER_OPEN)
+_LAST_STREAM = 2**31 - 1
+
+_Answer = tuple[list[Frame], list[Event]]
+
+
+class Http2(H2Connection):
+    """One connection's protocol state; does no I/O, reads and fills `_data_to_send`."""
+
+    MAX_CLOSED_STREAMS = 1024  # how a stream ended matters only while its frames are in flight
+
+    def __init__(self, *, client: bool, limits: TransportLimits) -> None:
+        super().__init__(
+            H2Configuration(
+                client_side=client,
+                header_encoding="latin-1",  # any byte is a character; the values are checked later
+                # A malformed header must end its stream; h2's own checks end the connection.
+                validate_inbound_headers=False,
+                normalize_inbound_headers=False,
+                validate_outbound_headers=False,
+                normalize_outbound_headers=False,
+            )
+        )
+        initial = {
+            SettingCodes.INITIAL_WINDOW_SIZE: limits.stream_window,
+            SettingCodes.MAX_FRAME_SIZE: limits.max_frame,
+            SettingCodes.MAX_HEADER_LIST_SIZE: limits.max_header_list,
+            SettingCodes.ENABLE_PUSH: 0,
+        }
+        if not client:
+            initial[SettingCodes.MAX_CONCURRENT_STREAMS] = limits.max_streams
+        # As initial values they hold before the peer's acknowledgement: lenient, never strict.
+        self.local_settings = Settings(client=client, initial_values=initial)
+        self.max_inbound_frame_size = limits.max_frame
+        self.decoder.max_header_list_size = 4 * limits.max_header_list
+        self.limits = limits
+        self.refuse_from = _LAST_STREAM + 1
+        """Streams from this id on are refused: a GOAWAY announced it."""
+        self.active = 0
+        """Calls that the role has running; kept by the processor."""
+
+    def start(self) -> None:
+        """Put the preface, the settings and the connection's window into the output."""
+        self.initiate_connection()
+        initial = self._inbound_flow_control_window_manager.max_window_size
+        if self.limits.connection_window > initial:
+            self.increment_flow_control_window(self.limits.connection_window - initial)
+
+    # Streams ----------------------------------------------------------------------------------
+
+    def forget(self, stream_id: int) -> None:
+        """Drop a finished stream; one that is still open is not touched."""
+        stream = self.streams.get(stream_id)
+        if stream is not None and stream.closed:
+            del self.streams[stream_id]
+            self._closed_streams[stream_id] = stream.closed_by
+
+    def _open_streams(self, remainder: int) -> int:
+        # h2 walks over all streams for every new one; finished ones are forgotten here at once.
+        return len(self.streams)
+
+    def reset(self, stream_id: int, code: ErrorCodes) -> None:
+        """Send RST_STREAM unless the stream is over."""
+        stream = self.streams.get(stream_id)
+        if stream is not None and not stream.closed and self.usable:
+            self.reset_stream(stream_id, error_code=code)
+
+    @property
+    def usable(self) -> bool:
+        return self.state_machine.state is not ConnectionState.CLOSED
+
+    # Sending ----------------------------------------------------------------------------------
+
+    def sendable(self, stream: H2Stream) -> int:
+        """Bytes that flow control lets go out on the stream now."""
+        window = self.outbound_flow_control_window
+        own = stream.outbound_flow_control_window
+        return own if own < window else window
+
+    def put_data(
+        self, stream: H2Stream, data: bytes | memoryview, size: int, *, end: bool = False
+    ) -> None:
+        """Write one DATA frame of at most `sendable` bytes into the output.
+
+        `end` sets END_STREAM.
+        """
+        if end:
+            stream.state_machine.process_input(StreamInputs.SEND_END_STREAM)
+        out = self._data_to_send
+        out += FRAME.pack(size >> 8, size & 0xFF, 0, end, stream.stream_id)
+        out += data
+        stream.outbound_flow_control_window -= size
+        self.outbound_flow_control_window -= size
+
+    def put_window_update(self, stream_id: int, increment: int) -> None:
+        self._data_to_send += _WINDOW_UPDATE.pack(0, 4, 8, 0, stream_id, increment)
+
+    def put_goaway(self, last_stream_id: int, code: ErrorCodes, note: bytes = b"") -> None:
+        """Announce the end; unlike h2's own way this leaves the connection working."""
+        frame = GoAwayFrame(0)
+        frame.last_stream_id = last_stream_id
+        frame.error_code = code
+        frame.additional_data = note
+        self._data_to_send += frame.serialize()
+
+    def take_output(self) -> bytearray:
+        """Everything that waits to be written; the caller owns it."""
+        data = self._data_to_send
+        if data:
+            self._data_to_send = bytearray()
+        return data
+
+    # Receiving: the short way for DATA --------------------------------------------------------
+
+    def open_data(self, stream: H2Stream, size: int) -> bool:
+        """Account for an unpadded DATA frame of an open stream; False: take h2's way instead."""
+        machine = stream.state_machine
+        state = machine.state
+        if (
+            (state is not StreamState.OPEN and state is not StreamState.HALF_CLOSED_LOCAL)
+            or not machine.headers_received
+            or stream._expected_content_length is not None
+            or self.state_machine.state not in _OPEN_STATES
+        ):
+            return False
+        window = self._inbound_flow_control_window_manager
+        own = stream._inbound_window_manager
+        if size > window.current_window_size or size > own.current_window_size:
+            raise FlowControlError("peer sent more than its window")
+        window.current_window_size -= size
+        own.current_window_size -= size
+        return True
+
+    def is_over(self, stream_id: int) -> bool:
+        """Whether the stream was open here once and has ended by a reset or by our end."""
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            return stream_id in self._closed_streams
+        return stream.closed
+
+    def late_data(self, size: int) -> None:
+        """Account for DATA of a stream that is gone: its bytes return to the connection."""
+        window = self._inbound_flow_control_window_manager
+        if size > window.current_window_size:
+            raise FlowControlError("peer sent more than its window")
+        window.current_window_size -= size
+        self.give_back(size)
+
+    def end_data(self, stream: H2Stream) -> None:
+        """END_STREAM of a frame that `open_data` accepted."""
+        stream.state_machine.process_input(StreamInputs.RECV_END_STREAM)
+
+    def give_back(self, size: int) -> None:
+        """Let the peer send `size` more bytes on the connection."""
+        increment = self._inbound_flow_control_window_manager.process_bytes(size)
+        if increment:
+            self.put_window_update(0, increment)
+
+    def give_back_stream(self, stream: H2Stream, size: int) -> None:
+        """Let the peer send `size` more bytes on the stream, while it can send any."""
+        state = stream.state_machine.state
+        if state is StreamState.OPEN or state is StreamState.HALF_CLOSED_LOCAL:
+            increment = stream._inbound_window_manager.process_bytes(size)
+            if increment:
+                self.put_window_update(stream.stream_id, increment)
+
+    # Receiving: what h2 does differently here ------------------------------------------------
+
+    def _receive_headers_frame(self, frame: HeadersFrame) -> _Answer:
+        try:
+            headers = self.decoder.decode(frame.data, raw=True)
+        except OversizedHeaderListError as error:
+            raise DenialOfServiceError("header list over the limit") from error
+        except (HPACKError, IndexError, TypeError) as error:
+            failure = ProtocolError("header block cannot be decoded")
+            failure.error_code = ErrorCodes.COMPRESSION_ERROR
+            raise failure from error
+        stream_id = frame.stream_id
+        self.state_machine.process_input(ConnectionInputs.RECV_HEADERS)
+        stream = self.streams.get(stream_id)
+        known = stream is not None
+        if stream is None:
+            if self._is_late(stream_id):
+                return [], []
+            if stream_id >= self.refuse_from or self.active >= self.limits.max_streams:
+                self.highest_inbound_stream_id = stream_id
+                self._closed_streams[stream_id] = StreamClosedBy.SEND_RST_STREAM
+                return [_rst(stream_id, ErrorCodes.REFUSED_STREAM)], []
+            stream = self._begin_new_stream(
+                stream_id, AllowedStreamIDs(not self.config.client_side)
+            )
+        try:
+            return stream.receive_headers(
+                headers, "END_STREAM" in frame.flags, self.config.header_encoding
+            )
+        except ProtocolError as error:
+            code = error.error_code or ErrorCodes.PROTOCOL_ERROR
+            return self._stream_error(stream, known, code)
+
+    def _is_late(self, stream_id: int) -> bool:
+        """Headers of a stream that ended here while they were on their way."""
+        outbound = self._stream_id_is_outbound(stream_id)
+        if outbound:
+            return stream_id <= self.highest_outbound_stream_id
+        return stream_id in self._closed_streams and not self._ended_by_peer(stream_id)
+
+    def _ended_by_peer(self, stream_id: int) -> bool:
+        return self._closed_streams[stream_id] is StreamClosedBy.RECV_END_STREAM
+
+    def _stream_error(self, stream: H2Stream, known: bool, code: ErrorCodes) -> _Answer:
+        """End one stream for what its peer sent; the connection goes on."""
+        stream_id = stream.stream_id
+        stream.state_machine.state = StreamState.CLOSED
+        stream.state_machine.stream_closed_by = StreamClosedBy.SEND_RST_STREAM
+        events: list[Event] = [
+            StreamReset(stream_id=stream_id, error_code=code, remote_reset=False)
+        ]
+        if not known:
+            self.forget(stream_id)
+        return [_rst(stream_id, code)], events
+
+    def _receive_settings_frame(self, frame: SettingsFrame) -> _Answer:
+        table = frame.settings.get(SettingCodes.HEADER_TABLE_SIZE)
+        if table is not None and table > _ENCODER_TABLE:
+            # The peer may allow more; what our encoder keeps for it is our choice.
+            frame.settings[SettingCodes.HEADER_TABLE_SIZE] = _ENCODER_TABLE
+        return super()._receive_settings_frame(frame)
+
+    def _receive_goaway_frame(self, frame: GoAwayFrame) -> _Answer:
+        event = ConnectionTerminated()
+        event.error_code = frame.error_code
+        event.last_stream_id = frame.last_stream_id
+        event.additional_data = frame.additional_data or None
+        return [], [event]
+
+    def _receive_priority_frame(self, frame: HeadersFrame | PriorityFrame) -> _Answer:
+        return [], []
+
+    def _receive_alt_svc_frame(self, frame: AltSvcFrame) -> _Answer:
+        return [], []
+
+    def _receive_unknown_frame(self, frame: ExtensionFrame) -> _Answer:
+        return [], []
+
+    def receive_frame(self, data: bytes | bytearray | memoryview) -> list[Any]:
+        """Process one whole frame (or the client's preface) that is not DATA on the short way."""
+        return self.receive_data(data)
+
+
+def _rst(stream_id: int, code: ErrorCodes) -> RstStreamFrame:
+    frame = RstStreamFrame(stream_id)
+    frame.error_code = code
+    return frame

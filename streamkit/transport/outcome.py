@@ -1,0 +1,54 @@
+"""How a call ended, as one status: the only place where errors become gRPC statuses."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from dataclasses import dataclass, field
+
+from grpclib.exceptions import GRPCError
+
+from streamkit.errors import Status, StreamGapError, StreamkitError
+from streamkit.transport.metadata import Headers
+
+__all__ = ["DRAINED", "LATE", "OK", "Outcome", "details_field", "outcome_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A status, what is said about it, and trailers that belong to it."""
+
+    status: Status
+    message: str = ""
+    trailers: Headers = field(default_factory=list)
+    unexpected: bool = False
+    """A fault of the handler: worth a line in the log."""
+    hasty: bool = False
+    """The status goes out at once; messages that flow control holds back are dropped."""
+
+
+OK = Outcome(Status.OK)
+LATE = Outcome(Status.DEADLINE_EXCEEDED, "the deadline is over", hasty=True)
+DRAINED = Outcome(
+    Status.UNAVAILABLE, "the server is going away", [("streamkit-reconnect", "1")], hasty=True
+)
+
+
+def outcome_of(error: BaseException) -> Outcome:
+    """Return the status of a call whose handler raised `error`.
+
+    The text of an unexpected error stays in the server's log: it may name anything.
+    """
+    if isinstance(error, StreamGapError):
+        bounds = [("streamkit-oldest", str(error.oldest)), ("streamkit-newest", str(error.newest))]
+        return Outcome(error.status, str(error), bounds)
+    if isinstance(error, StreamkitError):
+        return Outcome(error.status, str(error))
+    if isinstance(error, GRPCError):
+        details = [details_field(error.details)] if isinstance(error.details, bytes) else []
+        return Outcome(error.status, error.message or "", details)
+    return Outcome(Status.INTERNAL, "internal error", unexpected=True)
+
+
+def details_field(details: bytes) -> tuple[str, str]:
+    """Return the trailer for an encoded google.rpc.Status."""
+    return "grpc-status-details-bin", b64encode(details).rstrip(b"=").decode("ascii")

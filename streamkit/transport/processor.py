@@ -1,0 +1,216 @@
+"""What received events do to the streams of a connection, and what they cost the peer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from grpclib.protocol import AbstractHandler, EventsProcessor, Stream
+from h2.errors import ErrorCodes
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    Event,
+    PingAckReceived,
+    PingReceived,
+    RemoteSettingsChanged,
+    RequestReceived,
+    ResponseReceived,
+    StreamEnded,
+    StreamReset,
+    TrailersReceived,
+    WindowUpdated,
+)
+from h2.settings import SettingCodes
+
+from streamkit.transport.connection import WireConnection
+from streamkit.transport.frames import TooBusyError
+from streamkit.transport.limits import Bucket
+from streamkit.transport.stream import StreamLost, WireStream
+
+__all__ = ["WireProcessor"]
+
+
+class WireProcessor(EventsProcessor):
+    """Streams by id; every event of h2 has its place here or is passed over."""
+
+    connection: WireConnection
+    streams: dict[int, WireStream]  # type: ignore[assignment]
+
+    def __init__(self, handler: AbstractHandler, connection: WireConnection) -> None:
+        # Not super().__init__(): the table below serves all connections.
+        self.handler = handler
+        self.connection = connection
+        self.streams = {}
+        limits = connection.limits
+        self._settings = Bucket(limits.settings, 30.0)
+        self._empty = Bucket(limits.empty_frames, 10.0)
+        self.on_terminated: Callable[[ConnectionTerminated], None] | None = None
+        """Called when the peer's GOAWAY was dealt with."""
+        self.on_pong: Callable[[], None] | None = None
+        """Called when the peer has answered a PING, and so has read what was sent before."""
+
+    def register(self, stream: Stream) -> Callable[[], None]:
+        assert isinstance(stream, WireStream)
+        assert stream.id is not None
+        self.streams[stream.id] = stream
+
+        def release() -> None:
+            self._release(stream)
+
+        return release
+
+    def _release(self, stream: WireStream) -> None:
+        """The stream's user is done with it; whatever is still open is reset. Idempotent."""
+        assert stream.id is not None
+        if self.streams.pop(stream.id, None) is None:
+            return
+        connection = self.connection
+        connection.drop(stream)
+        if not connection.dead:
+            code = ErrorCodes.NO_ERROR if stream.messages_in.eof else ErrorCodes.CANCEL
+            connection.h2.reset(stream.id, code)
+            connection.discarded(stream.discard())
+            connection.h2.forget(stream.id)
+            connection.schedule()
+        stream.lose(StreamLost("the stream is over", ErrorCodes.CANCEL))
+        connection.room()
+        if connection.draining and not self.streams and connection.on_idle is not None:
+            connection.on_idle()
+
+    def close(self, reason: str = "Connection closed") -> None:
+        """The connection is over: so are all its streams."""
+        self.connection.close()
+        self.handler.close()
+        error = StreamLost(reason)
+        for stream in list(self.streams.values()):
+            stream.lose(error)
+        self.connection.room()
+
+    def process(self, event: Event) -> None:
+        action = _ACTIONS.get(event.__class__)
+        if action is not None:
+            action(self, event)
+
+    def process_all(self, events: list[Event]) -> None:
+        """Process the events of one frame."""
+        for event in events:
+            self.process(event)
+
+    def note_empty(self) -> None:
+        """A frame that carries nothing."""
+        if not self._empty.take(self.connection.last_received):
+            raise TooBusyError("too many empty frames")
+
+    def _requested(self, event: RequestReceived) -> None:
+        stream = self.connection.create_stream(stream_id=event.stream_id)
+        release = self.register(stream)
+        headers: Any = event.headers
+        self.handler.accept(stream, headers, release)
+
+    def _responded(self, event: ResponseReceived) -> None:
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:
+            headers: Any = event.headers
+            stream.got_headers(headers)
+
+    def _trailed(self, event: TrailersReceived) -> None:
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:
+            headers: Any = event.headers
+            stream.got_trailers(headers)
+
+    def _data(self, event: DataReceived) -> None:
+        """DATA that did not take the short way: padded, or with a content-length."""
+        size = len(event.data)
+        padding = event.flow_controlled_length - size
+        connection = self.connection
+        stream = self.streams.get(event.stream_id)
+        if stream is None:
+            connection.h2.give_back(event.flow_controlled_length)
+            return
+        if padding:
+            connection.h2.give_back(padding)
+            if stream.h2 is not None:
+                connection.h2.give_back_stream(stream.h2, padding)
+        if size:
+            stream.feed(event.data)
+        else:
+            self.note_empty()
+
+    def _ended(self, event: StreamEnded) -> None:
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:
+            stream.__ended__()
+        self.connection.streams_succeeded += 1
+
+    def _reset(self, event: StreamReset) -> None:
+        """The peer reset a stream, or made us reset it."""
+        stream = self.streams.get(event.stream_id)
+        code = event.error_code
+        if stream is not None:
+            how = "by the peer" if event.remote_reset else "for a violation of the protocol"
+            stream.lose(StreamLost(f"the stream was reset {how}", code))
+            self.handler.cancel(stream)
+        self.connection.count_reset()
+
+    def _window(self, event: WindowUpdated) -> None:
+        connection = self.connection
+        if not connection.window_updates.take(connection.last_received):
+            raise TooBusyError("too many window updates")
+        if event.stream_id:
+            stream = self.streams.get(event.stream_id)
+            if stream is not None:
+                connection.unblock(stream)
+        else:
+            connection.unblock(None)
+
+    def _configured(self, event: RemoteSettingsChanged) -> None:
+        if not self._settings.take(self.connection.last_received):
+            raise TooBusyError("too many settings")
+        if SettingCodes.INITIAL_WINDOW_SIZE in event.changed_settings:
+            self.connection.unblock(None)
+        self.connection.room()
+
+    def _pinged(self, event: PingReceived) -> None:
+        if not self.connection.pings.take(self.connection.last_received):
+            raise TooBusyError("too_many_pings")
+
+    def _ponged(self, event: PingAckReceived) -> None:
+        if self.on_pong is not None:
+            self.on_pong()
+
+    def _terminated(self, event: ConnectionTerminated) -> None:
+        """The peer takes no more calls; those that it has seen go on."""
+        connection = self.connection
+        connection.draining = True
+        last = event.last_stream_id or 0
+        if connection.h2.config.client_side:
+            refused = StreamLost("refused by a server that goes away", refused=True)
+            for stream_id, stream in list(self.streams.items()):
+                if stream_id > last:
+                    stream.lose(refused)
+        connection.room()
+        if self.on_terminated is not None:
+            self.on_terminated(event)
+        if not self.streams and connection.on_idle is not None:
+            connection.on_idle()
+
+
+class _Action(Protocol):
+    def __call__(self, processor: WireProcessor, event: Any, /) -> None: ...
+
+
+_ACTIONS: dict[type[Event], _Action] = {
+    RequestReceived: WireProcessor._requested,
+    ResponseReceived: WireProcessor._responded,
+    TrailersReceived: WireProcessor._trailed,
+    DataReceived: WireProcessor._data,
+    StreamEnded: WireProcessor._ended,
+    StreamReset: WireProcessor._reset,
+    WindowUpdated: WireProcessor._window,
+    RemoteSettingsChanged: WireProcessor._configured,
+    PingReceived: WireProcessor._pinged,
+    PingAckReceived: WireProcessor._ponged,
+    ConnectionTerminated: WireProcessor._terminated,
+}

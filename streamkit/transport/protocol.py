@@ -1,0 +1,160 @@
+"""The asyncio protocol of both roles: bytes in, and whatever they are, no exception out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+from grpclib.config import Configuration
+from grpclib.protocol import AbstractHandler, H2Protocol
+from h2.errors import ErrorCodes
+from h2.exceptions import ProtocolError
+
+from streamkit.config import TransportLimits
+from streamkit.transport.connection import LOG, WireConnection
+from streamkit.transport.frames import FrameCutter
+from streamkit.transport.http2 import Http2
+from streamkit.transport.processor import WireProcessor
+
+__all__ = ["WireProtocol"]
+
+_PONG = 0.5  # seconds for the peer to answer before the final GOAWAY goes out anyway
+
+
+class WireProtocol(H2Protocol):
+    """One connection. `handler` accepts requests (server) or refuses them (client).
+
+    `on_made` and `on_lost` tell the owner when the connection begins and when it is over.
+    """
+
+    connection: WireConnection
+    processor: WireProcessor
+
+    def __init__(
+        self,
+        handler: AbstractHandler,
+        limits: TransportLimits,
+        *,
+        client: bool,
+        on_made: Callable[[WireProtocol], None] | None = None,
+        on_lost: Callable[[WireProtocol], None] | None = None,
+    ) -> None:
+        self._h2 = Http2(client=client, limits=limits)
+        super().__init__(handler, Configuration().__for_test__(), self._h2.config)
+        self.limits = limits
+        self._on_made = on_made
+        self._on_lost = on_lost
+        self._cutter: FrameCutter | None = None
+        self._watch: asyncio.TimerHandle | None = None
+        self._leaving = False
+        self._last_call: asyncio.TimerHandle | None = None  # between the two GOAWAYs
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.connection = WireConnection(self._h2, cast(asyncio.Transport, transport), self.limits)
+        self.processor = WireProcessor(self.handler, self.connection)
+        self.connection.on_idle = self._idle
+        self._cutter = FrameCutter(
+            self._h2,
+            self.processor.streams,
+            self.processor.process_all,
+            self.processor.note_empty,
+        )
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None and tls.selected_alpn_protocol() not in (None, "h2"):
+            self.connection.abort("TLS without HTTP/2")
+            return
+        self._h2.start()
+        self.connection.write_out()
+        self.connection.initialize()
+        self._watch = self.connection.loop.call_later(
+            self.limits.preface_timeout, self._overdue, "no HTTP/2 settings in time"
+        )
+        if self._on_made is not None:
+            self._on_made(self)
+
+    def data_received(self, data: bytes) -> None:
+        connection, cutter = self.connection, self._cutter
+        if connection.dead or cutter is None:
+            return
+        connection.last_received = connection.loop.time()
+        try:
+            cutter.feed(data)
+        except ProtocolError as error:
+            code = ErrorCodes(error.error_code or ErrorCodes.PROTOCOL_ERROR)
+            self._fail(code, str(error))
+        except Exception as error:  # no input may end more than its own connection
+            LOG.warning("fault while reading a connection", repr(error), error)
+            self._fail(ErrorCodes.INTERNAL_ERROR, "internal error")
+        else:
+            connection.data_received += len(data)
+            if self._h2._data_to_send:
+                connection.schedule()
+            self._watch_frames(cutter)
+
+    def _watch_frames(self, cutter: FrameCutter) -> None:
+        """A frame that has begun must become whole in time."""
+        if cutter.waiting:
+            if self._watch is None:
+                self._watch = self.connection.loop.call_later(
+                    self.limits.request_timeout, self._overdue, "a frame did not become whole"
+                )
+        elif self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+
+    def _overdue(self, reason: str) -> None:
+        self._watch = None
+        self.connection.abort(reason)
+
+    def _fail(self, code: ErrorCodes, reason: str) -> None:
+        """The peer broke the rules: say so and end this connection."""
+        connection = self.connection
+        LOG.warning("connection cut", f"{reason}, peer {connection.peer_name}")
+        connection.cut(code, reason)
+        self.processor.close(reason)
+
+    def leave(self) -> None:
+        """Take no more calls, let the running ones end, then close.
+
+        First a GOAWAY that names no last stream and a PING; once the peer has answered it, it has
+        read the GOAWAY, so the final one can name the last stream that is served.
+        """
+        if self._leaving or self.connection.dead:
+            return
+        self._leaving = True
+        connection = self.connection
+        connection.go_away()
+        self._h2.ping(b"goingoff")
+        connection.flush()
+        self.processor.on_pong = self._leave_finally
+        self._last_call = connection.loop.call_later(_PONG, self._leave_finally)
+
+    def _leave_finally(self) -> None:
+        if self._last_call is not None:
+            self._last_call.cancel()
+            self._last_call = None
+        self.processor.on_pong = None
+        self.connection.go_away(final=True)
+        if not self.processor.streams:
+            self._idle()
+
+    def _idle(self) -> None:
+        """The last call of a connection that takes no more is over."""
+        if self._last_call is None:
+            self.connection.flush()
+            self.connection.finish()
+            self.processor.close("going away")
+
+    def eof_received(self) -> bool | None:
+        return None
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        for timer in (self._watch, self._last_call):
+            if timer is not None:
+                timer.cancel()
+        if hasattr(self, "processor"):
+            self.processor.close(self.connection.reason or "the connection was lost")
+            self.connection.lost()
+            if self._on_lost is not None:
+                self._on_lost(self)

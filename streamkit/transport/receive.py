@@ -1,0 +1,151 @@
+"""What a stream has received and its reader has not taken: chunks in, whole messages out."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from struct import Struct
+
+from streamkit.errors import InternalError, LimitError, StreamkitError
+
+__all__ = ["PREFIX", "ReceiveBuffer"]
+
+PREFIX = Struct(">BL")
+"""The head of every gRPC message: compressed flag, length."""
+_PREFIX_SIZE = 5
+_TAKE = 64 * 1024  # bytes of messages handed out at once: more would hold the loop for too long
+
+Inflate = Callable[[bytes], bytes]
+
+
+class ReceiveBuffer:
+    """Bytes of one stream in order, cut into gRPC messages on demand.
+
+    A violation (too large, truncated, a flag that must not be there) is kept as `error` and
+    raised only after the messages before it were handed out.
+    """
+
+    __slots__ = ("_chunks", "_error", "_limit", "_need", "_offset", "eof", "inflate", "size")
+
+    def __init__(self, limit: int) -> None:
+        self._chunks: deque[bytes] = deque()
+        self._offset = 0  # bytes of the first chunk that are taken already
+        self._need = _PREFIX_SIZE
+        self._limit = limit
+        self._error: StreamkitError | None = None
+        self.size = 0
+        """Bytes here."""
+        self.eof = False
+        """No more will come."""
+        self.inflate: Inflate | None = None
+        """How compressed messages are read; None refuses them."""
+
+    def feed(self, data: bytes) -> bool:
+        """Add a chunk; True when a reader has reason to look."""
+        self._chunks.append(data)
+        self.size += len(data)
+        return self.size >= self._need
+
+    @property
+    def ready(self) -> bool:
+        """Whether `take` has something to say: messages, an error, or the end."""
+        return self.size >= self._need or self.eof or self._error is not None
+
+    @property
+    def starved(self) -> bool:
+        """Whether the next message has begun and is not whole."""
+        return 0 < self.size < self._need
+
+    def take(self, most: int = _TAKE) -> tuple[list[bytes], int]:
+        """Return the whole messages that are here (at least one, up to `most` bytes) and the
+        bytes freed. Nothing: `ready` was False, or the stream ended well."""
+        messages: list[bytes] = []
+        if self._error is not None:
+            raise self._error
+        before = self.size
+        try:
+            while self.size >= self._need and before - self.size < most:
+                self._cut(self._gather(), messages)
+        except StreamkitError as error:
+            self._error = error
+            if not messages:
+                raise
+        if not messages and self.eof and self.size:
+            self._error = InternalError("the stream ended inside a message")
+            raise self._error
+        return messages, before - self.size
+
+    def _gather(self) -> bytes:
+        """Remove and return a run of bytes that holds at least what is needed."""
+        chunks = self._chunks
+        first = chunks.popleft()
+        if self._offset:
+            first = first[self._offset :]
+            self._offset = 0
+        have = len(first)
+        if have >= self._need:
+            return first
+        parts = [first]
+        while have < self._need:
+            chunk = chunks.popleft()
+            parts.append(chunk)
+            have += len(chunk)
+        return b"".join(parts)
+
+    def _cut(self, data: bytes, messages: list[bytes]) -> None:
+        """Cut whole messages off `data`; what remains goes back to the front."""
+        position, end = 0, len(data)
+        unpack = PREFIX.unpack_from
+        need = _PREFIX_SIZE
+        try:
+            while end - position >= _PREFIX_SIZE:
+                flag, length = unpack(data, position)
+                if length > self._limit:
+                    raise LimitError(
+                        f"message of {length} bytes is over the limit of {self._limit}"
+                    )
+                stop = position + _PREFIX_SIZE + length
+                if stop > end:
+                    need = _PREFIX_SIZE + length
+                    break
+                if flag:
+                    messages.append(self._inflated(flag, data[position + _PREFIX_SIZE : stop]))
+                else:
+                    messages.append(data[position + _PREFIX_SIZE : stop])
+                position = stop
+        finally:
+            self._need = need
+            self.size -= position
+            if position < end:
+                self._chunks.appendleft(data)
+                self._offset = position
+
+    def _inflated(self, flag: int, payload: bytes) -> bytes:
+        if flag != 1:
+            raise InternalError(f"invalid compressed flag {flag}")
+        if self.inflate is None:
+            raise InternalError("compressed message without grpc-encoding")
+        return self.inflate(payload)
+
+    def read(self, size: int) -> bytes | None:
+        """Remove exactly `size` bytes; fewer only at the end of the stream; None: not here yet."""
+        if self.size < size and not self.eof:
+            self._need = size
+            return None
+        self._need = min(size, self.size)
+        if not self._need:
+            self._need = _PREFIX_SIZE
+            return b""
+        data = self._gather()
+        taken, rest = data[: self._need], data[self._need :]
+        if rest:
+            self._chunks.appendleft(rest)
+        self.size -= len(taken)
+        self._need = _PREFIX_SIZE
+        return taken
+
+    def clear(self) -> int:
+        """Forget everything here; return how many bytes it was."""
+        size, self.size, self._offset = self.size, 0, 0
+        self._chunks.clear()
+        return size

@@ -1,0 +1,46 @@
+"""Streaming replies of betterproto services, with an owner for the handler's generator.
+
+betterproto's own glue loops over the generator and leaves it suspended when the call ends early;
+its `finally` then waits for the garbage collector. Here it is closed before the call is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from betterproto.grpc.grpclib_server import ServiceBase
+
+from streamkit.transport.server_stream import ServerStream
+
+__all__ = ["adopt", "send_replies"]
+
+_GLUE = "_call_rpc_handler_server_stream"
+
+
+async def send_replies(
+    method: Callable[[Any], Any], stream: ServerStream[Any, Any], request: Any
+) -> None:
+    """Send everything that a streaming handler yields; its generator ends with the call."""
+    replies: AsyncIterator[Any] | Awaitable[None] = method(request)
+    if not hasattr(replies, "__aiter__"):
+        # `async def` without a yield: a coroutine that has nothing to stream.
+        await replies
+        return
+    put, drain = stream.put_message, stream.drain
+    try:
+        async for reply in replies:
+            if put(reply):
+                await drain()
+    finally:
+        close = getattr(replies, "aclose", None)
+        if close is not None:
+            await close()
+
+
+def adopt(handler: object) -> None:
+    """Give a betterproto service this glue, unless its class has its own."""
+    if isinstance(handler, ServiceBase):
+        own = getattr(type(handler), _GLUE, None) is not getattr(ServiceBase, _GLUE)
+        if not own:
+            setattr(handler, _GLUE, send_replies)

@@ -1,0 +1,136 @@
+"""Reading a request's headers: what call it is, or which answer it gets instead."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from grpclib.const import Handler
+
+from streamkit.config import TransportLimits
+from streamkit.errors import Status, UnimplementedError
+from streamkit.transport.compression import ACCEPTED, inflater, offered
+from streamkit.transport.metadata import Headers, Metadata, decode_metadata, decode_timeout
+
+__all__ = ["Refusal", "Request", "read_request"]
+
+_NAME = re.compile(r":?[!#$%&'*+\-.^_`|~0-9a-z]+")
+_FORBIDDEN = re.compile(r"[\x00\r\n]")
+_CONNECTION_FIELDS = frozenset(
+    {"connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade"}
+)
+_PSEUDO = frozenset({":method", ":scheme", ":path", ":authority"})
+_FIELD_OVERHEAD = 32  # as HTTP/2 counts a header field against a limit
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A call that can be made."""
+
+    path: str
+    handler: Handler
+    metadata: Metadata
+    timeout: float | None
+    content_type: str
+    user_agent: str
+    inflate: Callable[[bytes], bytes] | None
+    accepts: frozenset[str]
+    """Encodings that the caller reads and that can be written here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The whole answer to a request that is no call; without `headers`, a reset."""
+
+    headers: Headers | None
+
+
+def _refuse(http: int, status: Status, message: str, *more: tuple[str, str]) -> Refusal:
+    return Refusal(
+        [
+            (":status", str(http)),
+            ("content-type", "application/grpc"),
+            ("grpc-status", str(status.value)),
+            ("grpc-message", message),
+            *more,
+        ]
+    )
+
+
+_MALFORMED = Refusal(None)
+
+
+def read_request(
+    headers: Headers, mapping: Mapping[str, Handler], subtype: str, limits: TransportLimits
+) -> Request | Refusal:
+    """Return the call that a header list asks for.
+
+    What HTTP/2 calls malformed is reset; everything else gets exactly one gRPC status.
+    """
+    fields = _fields(headers)
+    if fields is None:
+        return _MALFORMED
+    size = sum(len(name) + len(value) + _FIELD_OVERHEAD for name, value in headers)
+    if size > limits.max_header_list:
+        text = f"header list of {size} bytes is over the limit of {limits.max_header_list}"
+        return _refuse(200, Status.RESOURCE_EXHAUSTED, text)
+    if fields[":method"] != "POST":
+        return _refuse(405, Status.INTERNAL, "the method is not POST", ("allow", "POST"))
+    content_type = fields.get("content-type", "")
+    if not _speaks(content_type, subtype):
+        return _refuse(415, Status.UNKNOWN, "the content-type is not application/grpc")
+    if fields.get("te") != "trailers":
+        return _refuse(400, Status.INTERNAL, "te: trailers is missing")
+    handler = mapping.get(fields[":path"])
+    if handler is None:
+        return _refuse(200, Status.UNIMPLEMENTED, "no such method")
+    try:
+        timeouts = [decode_timeout(value) for name, value in headers if name == "grpc-timeout"]
+        metadata = decode_metadata(headers)
+    except ValueError as error:
+        return _refuse(200, Status.INTERNAL, str(error).encode("ascii", "replace").decode())
+    try:
+        inflate = inflater(fields.get("grpc-encoding", ""), limits.max_message)
+    except UnimplementedError:
+        return _refuse(
+            200,
+            Status.UNIMPLEMENTED,
+            "grpc-encoding is not supported",
+            ("grpc-accept-encoding", ACCEPTED),
+        )
+    return Request(
+        path=fields[":path"],
+        handler=handler,
+        metadata=metadata,
+        timeout=min(timeouts, default=None),
+        content_type=content_type,
+        user_agent=fields.get("user-agent", ""),
+        inflate=inflate,
+        accepts=offered(value for name, value in headers if name == "grpc-accept-encoding"),
+    )
+
+
+def _fields(headers: Headers) -> dict[str, str] | None:
+    """Return the fields of a well-formed request header list by name, None for any other."""
+    fields: dict[str, str] = {}
+    pseudo_over = False
+    for name, value in headers:
+        if not _NAME.fullmatch(name) or _FORBIDDEN.search(value):
+            return None
+        if name[0] == ":":
+            if pseudo_over or name in fields or name not in _PSEUDO:
+                return None
+        else:
+            pseudo_over = True
+            if name in _CONNECTION_FIELDS:
+                return None
+        fields[name] = value
+    if not (":method" in fields and ":path" in fields and ":scheme" in fields):
+        return None
+    return fields if fields[":path"] else None
+
+
+def _speaks(content_type: str, subtype: str) -> bool:
+    base = content_type.partition(";")[0].strip().lower()
+    return base in ("application/grpc", f"application/grpc+{subtype}")

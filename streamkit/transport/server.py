@@ -1,0 +1,226 @@
+"""The gRPC server: listeners, their connections, and how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from grpclib._typing import IServable
+from grpclib.const import Handler
+from grpclib.encoding.base import CodecBase
+
+from streamkit.config import TransportLimits
+from streamkit.errors import InvalidArgumentError, PreconditionError
+from streamkit.transport.calls import Calls, Service
+from streamkit.transport.connection import LOG
+from streamkit.transport.context import ServerInterceptor
+from streamkit.transport.protocol import WireProtocol
+from streamkit.transport.replies import adopt
+
+__all__ = ["GrpcServer"]
+
+_BACKLOG = 1024
+_UNWINDING = 1.0  # seconds that cancelled handlers have to end after their connection is gone
+
+
+class GrpcServer:
+    """Serves betterproto, grpclib and google.protobuf services on any number of listeners.
+
+    `on_drain` is called once when the server begins to go away.
+    """
+
+    def __init__(
+        self,
+        handlers: Sequence[IServable],
+        *,
+        codec: CodecBase,
+        limits: TransportLimits | None = None,
+        interceptors: Sequence[ServerInterceptor] = (),
+        ssl: ssl.SSLContext | None = None,
+        on_drain: Callable[[], None] | None = None,
+    ) -> None:
+        self._limits = TransportLimits() if limits is None else limits
+        self._ssl = ssl
+        self._on_drain = on_drain
+        mapping: dict[str, Handler] = {}
+        for handler in handlers:
+            adopt(handler)
+            for path, method in handler.__mapping__().items():
+                if path in mapping:
+                    raise InvalidArgumentError(f"{path} is served by two handlers")
+                mapping[path] = method
+        self._service = Service(mapping, codec, self._limits, interceptors)
+        self._listeners: list[asyncio.Server] = []
+        self._paths: list[str] = []
+        self._connections: set[WireProtocol] = set()
+        self._draining = False
+        self._closed: asyncio.Event = asyncio.Event()
+        self._changed: asyncio.Event = asyncio.Event()
+
+    # Listening --------------------------------------------------------------------------------
+
+    async def start(
+        self, host: str | None = None, port: int | None = None, *, path: str | None = None
+    ) -> None:
+        """Listen on host and port (0: any free one), or on a unix socket. May be repeated."""
+        if path is not None and (host is not None or port is not None):
+            raise InvalidArgumentError("listen on a host and port or on a path, not both")
+        if self._draining:
+            raise PreconditionError("the server is going away")
+        loop = asyncio.get_running_loop()
+        secure = self._ssl
+        timeout = None
+        if secure is not None:
+            secure.set_alpn_protocols(["h2"])
+            timeout = self._limits.handshake_timeout
+        listener: asyncio.Server
+        if path is not None:
+            listener = await loop.create_unix_server(
+                self._protocol,
+                path,
+                backlog=_BACKLOG,
+                ssl=secure,
+                ssl_handshake_timeout=timeout,
+            )
+            self._paths.append(path)
+        else:
+            listener = await loop.create_server(
+                self._protocol,
+                host or "127.0.0.1",
+                port or 0,
+                backlog=_BACKLOG,
+                ssl=secure,
+                ssl_handshake_timeout=timeout,
+            )
+        self._listeners.append(listener)
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where the server listens: "host:port", "[host]:port", "unix:path"."""
+        found = [f"unix:{path}" for path in self._paths]
+        for listener in self._listeners:
+            for sock in listener.sockets:
+                name = sock.getsockname()
+                if isinstance(name, tuple):
+                    host = f"[{name[0]}]" if ":" in name[0] else name[0]
+                    found.append(f"{host}:{name[1]}")
+        return found
+
+    @property
+    def port(self) -> int:
+        """The first TCP port."""
+        for address in self.addresses:
+            if not address.startswith("unix:"):
+                return int(address.rpartition(":")[2])
+        raise PreconditionError("the server listens on no TCP port")
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._connections)
+
+    @property
+    def calls(self) -> int:
+        """How many calls are running."""
+        return sum(len(protocol.processor.streams) for protocol in self._connections)
+
+    def _protocol(self) -> WireProtocol:
+        return WireProtocol(
+            Calls(self._service),
+            self._limits,
+            client=False,
+            on_made=self._made,
+            on_lost=self._lost,
+        )
+
+    def _made(self, protocol: WireProtocol) -> None:
+        if len(self._connections) >= self._limits.max_connections:
+            protocol.connection.abort("too many connections")
+            return
+        self._connections.add(protocol)
+        if self._draining:
+            protocol.leave()
+
+    def _lost(self, protocol: WireProtocol) -> None:
+        self._connections.discard(protocol)
+        self._changed.set()
+
+    # Leaving ----------------------------------------------------------------------------------
+
+    async def drain(self, grace: float) -> None:
+        """Go away within `grace` seconds, so that every caller learns it by a status.
+
+        New connections and calls are refused; streaming replies end with UNAVAILABLE and the
+        trailer `streamkit-reconnect: 1`; other calls may finish until the grace is over and get
+        the same status then. Returns when the server is closed.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + grace
+        self._begin_drain()
+        for protocol in list(self._connections):
+            protocol.leave()
+        for protocol in list(self._connections):
+            self._calls_of(protocol).drain(everything=False)
+        await self._empty(until - min(0.25, grace / 4))
+        for protocol in list(self._connections):
+            self._calls_of(protocol).drain(everything=True)
+        await self._empty(until)
+        await self.close()
+
+    def _begin_drain(self) -> None:
+        if self._draining:
+            return
+        self._draining = True
+        for listener in self._listeners:
+            listener.close()
+        if self._on_drain is not None:
+            self._on_drain()
+
+    @staticmethod
+    def _calls_of(protocol: WireProtocol) -> Calls:
+        calls = protocol.handler
+        assert isinstance(calls, Calls)
+        return calls
+
+    async def _empty(self, until: float) -> None:
+        """Wait until the last connection is gone, at most until a time of the loop's clock."""
+        try:
+            async with asyncio.timeout_at(until):
+                while self._connections:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            pass
+
+    async def close(self) -> None:
+        """End everything now: handlers are cancelled, connections closed. Idempotent."""
+        self._begin_drain()
+        tasks: list[asyncio.Task[None]] = []
+        for protocol in list(self._connections):
+            calls = self._calls_of(protocol)
+            tasks += calls.tasks
+            calls.drain(everything=True)
+        # One turn of the loop: handlers unwind and their statuses go out.
+        if tasks:
+            await asyncio.wait(tasks, timeout=_UNWINDING)
+        for protocol in list(self._connections):
+            protocol.connection.go_away(final=True)
+            protocol.connection.close()
+        stubborn = [task for task in tasks if not task.done()]
+        if stubborn:
+            LOG.warning("handlers that do not end when cancelled", len(stubborn))
+        self._remove_sockets()
+        for listener in self._listeners:
+            await listener.wait_closed()
+        self._closed.set()
+
+    def _remove_sockets(self) -> None:
+        for path in self._paths:
+            Path(path).unlink(missing_ok=True)
+        self._paths.clear()
+
+    async def wait_closed(self) -> None:
+        """Wait until `drain` or `close` has ended."""
+        await self._closed.wait()

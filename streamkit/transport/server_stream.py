@@ -1,0 +1,271 @@
+"""The stream that a handler works on: grpclib's interface, coalesced and within limits."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from typing import Any, TypeVar
+
+from grpclib.const import Cardinality
+from grpclib.encoding.base import CodecBase
+from grpclib.exceptions import ProtocolError
+from grpclib.metadata import Deadline
+from grpclib.protocol import Peer
+from grpclib.server import Stream
+from h2.errors import ErrorCodes
+
+from streamkit.errors import (
+    DeadlineError,
+    DecodeError,
+    InternalError,
+    Status,
+    UnimplementedError,
+)
+from streamkit.transport.compression import ACCEPTED, compress
+from streamkit.transport.context import Context
+from streamkit.transport.framed import Framed
+from streamkit.transport.metadata import (
+    Headers,
+    Metadata,
+    MetadataLike,
+    encode_message,
+    encode_metadata,
+)
+from streamkit.transport.outcome import Outcome, details_field
+from streamkit.transport.receive import PREFIX
+from streamkit.transport.request import Request
+from streamkit.transport.stream import WireStream
+
+__all__ = ["ServerStream"]
+
+_Recv = TypeVar("_Recv")
+_Send = TypeVar("_Send")
+_TURN = 0.005  # seconds that a source which is always ready may keep the loop for itself
+
+
+class ServerStream(Stream[_Recv, _Send]):
+    """One call. What grpclib documents for its server stream holds here, except that
+    `send_message` returns once the message is buffered and not far ahead of the peer."""
+
+    def __init__(
+        self, wire: WireStream, request: Request, *, codec: CodecBase, deadline: float | None
+    ) -> None:
+        # Not super().__init__(): it wants the event dispatcher that interceptors replace.
+        self.wire = wire
+        self._stream = wire
+        self._method_name = request.path
+        self._cardinality: Cardinality = request.handler.cardinality
+        self._recv_type = request.handler.request_type
+        self._send_type = request.handler.reply_type
+        self._codec = codec
+        self._encode = codec.encode
+        self.deadline = None if deadline is None else Deadline(_timestamp=deadline)
+        self.user_agent = request.user_agent
+        self.accepts = request.accepts
+        self.metadata: Metadata = request.metadata  # type: ignore[assignment]
+        self.context = Context(self, request.path, request.metadata, deadline)
+        self._ready: deque[bytes] = deque()
+        self._turn = 0.0
+        self._single_done = False
+        wire.messages_in.inflate = request.inflate
+
+    @property
+    def peer(self) -> Peer:  # type: ignore[override]
+        return self.wire.connection.get_peer()
+
+    @property
+    def owes_reply(self) -> bool:
+        """Whether the method has one reply message and none was sent."""
+        return not (self._cardinality.server_streaming or self._send_message_done)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the handler itself has sent the status, or reset the call."""
+        return self._send_trailing_metadata_done or self._cancel_done
+
+    @property
+    def headers_sent(self) -> bool:
+        """Whether the response has begun."""
+        return self._send_initial_metadata_done
+
+    # Receiving --------------------------------------------------------------------------------
+
+    async def recv_message(self) -> _Recv | None:
+        """Return the next request message; None when the caller has sent its last."""
+        if not self._cardinality.client_streaming:
+            return await self._recv_single()
+        if not self._ready:
+            self._ready.extend(await self.wire.messages())
+            if not self._ready:
+                return None
+        return self._decode(self._ready.popleft())
+
+    async def _recv_single(self) -> _Recv | None:
+        """The one message of a unary request: exactly one, and in time."""
+        if self._single_done:
+            return None
+        buffer = self.wire.messages_in
+        if not buffer.ready:
+            limit = self.wire.connection.limits.request_timeout
+            try:
+                async with asyncio.timeout(limit):
+                    messages = await self.wire.messages()
+            except TimeoutError:
+                raise DeadlineError(f"no request message within {limit:g} s") from None
+        else:
+            messages = await self.wire.messages()
+        if not messages:
+            raise UnimplementedError("the request has no message, the method takes one")
+        self._single_done = True
+        self.check_single(len(messages))
+        return self._decode(messages[0])
+
+    def check_single(self, count: int = 1) -> None:
+        """Raise when a caller has sent more than the one message that the method takes."""
+        if count > 1 or (self._single_done and self.wire.messages_in.size):
+            raise UnimplementedError("the request has several messages, the method takes one")
+
+    def _decode(self, data: bytes) -> _Recv:
+        try:
+            message: _Recv = self._codec.decode(data, self._recv_type)
+        except DecodeError as error:
+            raise InternalError(f"the request cannot be decoded: {error}") from error
+        except Exception as error:  # whatever a codec raises is about these bytes
+            raise InternalError("the request cannot be decoded") from error
+        self._messages_received += 1
+        connection = self.wire.connection
+        connection.messages_received += 1
+        connection.last_message_received = connection.last_received
+        return message
+
+    # Sending ----------------------------------------------------------------------------------
+
+    def put_message(self, message: _Send | Framed) -> bool:
+        """Encode a message into the stream's buffer; True: `drain` before the next one."""
+        if not self._send_initial_metadata_done:
+            self.put_headers()
+        wire = self.wire
+        if isinstance(message, Framed):
+            count = message.count
+            wire.put(message.data)
+        else:
+            count = 1
+            if not self._cardinality.server_streaming and self._send_message_done:
+                raise ProtocolError("Message was already sent")
+            body = self._encode(message, self._send_type)
+            if self.context.compress:
+                body = compress(self.context.compression, body)
+                wire.put(PREFIX.pack(1, len(body)))
+            else:
+                wire.put(PREFIX.pack(0, len(body)))
+            wire.put(body)
+        self._send_message_done = True
+        self._messages_sent += count
+        wire.connection.messages_sent += count
+        if wire.full:
+            return True
+        # A source that is always ready must let the loop run now and then.
+        now = time.monotonic()
+        if now - self._turn > _TURN:
+            idle, self._turn = self._turn == 0.0, now
+            return not idle
+        return False
+
+    async def send_message(self, message: _Send | Framed) -> None:
+        """Send a message: it leaves when the handler next waits, or when enough has gathered.
+
+        Waits while the peer is behind. LimitError when it takes nothing for the stall timeout.
+        """
+        if self.put_message(message):
+            await self.drain()
+
+    async def drain(self) -> None:
+        """Let what was put leave; wait while the peer is behind."""
+        await self.wire.drain()
+        self._turn = time.monotonic()
+
+    def put_headers(self, metadata: MetadataLike | None = None) -> None:
+        """Put the response's headers."""
+        headers: Headers = [
+            (":status", "200"),
+            ("content-type", self._content_type),
+            ("grpc-accept-encoding", ACCEPTED),
+        ]
+        if self.context.compression:
+            headers.append(("grpc-encoding", self.context.compression))
+        if self.context._initial is not None:
+            headers += encode_metadata(self.context._initial)
+        if metadata is not None:
+            headers += encode_metadata(metadata)
+        self.wire.put_headers(headers)
+        self._send_initial_metadata_done = True
+
+    async def send_initial_metadata(self, *, metadata: Any = None) -> None:
+        """Send the headers, with metadata, ahead of the first message."""
+        if self._send_initial_metadata_done:
+            raise ProtocolError("Initial metadata was already sent")
+        self.put_headers(metadata)
+
+    async def send_trailing_metadata(
+        self,
+        *,
+        status: Status = Status.OK,
+        status_message: str | None = None,
+        status_details: Any = None,
+        metadata: Any = None,
+    ) -> None:
+        """End the call with this status; `status_details` is an encoded google.rpc.Status."""
+        if self._send_trailing_metadata_done:
+            raise ProtocolError("Trailing metadata was already sent")
+        if (
+            not self._cardinality.server_streaming
+            and not self._send_message_done
+            and status is Status.OK
+        ):
+            raise ProtocolError("Unary response with OK status requires a single message")
+        extra = encode_metadata(metadata) if metadata is not None else []
+        if isinstance(status_details, bytes):
+            extra.append(details_field(status_details))
+        await self.finish(Outcome(status, status_message or "", extra))
+
+    async def finish(self, outcome: Outcome) -> None:
+        """Send the status, after everything put before it. Once; later calls do nothing."""
+        if self.ended:
+            return
+        wire = self.wire
+        wire.flush_out()
+        if outcome.hasty:
+            wire.drop_pending()
+        elif wire.pending_size:
+            await wire.flushed()
+        self._send_trailing_metadata_done = True
+        wire.put_headers(self._trailers(outcome), end_stream=True)
+
+    def _trailers(self, outcome: Outcome) -> Headers:
+        ctx = self.context
+        headers: Headers = []
+        if not self._send_initial_metadata_done:
+            if ctx._initial is not None:
+                self.put_headers()
+            else:
+                headers += [
+                    (":status", "200"),
+                    ("content-type", self._content_type),
+                    ("grpc-accept-encoding", ACCEPTED),
+                ]
+        headers.append(("grpc-status", str(outcome.status.value)))
+        if outcome.message:
+            headers.append(("grpc-message", encode_message(outcome.message)))
+        own = ctx._trailing
+        headers += [pair for pair in outcome.trailers if own is None or pair[0] not in own]
+        if own is not None:
+            headers += encode_metadata(own)
+        return headers
+
+    async def cancel(self) -> None:
+        """Reset the call: the caller sees CANCELLED."""
+        if self._cancel_done:
+            raise ProtocolError("Stream was already cancelled")
+        self._cancel_done = True
+        self.wire.reset_nowait(ErrorCodes.CANCEL)

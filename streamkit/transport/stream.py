@@ -1,0 +1,404 @@
+"""One HTTP/2 stream, either role: what waits to be sent, what was received, how it ended.
+
+Sending never waits by itself: data is put into the stream, the connection flushes all its streams
+together when the loop comes around, and a sender that is ahead of its peer waits in `drain`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from grpclib.exceptions import StreamTerminatedError
+from grpclib.protocol import Stream
+from grpclib.utils import Wrapper
+from h2.errors import ErrorCodes
+from h2.exceptions import TooManyStreamsError
+from h2.stream import H2Stream, StreamState
+
+from streamkit.errors import LimitError, Status
+from streamkit.transport.metadata import Headers
+from streamkit.transport.receive import ReceiveBuffer
+
+if TYPE_CHECKING:
+    from grpclib.protocol import EventsProcessor
+
+    from streamkit.transport.connection import WireConnection
+
+__all__ = ["StreamLost", "WireStream"]
+
+_BY_CODE = {
+    ErrorCodes.REFUSED_STREAM: Status.UNAVAILABLE,
+    ErrorCodes.CANCEL: Status.CANCELLED,
+    ErrorCodes.ENHANCE_YOUR_CALM: Status.RESOURCE_EXHAUSTED,
+    ErrorCodes.INADEQUATE_SECURITY: Status.PERMISSION_DENIED,
+}
+"""RST_STREAM code -> status, as the gRPC specification maps them; the others are INTERNAL."""
+_CHUNK = 256 * 1024  # written to the transport at once; it may ask for a pause in between
+
+
+class StreamLost(StreamTerminatedError):
+    """The stream is over without a status: reset, refused, or its connection went.
+
+    `code` is the RST_STREAM code, None when the connection was lost. `refused`: the peer has not
+    looked at the call, so it may be repeated whatever it does.
+    """
+
+    def __init__(self, reason: str, code: int | None = None, *, refused: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.code = code
+        self.refused = refused or code == ErrorCodes.REFUSED_STREAM
+
+    @property
+    def status(self) -> Status:
+        """The gRPC status that the specification gives to this end."""
+        if self.code is None:
+            return Status.UNAVAILABLE
+        try:
+            return _BY_CODE.get(ErrorCodes(self.code), Status.INTERNAL)
+        except ValueError:
+            return Status.INTERNAL
+
+
+class WireStream(Stream):
+    """The stream that grpclib's server and client classes work on, with coalesced sending."""
+
+    connection: WireConnection
+
+    def __init__(self, connection: WireConnection, *, stream_id: int | None = None) -> None:
+        # Not super().__init__(): its three asyncio.Events cost more than all of this.
+        self.connection = connection
+        self._h2_connection = connection.h2
+        self.wrapper: Wrapper | None = None
+        self.h2: H2Stream | None = None
+        self.headers: Headers | None = None
+        self.trailers: Headers | None = None
+        self.lost: StreamLost | None = None
+        """Set once: nothing more can be sent, nothing more will come."""
+        self.messages_in = ReceiveBuffer(connection.limits.max_message)
+        self._waiters: list[asyncio.Future[None]] = []
+        self._ahead = 0  # bytes given back to the peer although they are still here
+        self._pending: list[bytes | memoryview] = []
+        self.pending_size = 0
+        """Bytes put and not yet sent."""
+        self.dirty = False
+        """Whether the connection's next flush visits this stream; kept by the connection."""
+        self._ending = False
+        self._drained: asyncio.Future[None] | None = None
+        if stream_id is not None:
+            self.begin(stream_id)
+
+    def begin(self, stream_id: int) -> None:
+        """Bind to the HTTP/2 stream that was opened with this id."""
+        self.id = stream_id
+        self.h2 = self.connection.h2.streams.get(stream_id)
+        self.connection.streams_started += 1
+        self.created = self.connection.last_stream_created = self.connection.loop.time()
+
+    # Receiving --------------------------------------------------------------------------------
+
+    def feed(self, data: bytes) -> None:
+        """Bytes arrived."""
+        size = len(data)
+        self.data_received += size
+        self.connection.received(size)
+        if self.messages_in.feed(data):
+            self._wake()
+        elif self._waiters:
+            # The reader needs the rest of a message that may be larger than the window.
+            self._ahead += size
+            self.connection.consumed(self, size)
+
+    async def messages(self) -> list[bytes]:
+        """Return the whole messages that are here, waiting for at least one; [] at the end.
+
+        Raises StreamLost after the last message when there was no proper end, and a
+        StreamkitError for what the peer must not send.
+        """
+        while not self.messages_in.ready:
+            if self.lost is not None:
+                raise self.lost
+            await self._changed()
+        messages, freed = self.messages_in.take()
+        self._free(freed)
+        return messages
+
+    async def recv_data(self, size: int) -> bytes:
+        """Return exactly `size` bytes, fewer only at the end of the stream."""
+        while (data := self.messages_in.read(size)) is None:
+            if self.lost is not None:
+                raise self.lost
+            await self._changed()
+        self._free(len(data))
+        return data
+
+    async def recv_headers(self) -> Headers:
+        """Return the response's headers."""
+        while self.headers is None:
+            if self.lost is not None:
+                raise self.lost
+            if self.messages_in.eof:
+                raise StreamLost("the stream ended without headers", ErrorCodes.PROTOCOL_ERROR)
+            await self._changed()
+        return self.headers
+
+    async def recv_trailers(self) -> Headers:
+        """Return the trailers; StreamLost when the stream ended without."""
+        while self.trailers is None:
+            if self.lost is not None:
+                raise self.lost
+            if self.messages_in.eof:
+                raise StreamLost("the stream ended without trailers", ErrorCodes.PROTOCOL_ERROR)
+            await self._changed()
+        return self.trailers
+
+    def _free(self, size: int) -> None:
+        """The reader took `size` bytes."""
+        if self._ahead:
+            early = min(self._ahead, size)
+            self._ahead -= early
+            size -= early
+        if size:
+            self.connection.consumed(self, size)
+
+    async def _changed(self) -> None:
+        """Wait until something was received or the stream is lost."""
+        held = self.messages_in.size - self._ahead
+        if held > 0:
+            self._ahead += held
+            self.connection.consumed(self, held)
+        waiter = self.connection.loop.create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        finally:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+
+    def _wake(self) -> None:
+        if self._waiters:
+            waiters, self._waiters = self._waiters, []
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    def got_headers(self, headers: Headers) -> None:
+        """Response headers arrived."""
+        self.headers = headers
+        self._wake()
+
+    def got_trailers(self, trailers: Headers) -> None:
+        """Trailers arrived."""
+        self.trailers = trailers
+        self._wake()
+
+    def __ended__(self) -> None:
+        self.messages_in.eof = True
+        self._wake()
+
+    def lose(self, error: StreamLost) -> None:
+        """The stream is over; readers get what is here and then the error."""
+        if self.lost is None:
+            self.lost = error
+            self._pending.clear()
+            self.pending_size = 0
+            self._wake()
+            self._wake_sender()
+            if self.wrapper is not None:
+                self.wrapper.cancel(error)
+
+    def __terminated__(self, reason: str) -> None:
+        self.lose(StreamLost(reason))
+
+    def discard(self) -> int:
+        """Forget what was received and not taken; return the bytes still owed to the peer."""
+        owed = self.messages_in.clear() - self._ahead
+        self._ahead = 0
+        return max(owed, 0)
+
+    # Sending ----------------------------------------------------------------------------------
+
+    def put(self, data: bytes | memoryview) -> None:
+        """Add bytes to what the next flush sends."""
+        if self.lost is not None:
+            raise self.lost
+        self._pending.append(data)
+        self.pending_size += len(data)
+        if not self.dirty:
+            self.connection.mark(self)
+
+    def put_end(self) -> None:
+        """After everything put so far, end the stream in this direction."""
+        self._ending = True
+        if not self.dirty:
+            self.connection.mark(self)
+
+    @property
+    def full(self) -> bool:
+        """Whether the sender is to wait in `drain`."""
+        return self.pending_size >= self.connection.limits.send_buffer
+
+    async def drain(self) -> None:
+        """Flush now and let the loop run; wait while the peer takes less than is put.
+
+        LimitError when it takes nothing for the stall timeout.
+        """
+        self.connection.flush()
+        if self.lost is None and not self.full:
+            await asyncio.sleep(0)
+        while self.full:
+            await self._progress()
+        if self.lost is not None:
+            raise self.lost
+
+    async def flushed(self) -> None:
+        """Wait until everything put is on its way. LimitError like `drain`."""
+        if self.pending_size:
+            self.connection.flush()
+        while self.pending_size:
+            await self._progress()
+        if self.lost is not None:
+            raise self.lost
+
+    async def _progress(self) -> None:
+        """Wait until some of the pending bytes were sent."""
+        waiter = self.connection.loop.create_future()
+        self._drained = waiter
+        stall = self.connection.limits.stall_timeout
+        timer = self.connection.loop.call_later(stall, self._stalled, waiter)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            self._drained = None
+
+    def _stalled(self, waiter: asyncio.Future[None]) -> None:
+        if not waiter.done():
+            seconds = self.connection.limits.stall_timeout
+            waiter.set_exception(LimitError(f"the peer took nothing for {seconds:g} s"))
+            if not self.connection.writable:
+                self.connection.abort("the peer stopped reading")
+
+    def _wake_sender(self) -> None:
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    def drop_pending(self) -> None:
+        """Forget what was put and not sent."""
+        self._pending.clear()
+        self.pending_size = 0
+
+    def flush_out(self) -> None:
+        """Move pending bytes into the connection's output, as far as the windows allow."""
+        wire, h2 = self.h2, self.connection.h2
+        if wire is None or self.lost is not None:
+            return
+        if self.pending_size:
+            state = wire.state_machine.state
+            if state is not StreamState.OPEN and state is not StreamState.HALF_CLOSED_REMOTE:
+                self.drop_pending()
+                return
+            if self.connection.writable:
+                self._flush_data(wire)
+        if self._ending and not self.pending_size and not wire.closed:
+            self._ending = False
+            h2.put_data(wire, b"", 0, end=True)
+
+    def _flush_data(self, wire: H2Stream) -> None:
+        h2 = self.connection.h2
+        allowed = h2.sendable(wire)
+        if allowed <= 0:
+            return
+        pending = self._pending
+        total = self.pending_size
+        data = pending[0] if len(pending) == 1 else b"".join(pending)
+        pending.clear()
+        if total <= allowed and total <= h2.max_outbound_frame_size:
+            h2.put_data(wire, data, total, end=self._ending)
+            self._ending = False
+            sent = total
+        else:
+            sent = self._flush_pieces(wire, memoryview(data), min(allowed, total))
+        self.pending_size = total - sent
+        self.data_sent += sent
+        self.connection.sent(sent)
+        self._wake_sender()
+
+    def _flush_pieces(self, wire: H2Stream, view: memoryview, allowed: int) -> int:
+        """Send up to `allowed` bytes in several frames; the rest stays pending."""
+        connection, h2 = self.connection, self.connection.h2
+        largest = min(h2.max_outbound_frame_size, _CHUNK)
+        sent = 0
+        while sent < allowed and connection.writable:
+            size = min(allowed - sent, largest)
+            h2.put_data(wire, view[sent : sent + size], size)
+            sent += size
+            if size == _CHUNK or sent % _CHUNK < size:
+                connection.write_out()
+        if sent < len(view):
+            self._pending.append(view[sent:])
+        return sent
+
+    async def send_request(
+        self, headers: Headers, end_stream: bool = False, *, _processor: EventsProcessor
+    ) -> Callable[[], None]:
+        """Open the stream with a request's headers; waits while the peer allows no more."""
+        connection = self.connection
+        while True:
+            await connection.write_ready.wait()
+            if self.lost is not None:
+                raise self.lost
+            connection.check_open()
+            stream_id = connection.h2.get_next_available_stream_id()
+            try:
+                connection.h2.send_headers(stream_id, headers, end_stream=end_stream)
+            except TooManyStreamsError:
+                connection.stream_close_waiter.clear()
+                await connection.stream_close_waiter.wait()
+                continue
+            self.begin(stream_id)
+            release = _processor.register(self)
+            connection.schedule()
+            return release
+
+    def put_headers(self, headers: Headers, *, end_stream: bool = False) -> None:
+        """Add a header block to the output now: what is pending must be flushed or dropped."""
+        if self.lost is not None:
+            raise self.lost
+        assert self.id is not None
+        self.connection.h2.send_headers(self.id, headers, end_stream=end_stream)
+        self.connection.schedule()
+
+    async def send_headers(self, headers: Headers, end_stream: bool = False) -> None:
+        """Send a header block after everything put so far."""
+        await self.flushed()
+        self.put_headers(headers, end_stream=end_stream)
+
+    async def send_data(self, data: bytes, end_stream: bool = False) -> None:
+        """Put bytes, and the end; waits when there is much ahead."""
+        self.put(data)
+        if end_stream:
+            self.put_end()
+        if self.full:
+            await self.drain()
+
+    async def end(self) -> None:
+        """End the stream in this direction."""
+        self.put_end()
+
+    async def reset(self, error_code: ErrorCodes = ErrorCodes.NO_ERROR) -> None:
+        """Send RST_STREAM."""
+        self.reset_nowait(error_code)
+
+    def reset_nowait(self, error_code: ErrorCodes = ErrorCodes.NO_ERROR) -> None:
+        """Send RST_STREAM unless the stream is over."""
+        if self.id is not None:
+            self.drop_pending()
+            self.connection.h2.reset(self.id, error_code)
+            self.connection.schedule()
+
+    @property
+    def closable(self) -> bool:
+        return self.lost is None and self.h2 is not None and not self.h2.closed
