@@ -1,0 +1,212 @@
+"""What betterproto.Message does, on top of the state that _install describes.
+
+Each method keeps the contract of betterproto's documentation; the differences are fixes. They are
+put on `betterproto.Message` once, which also ends the replacement of `parse` and `__bytes__` by
+betterproto_rust_codec when that is installed: there is one codec, whatever else is there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from copy import deepcopy
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+import betterproto
+
+from streamkit.codec._install import blank, decoder_for, encoder_for, ready
+from streamkit.codec._plan import UNSET, Field
+from streamkit.errors import DecodeError
+
+__all__ = ["take_over"]
+
+Message = betterproto.Message
+
+
+class _Reader(Protocol):
+    def read(self, size: int = -1, /) -> bytes: ...
+
+
+class _Writer(Protocol):
+    def write(self, data: bytes, /) -> object: ...
+
+
+def _post_init(self: Message) -> None:
+    """Runs after betterproto's own `__init__`, the first time that a class is used."""
+    plan = ready(type(self))
+    values = self.__dict__
+    given = [name for name in plan.by_name if values.get(name, UNSET) is not UNSET]
+    kept = {name: values[name] for name in given}
+    for name in given:
+        field = plan.by_name[name]
+        if field.optional and kept[name] is None:
+            del kept[name]
+        elif field.group and name in kept:
+            later = given[given.index(name) + 1 :]
+            if any(other in later for other in plan.siblings[name]):
+                del kept[name]
+    blank = values.get("_blank", False)
+    values.clear()
+    values.update(kept)
+    if not kept and plan.declared:
+        values["_blank"] = blank
+
+
+def _bytes(self: Message) -> bytes:
+    return encoder_for(type(self))(self)
+
+
+def _serialize(self: Message) -> bytes:
+    return self.__bytes__()
+
+
+def _length(self: Message) -> int:
+    return len(self.__bytes__())
+
+
+def _dump(self: Message, stream: _Writer, delimit: bool = False) -> None:
+    data = self.__bytes__()
+    if delimit == betterproto.SIZE_DELIMITED:
+        betterproto.dump_varint(len(data), stream)
+    stream.write(data)
+
+
+def _from_string(cls: type[Message], data: bytes) -> Message:
+    return decoder_for(cls)(data)
+
+
+def _parse(self: Message, data: bytes) -> Message:
+    ready(type(self))
+    values = self.__dict__
+    if values and values.keys() != {"_blank"}:
+        # To parse into a message that has content is to merge, which is to decode one after other.
+        data = self.__bytes__() + bytes(data)
+    fresh = decoder_for(type(self))(data)
+    values.clear()
+    values.update(fresh.__dict__)
+    return self
+
+
+def _load(self: Message, stream: _Reader, size: int | None = None) -> Message:
+    if size == betterproto.SIZE_DELIMITED:
+        size, _ = betterproto.load_varint(stream)
+    data = stream.read() if size is None else stream.read(size)
+    if size is not None and len(data) < size:
+        reason = f"{size} bytes were announced and {len(data)} came"
+        raise DecodeError(reason, type(self).__name__)
+    return self.parse(data)
+
+
+def _equal(self: Message, other: object) -> bool:
+    if type(self) is not type(other):
+        return NotImplemented
+    plan = ready(type(self))
+    mine, theirs = self.__dict__, other.__dict__
+    for field in plan.fields:
+        left, right = mine.get(field.name, UNSET), theirs.get(field.name, UNSET)
+        if left is right:
+            continue
+        left = _default(field) if left is UNSET else left
+        right = _default(field) if right is UNSET else right
+        if left != right and not _same(left, right):
+            return False
+    return True
+
+
+def _same(left: object, right: object) -> bool:
+    """Whether two values that are not equal stand for the same on the wire."""
+    if isinstance(left, float) and isinstance(right, float):
+        return math.isnan(left) and math.isnan(right)
+    if isinstance(left, datetime) and isinstance(right, datetime):
+        return _aware(left) == _aware(right)
+    return False
+
+
+def _aware(value: datetime) -> datetime:
+    return value if value.utcoffset() is not None else value.replace(tzinfo=UTC)
+
+
+def _default(field: Field) -> Any:
+    if field.kind == "message" and not field.plural and not field.optional:
+        return blank(field.target)
+    return field.default()
+
+
+def _true(self: Message) -> bool:
+    plan = ready(type(self))
+    values = self.__dict__
+    return any(
+        field.name in values and values[field.name] != _default(field) for field in plan.fields
+    )
+
+
+def _shown(self: Message) -> Iterator[tuple[str, Any]]:
+    values = self.__dict__
+    for field in ready(type(self)).fields:
+        value = values.get(field.name, None if field.optional else UNSET)
+        if value is not UNSET:
+            yield field.name, value
+
+
+def _repr(self: Message) -> str:
+    shown = ", ".join(f"{name}={value!r}" for name, value in _shown(self))
+    return f"{type(self).__name__}({shown})"
+
+
+def _rich_repr(self: Message) -> Iterator[tuple[str, Any, Any]]:
+    for name, value in _shown(self):
+        yield name, value, UNSET
+
+
+def _copy(self: Message) -> Message:
+    ready(type(self))
+    copied: Message = object.__new__(type(self))
+    copied.__dict__.update(self.__dict__)
+    return copied
+
+
+def _deepcopy(self: Message, memo: dict[int, Any] | None = None) -> Message:
+    ready(type(self))
+    copied: Message = object.__new__(type(self))
+    copied.__dict__.update(deepcopy(self.__dict__, memo))
+    return copied
+
+
+def _is_set(self: Message, name: str) -> bool:
+    field = ready(type(self)).by_name[name]
+    value = self.__dict__.get(name, UNSET)
+    if value is UNSET or (field.optional and value is None):
+        return False
+    # A sub-message that attribute access made is not set until something is put into it.
+    looked_at = isinstance(value, betterproto.Message) and value.__dict__.get("_blank", False)
+    return not looked_at or bool(value._serialized_on_wire)
+
+
+_METHODS: Final[dict[str, Any]] = {
+    "__post_init__": _post_init,
+    "__bytes__": _bytes,
+    "__len__": _length,
+    "__eq__": _equal,
+    "__bool__": _true,
+    "__repr__": _repr,
+    "__rich_repr__": _rich_repr,
+    "__copy__": _copy,
+    "__deepcopy__": _deepcopy,
+    "SerializeToString": _serialize,
+    "FromString": classmethod(_from_string),
+    "parse": _parse,
+    "load": _load,
+    "dump": _dump,
+    "is_set": _is_set,
+}
+
+
+def take_over() -> None:
+    """Put the methods on betterproto.Message."""
+    for name, method in _METHODS.items():
+        function = getattr(method, "__func__", method)
+        # pickle looks for FromString by the name of what it is given.
+        function.__name__ = name
+        function.__qualname__ = f"Message.{name}"
+        setattr(betterproto.Message, name, method)

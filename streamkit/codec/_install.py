@@ -1,0 +1,237 @@
+"""Make a message class fast: replace its construction, attribute access, encoding and decoding.
+
+The state of an installed class's message is its `__dict__`, and nothing else: a field is in it if
+and only if it is set. What betterproto keeps beside the fields is derived from that:
+
+- A field that is not set is found on the class. Immutable defaults stand there as they are; a list,
+  dict or sub-message is made by a descriptor and kept; a oneof member that is not set raises.
+- `_group_current`, the members that are set, by group.
+- `_serialized_on_wire`: false for a message that was made empty and still is, true otherwise. Such
+  a message carries the mark `_blank`: true if attribute access made it, false if the caller did.
+- `_unknown_fields`, in the dict when there are any.
+
+Reading an attribute that is set is therefore a plain lookup, and a decoder fills a dict.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import betterproto
+
+from streamkit.codec._compile import compile_function
+from streamkit.codec._emit_init import init_source
+from streamkit.codec._exact_decode import ExactDecoder
+from streamkit.codec._exact_encode import ExactEncoder
+from streamkit.codec._plan import UNSET, Field, MessagePlan, plan_of
+
+__all__ = [
+    "blank",
+    "decoder_for",
+    "encoder_for",
+    "exact_decode",
+    "exact_encode",
+    "install",
+    "ready",
+]
+
+_PLAN: Final = "_streamkit_plan"
+_ENCODE: Final = "_streamkit_encode"
+_DECODE: Final = "_streamkit_decode"
+
+_M = TypeVar("_M", bound=betterproto.Message)
+
+_lock = threading.RLock()
+_stock_init: Final = "<string>"
+"""The file name of the `__init__` that dataclasses make."""
+
+
+def ready(cls: type[betterproto.Message]) -> MessagePlan:
+    """Install the class if that was not done yet; return its plan."""
+    plan: MessagePlan | None = cls.__dict__.get(_PLAN)
+    if plan is None:
+        with _lock:
+            plan = cls.__dict__.get(_PLAN) or _install(cls)
+    return plan
+
+
+exact_decode = ExactDecoder(ready).decode
+exact_encode = ExactEncoder(ready).encode
+
+
+def install(cls: type[betterproto.Message]) -> None:
+    """Make the class fast now, compiled code included. The first use of a class does the same."""
+    ready(cls)
+    encoder_for(cls)
+    decoder_for(cls)
+
+
+def encoder_for(cls: type[_M]) -> Callable[[_M], bytes]:
+    """Return the class's compiled encoder. It raises EncodeError."""
+    encode: Callable[[_M], bytes] | None = cls.__dict__.get(_ENCODE)
+    if encode is None:
+        with _lock:
+            ready(cls)
+            encode = exact_encode
+            setattr(cls, _ENCODE, staticmethod(encode))
+    return getattr(cls, _ENCODE)
+
+
+def decoder_for(cls: type[_M]) -> Callable[..., _M]:
+    """Return the class's compiled decoder: `decode(data, start=0, end=len(data))`.
+
+    It raises DecodeError.
+    """
+    decode: Callable[..., _M] | None = cls.__dict__.get(_DECODE)
+    if decode is None:
+        with _lock:
+            ready(cls)
+
+            def decode(data: bytes, start: int = 0, end: int | None = None) -> _M:
+                return exact_decode(cls, data, start, end)
+
+            setattr(cls, _DECODE, staticmethod(decode))
+    return getattr(cls, _DECODE)
+
+
+def blank(cls: Any) -> Any:
+    """An empty message that is not sent unless something is put into it."""
+    ready(cls)
+    message = object.__new__(cls)
+    message.__dict__["_blank"] = True
+    return message
+
+
+def _install(cls: type[betterproto.Message]) -> MessagePlan:
+    plan = plan_of(cls)
+    for field in plan.declared:
+        setattr(cls, field.name, _class_attribute(plan, field))
+    cls._serialized_on_wire = _SerializedOnWire(plan)  # type: ignore[assignment]
+    cls._group_current = _GroupCurrent(plan)  # type: ignore[assignment]
+    cls._unknown_fields = b""
+    if cls.__getattribute__ is betterproto.Message.__getattribute__:
+        cls.__getattribute__ = object.__getattribute__  # type: ignore[method-assign]
+    if cls.__setattr__ in _REPLACEABLE_SETATTR or hasattr(cls.__setattr__, _OURS):
+        cls.__setattr__ = _setattr_for(plan)  # type: ignore[method-assign, assignment]
+    init = cls.__init__
+    if hasattr(init, _OURS) or init.__code__.co_filename == _stock_init:
+        _install_init(cls, plan)
+    setattr(cls, _PLAN, plan)
+    return plan
+
+
+_OURS: Final = "_streamkit"
+_REPLACEABLE_SETATTR: Final = (betterproto.Message.__setattr__, object.__setattr__)
+
+
+def _install_init(cls: type[betterproto.Message], plan: MessagePlan) -> None:
+    def first(self: betterproto.Message, *args: Any, **kwargs: Any) -> None:
+        post_init = cls.__post_init__ is not betterproto.Message.__post_init__
+        source, names = init_source(plan, post_init=post_init)
+        init = compile_function(plan, "__init__", source, names)
+        setattr(init, _OURS, True)
+        cls.__init__ = init  # type: ignore[method-assign]
+        init(self, *args, **kwargs)
+
+    setattr(first, _OURS, True)
+    cls.__init__ = first  # type: ignore[method-assign]
+
+
+def _class_attribute(plan: MessagePlan, field: Field) -> Any:
+    """What the class shows for a field that an instance does not have."""
+    if field.group:
+        return _UnsetMember(field)
+    if field.plural or (field.kind == "message" and not field.optional):
+        return _MadeOnAccess(field)
+    return field.default()
+
+
+class _MadeOnAccess:
+    """A list, dict or sub-message: made when it is first looked at, then the message's own."""
+
+    def __init__(self, field: Field) -> None:
+        self.field = field
+
+    def __get__(self, message: betterproto.Message | None, owner: type) -> Any:
+        if message is None:
+            return UNSET
+        field = self.field
+        value = field.default() if field.plural else blank(field.target)
+        message.__dict__[field.name] = value
+        return value
+
+
+class _UnsetMember:
+    """A member of a oneof that is not the one that is set."""
+
+    def __init__(self, field: Field) -> None:
+        self.field = field
+
+    def __get__(self, message: betterproto.Message | None, owner: type) -> Any:
+        if message is None:
+            return UNSET
+        name, group = self.field.name, self.field.group
+        current = message._group_current[group]
+        raise AttributeError(
+            f"{group!r} is set to {current!r}, not {name!r}", name=name, obj=message
+        )
+
+
+class _GroupCurrent:
+    """`message._group_current`: for each oneof the member that is set, or None."""
+
+    def __init__(self, plan: MessagePlan) -> None:
+        self.groups = plan.groups
+
+    def __get__(self, message: betterproto.Message | None, owner: type) -> Any:
+        if message is None:
+            raise AttributeError("_group_current")
+        values = message.__dict__
+        return {
+            group: next((name for name in members if name in values), None)
+            for group, members in self.groups.items()
+        }
+
+
+class _SerializedOnWire:
+    """`message._serialized_on_wire`, unless somebody set it."""
+
+    def __init__(self, plan: MessagePlan) -> None:
+        self.plan = plan
+
+    def __get__(self, message: betterproto.Message | None, owner: type) -> Any:
+        if message is None:
+            raise AttributeError("_serialized_on_wire")
+        values = message.__dict__
+        return "_blank" not in values or any(
+            field.name in values and _has_content(field, values[field.name])
+            for field in self.plan.fields
+        )
+
+
+def _has_content(field: Field, value: Any) -> bool:
+    if field.plural:
+        return len(value) > 0
+    if isinstance(value, betterproto.Message) and not field.group:
+        return bool(value._serialized_on_wire)
+    return value is not None
+
+
+def _setattr_for(plan: MessagePlan) -> Any:
+    if not plan.groups:
+        return object.__setattr__
+    siblings = plan.siblings
+    plain = object.__setattr__
+
+    def set_attribute(self: betterproto.Message, name: str, value: Any) -> None:
+        others = siblings.get(name)
+        if others is not None:
+            values = self.__dict__
+            for other in others:
+                values.pop(other, None)
+        plain(self, name, value)
+
+    setattr(set_attribute, _OURS, True)
+    return set_attribute
