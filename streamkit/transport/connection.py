@@ -43,8 +43,6 @@ class WireConnection(Connection):
         """Called when the last stream of a draining connection is over."""
         self.on_room: Callable[[], None] | None = None
         """Called when there may be room for another stream: one ended, or settings came."""
-        self.on_goaway: Callable[[bytes], None] | None = None
-        """Called with the note of the peer's GOAWAY."""
         self.reason = ""
         """Why the connection ends, when this side knows."""
         self.window_updates = Bucket(limits.window_updates, 10.0)

@@ -1,0 +1,319 @@
+"""One call on a channel, as its user sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from grpclib.encoding.base import CodecBase
+from multidict import MultiDict
+
+from streamkit.config import TransportLimits
+from streamkit.errors import (
+    CallCancelledError,
+    DeadlineError,
+    InternalError,
+    PreconditionError,
+    StreamkitError,
+)
+from streamkit.transport._client_interceptors import ClientInterceptor, Onion
+from streamkit.transport._client_pool import Pool
+from streamkit.transport._client_stream import ClientStream
+from streamkit.transport.compression import compress
+from streamkit.transport.metadata import (
+    Headers,
+    Metadata,
+    decode_metadata,
+    encode_metadata,
+    encode_timeout,
+)
+from streamkit.transport.receive import PREFIX
+
+if TYPE_CHECKING:
+    from asyncio import TimerHandle
+
+__all__ = ["CallSettings", "ClientCall"]
+
+Request = TypeVar("Request")
+Reply = TypeVar("Reply")
+
+
+class CallSettings:
+    """What all calls of a channel share."""
+
+    __slots__ = ("base_headers", "codec", "interceptors", "limits", "pool")
+
+    def __init__(
+        self,
+        pool: Pool,
+        codec: CodecBase,
+        base_headers: Headers,
+        interceptors: Sequence[ClientInterceptor],
+        limits: TransportLimits,
+    ) -> None:
+        self.pool = pool
+        self.codec = codec
+        self.base_headers = base_headers
+        self.interceptors = interceptors
+        self.limits = limits
+
+
+class ClientCall(Generic[Request, Reply]):
+    """A call, used as an async context manager: entering sends it, leaving ends it in any case.
+
+    Entering waits for a connection and for room on it. Every failure is a StreamkitError, raised by
+    whichever method meets it; messages that arrived before it are given out first, except after a
+    deadline or `cancel`, which are immediate. A cancelled task gets its CancelledError.
+    """
+
+    def __init__(
+        self,
+        settings: CallSettings,
+        method: str,
+        request_type: type[Request],
+        reply_type: type[Reply],
+        *,
+        request: Request | None,
+        metadata: Metadata,
+        deadline: float | None,
+        compression: str,
+    ) -> None:
+        self.method = method
+        self.metadata = metadata
+        """The request's; interceptors may change it until the call is sent."""
+        self.deadline = deadline
+        """In seconds of the event loop's clock, or None."""
+        self._settings = settings
+        self._request_type = request_type
+        self._reply_type = reply_type
+        self._request = request
+        self._compression = compression
+        self._stream: ClientStream | None = None
+        self._timer: TimerHandle | None = None
+        self._onion: Onion | None = None
+        self._pending: list[Reply] = []
+        self._trailing: Metadata | None = None
+
+    async def __aenter__(self) -> ClientCall[Request, Reply]:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.leave(error)
+
+    @property
+    def error(self) -> StreamkitError | None:
+        """How the call failed; None while it runs, and when it ended well."""
+        return None if self._stream is None else self._stream.error
+
+    @property
+    def done(self) -> bool:
+        """Whether the outcome is known; messages may still wait to be received."""
+        return self._stream is not None and self._stream.done
+
+    @property
+    def trailing_metadata(self) -> Metadata | None:
+        """The metadata sent with the status; None before it has come."""
+        if self._trailing is None and self._stream is not None and self._stream.trailers:
+            self._trailing = _read_metadata(self._stream.trailers)
+        return self._trailing
+
+    async def open(self) -> None:
+        """Send the call; `async with` does it."""
+        if self._settings.interceptors:
+            self._onion = Onion(self._settings.interceptors, self, self._open)
+            await self._onion.enter()
+        else:
+            await self._open()
+
+    async def leave(self, error: BaseException | None = None) -> None:
+        """End the call, whatever its state; `async with` does it."""
+        stream = self._stream
+        if stream is not None and self._timer is not None:
+            self._timer.cancel()
+        try:
+            if stream is not None:
+                stream.close()
+        finally:
+            if self._onion is not None:
+                await self._onion.exit(error)
+
+    async def initial_metadata(self) -> Metadata:
+        """Wait for the response to begin; return the metadata that it began with."""
+        stream = self._opened()
+        while stream.initial is None and not stream.done:
+            await stream.wait()
+        if stream.error is not None and not stream.initial:
+            raise stream.error
+        return _read_metadata(stream.initial or [])
+
+    async def send(self, message: Request, *, compress: bool | None = None) -> None:
+        """Send one message; waits while the server does not take what was sent before.
+
+        Messages sent without a pause leave together. `compress` decides for this message, on a
+        call that names a compression.
+        """
+        stream = self._opened()
+        while stream.congested:
+            await stream.wait()
+        if stream.done:
+            raise stream.error or PreconditionError("the call has ended; nothing can be sent")
+        stream.write(self._frame(message, compress))
+        while stream.congested:
+            await stream.wait()
+
+    async def end(self) -> None:
+        """Tell the server that no message follows."""
+        self._opened().end()
+
+    async def receive(self) -> list[Reply]:
+        """Return all messages that are here, waiting for the first; [] when the call ended well."""
+        if self._pending:
+            rest = self._pending[::-1]
+            self._pending = []
+            return rest
+        stream = self._opened()
+        while True:
+            if stream.ready:
+                found = self._take(stream)
+                if found:
+                    return found
+            if stream.done:
+                if stream.error is not None:
+                    raise stream.error
+                return []
+            await stream.wait_for_messages()
+
+    async def reply(self) -> Reply:
+        """Wait for the one message and the status of a call that answers with one message."""
+        found = await self.receive()
+        replies = list(found)
+        while found and len(replies) < 2:
+            found = await self.receive()
+            replies += found
+        if len(replies) != 1:
+            raise InternalError(f"the server sent {len(replies) or 'no'} replies instead of one")
+        return replies[0]
+
+    def __aiter__(self) -> ClientCall[Request, Reply]:
+        return self
+
+    async def __anext__(self) -> Reply:
+        if not self._pending:
+            found = await self.receive()
+            if not found:
+                raise StopAsyncIteration
+            found.reverse()
+            self._pending = found
+        return self._pending.pop()
+
+    def cancel(self) -> None:
+        """End the call; whoever waits on it gets CallCancelledError."""
+        self._opened().fail(CallCancelledError("the call was cancelled"))
+
+    # Inside
+
+    async def _open(self) -> None:
+        if self._stream is not None:
+            raise PreconditionError("a call can be made once")
+        settings = self._settings
+        stream = ClientStream(
+            self._headers,
+            settings.pool.submit,
+            subtype=settings.codec.__content_subtype__,
+            max_message=settings.limits.max_message,
+            send_buffer=settings.limits.send_buffer,
+        )
+        if self._request is not None:
+            stream.write(self._frame(self._request, None))
+            stream.end()
+            self._request = None
+        encode_metadata(self.metadata)  # what cannot be sent is said before anything is
+        loop = asyncio.get_running_loop()
+        if self.deadline is not None:
+            if self.deadline <= loop.time():
+                raise DeadlineError("the deadline was over before the call")
+            self._timer = loop.call_at(self.deadline, self._expire)
+        self._stream = stream
+        try:
+            settings.pool.submit(stream)
+            while not stream.started and not stream.done:
+                await stream.wait()
+            if stream.error is not None and not stream.ready:
+                raise stream.error
+        except BaseException:
+            if self._timer is not None:
+                self._timer.cancel()
+            stream.close()
+            raise
+
+    def _opened(self) -> ClientStream:
+        if self._stream is None:
+            raise PreconditionError("the call has not been made yet")
+        return self._stream
+
+    def _expire(self) -> None:
+        if self._stream is not None:
+            self._stream.fail(DeadlineError("the deadline of the call is over"))
+
+    def _headers(self) -> Headers:
+        headers = [(":path", self.method), *self._settings.base_headers]
+        if self.deadline is not None:
+            left = self.deadline - asyncio.get_running_loop().time()
+            headers.append(("grpc-timeout", encode_timeout(left)))
+        if self._compression:
+            headers.append(("grpc-encoding", self._compression))
+        headers += encode_metadata(self.metadata)
+        return headers
+
+    def _frame(self, message: Request, squeeze: bool | None) -> bytes:
+        data: bytes = self._settings.codec.encode(message, self._request_type)
+        if self._compression and squeeze is not False:
+            data = compress(self._compression, data)
+            return PREFIX.pack(1, len(data)) + data
+        return PREFIX.pack(0, len(data)) + data
+
+    def _take(self, stream: ClientStream) -> list[Reply]:
+        try:
+            found = stream.take()
+        except StreamkitError as error:
+            stream.fail(error)
+            stream.error = stream.error or error
+            raise stream.error from None
+        decode, kind = self._settings.codec.decode, self._reply_type
+        replies: list[Reply] = []
+        try:
+            for data in found:
+                replies.append(decode(data, kind))  # noqa: PERF401  # those before a bad one count
+        except Exception as fault:
+            bad = fault if isinstance(fault, StreamkitError) else _undecodable(fault)
+            stream.fail(bad)
+            stream.error = bad
+            if not replies:
+                raise bad from fault
+        return replies
+
+
+def _undecodable(fault: Exception) -> StreamkitError:
+    return InternalError(f"the reply cannot be decoded: {type(fault).__name__}: {fault}")
+
+
+def _read_metadata(headers: Headers) -> Metadata:
+    try:
+        return decode_metadata(headers)
+    except ValueError:
+        # One malformed value must not hide the others, still less fail the call.
+        found: Metadata = MultiDict()
+        for header in headers:
+            try:
+                found.extend(decode_metadata([header]))
+            except ValueError:
+                continue
+        return found

@@ -1,0 +1,323 @@
+"""One request of a client: what is sent, what came back, how it ended. Callbacks, no tasks.
+
+The request outlives an attempt that the server refused unprocessed: it is sent again on another
+connection. Waiting is done on futures that belong to one waiter each, so nothing here ever cancels
+a task: a deadline, a lost connection and `task.cancel()` stay apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from h2.connection import AllowedStreamIDs
+
+from streamkit.errors import CallCancelledError, ConnectError, InternalError, StreamkitError
+from streamkit.transport._client_status import reset_error, response_error, status_error
+from streamkit.transport.compression import inflater
+from streamkit.transport.metadata import Headers
+from streamkit.transport.protocol import WireProtocol
+from streamkit.transport.receive import ReceiveBuffer
+from streamkit.transport.stream import StreamLost, WireStream
+
+__all__ = ["ClientStream"]
+
+REPLAY_LIMIT = 256 * 1024
+"""Bytes of a request kept for a transparent retry; a longer one is not retried."""
+RETRY_LIMIT = 5
+"""Transparent retries of one call."""
+LAST_STREAM_ID = 2**30
+"""A connection that has used this many is replaced."""
+_NO_ERROR = 0
+
+
+class ClientStream:
+    """The state of one request, from queued through open to done.
+
+    `submit` is called with the stream when it needs a connection: at first, and again when a server
+    has refused it. `headers` makes the request headers, with the time that is left.
+    """
+
+    def __init__(
+        self,
+        headers: Callable[[], Headers],
+        submit: Callable[[ClientStream], None],
+        *,
+        subtype: str,
+        max_message: int,
+        send_buffer: int,
+    ) -> None:
+        self.initial: Headers | None = None
+        """The response's headers; empty when it was nothing but trailers."""
+        self.trailers: Headers | None = None
+        self.error: StreamkitError | None = None
+        self.done = False
+        """Whether the call has its outcome: `error`, or None for OK."""
+        self.on_done: Callable[[], None] | None = None
+        self._attempt: _Attempt | None = None
+        self._inbox: ReceiveBuffer | None = None
+        self._headers = headers
+        self._submit = submit
+        self._subtype = subtype
+        self._max_message = max_message
+        self._send_buffer = send_buffer
+        self._loop = asyncio.get_running_loop()
+        self._waiters: set[asyncio.Future[None]] = set()
+        self._request: list[bytes] | None = []
+        self._request_size = 0
+        self._unsent: list[bytes] = []
+        self._unsent_size = 0
+        self._ending = False
+        self._retries = 0
+
+    # The call's side
+
+    @property
+    def started(self) -> bool:
+        """Whether the request is on a connection."""
+        return self._attempt is not None
+
+    @property
+    def ready(self) -> bool:
+        """Whether `take` has something to say: messages, or what is wrong with them."""
+        inbox = self._inbox
+        return inbox is not None and inbox.size > 0 and inbox.ready
+
+    @property
+    def congested(self) -> bool:
+        """Whether the writer should wait."""
+        if self.done:
+            return False
+        attempt = self._attempt
+        pending = self._unsent_size if attempt is None else attempt.pending_size
+        return pending >= self._send_buffer
+
+    async def wait(self) -> None:
+        """Wait until something has changed."""
+        waiter = self._loop.create_future()
+        self._waiters.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.discard(waiter)
+
+    async def wait_for_messages(self) -> None:
+        """As `wait`; makes room for the rest of a message that is larger than the window."""
+        if self._attempt is None:
+            await self.wait()
+        else:
+            await self._attempt.changed()
+
+    def write(self, data: bytes) -> None:
+        """Queue bytes; those of one turn of the event loop leave together."""
+        if self._request is not None:
+            self._request_size += len(data)
+            if self._request_size > REPLAY_LIMIT:
+                self._request = None
+            else:
+                self._request.append(data)
+        if self._attempt is not None:
+            self._attempt.put(data)
+        else:
+            self._unsent.append(data)
+            self._unsent_size += len(data)
+
+    def end(self) -> None:
+        """Nothing more will be written."""
+        if not self._ending:
+            self._ending = True
+            if self._attempt is not None:
+                self._attempt.put_end()
+
+    def take(self) -> list[bytes]:
+        """Give out the messages that are complete; what is read opens the window.
+
+        Raises what is wrong with the first message, after the good ones have been given out.
+        """
+        inbox, attempt = self._inbox, self._attempt
+        assert inbox is not None
+        if attempt is not None:
+            return attempt.take()
+        return inbox.take()[0]
+
+    def fail(self, error: StreamkitError) -> None:
+        """End the call on this side: what is unread is dropped, the server is told."""
+        if not self.done:
+            self._inbox = None
+            self._finish(error)
+        self._leave()
+
+    def close(self) -> None:
+        """Leave the call: what is still open of it is cancelled."""
+        if not self.done:
+            self._finish(CallCancelledError("the call was left"))
+        self._leave()
+
+    # The pool's side
+
+    def start(self, protocol: WireProtocol) -> None:
+        """Send the request on a connection that has room for it."""
+        attempt = _Attempt(self, protocol)
+        bare = self._ending and not self._unsent
+        try:
+            attempt.open(self._headers(), bare)
+        except StreamkitError as error:
+            self._finish(error)
+            return
+        self._attempt = attempt
+        self._inbox = attempt.messages_in
+        for data in self._unsent:
+            attempt.put(data)
+        self._unsent.clear()
+        self._unsent_size = 0
+        if self._ending and not bare:
+            attempt.put_end()
+        self.wake()
+
+    # The connection's side
+
+    def on_headers(self, headers: Headers) -> None:
+        """The response has begun: from here on the call is not repeated."""
+        if self.initial is not None or self.done:
+            return
+        self._request = None
+        error = response_error(headers, self._subtype)
+        if error is None and self._inbox is not None:
+            try:
+                encoding = dict(headers).get("grpc-encoding", "")
+                self._inbox.inflate = inflater(encoding, self._max_message)
+            except StreamkitError as unknown:
+                error = unknown
+        if error is not None:
+            self.trailers = headers
+            self.fail(error)
+            return
+        self.initial = headers
+
+    def on_trailers(self, headers: Headers) -> None:
+        """The status has come, in trailers or in a response that is nothing else."""
+        if self.trailers is None:
+            self.trailers = headers
+
+    def on_ended(self) -> None:
+        """The server has ended the stream: the outcome is known."""
+        if self.done:
+            return
+        initial = self.initial or []
+        if self.trailers is None and any(name == "grpc-status" for name, _ in initial):
+            self.trailers, self.initial = initial, []
+        if self.trailers is None:
+            self._finish(InternalError("the response ended without a status"))
+        else:
+            self._finish(status_error(self.trailers))
+
+    def on_lost(self, lost: StreamLost) -> None:
+        """The attempt is over without a status: reset, refused, or its connection went."""
+        self._attempt = None
+        if self.done:
+            return
+        if lost.refused and self._retry():
+            return
+        if lost.code is not None:
+            self._finish(reset_error(lost.code))
+        else:
+            self._finish(ConnectError(f"the connection was lost: {lost.reason}"))
+
+    def wake(self) -> None:
+        """Something has changed."""
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # Inside
+
+    def _retry(self) -> bool:
+        if self._request is None or self.initial is not None or self._retries >= RETRY_LIMIT:
+            return False
+        self._retries += 1
+        self._unsent = list(self._request)
+        self._unsent_size = self._request_size
+        # Not from inside the event that refused it: the connection is not done with that yet.
+        self._loop.call_soon(self._submit_again)
+        return True
+
+    def _submit_again(self) -> None:
+        if not self.done:
+            self._submit(self)
+
+    def _finish(self, error: StreamkitError | None) -> None:
+        self.error = error
+        self.done = True
+        self._request = None
+        self._unsent.clear()
+        self._unsent_size = 0
+        if self.on_done is not None:
+            self.on_done()
+        self.wake()
+
+    def _leave(self) -> None:
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            attempt.leave()
+
+
+class _Attempt(WireStream):
+    """The HTTP/2 stream that a request is on; reports to its `ClientStream`."""
+
+    def __init__(self, owner: ClientStream, protocol: WireProtocol) -> None:
+        super().__init__(protocol.connection)
+        self._owner = owner
+        self._processor = protocol.processor
+
+    def open(self, headers: Headers, end: bool) -> None:
+        """Send the request headers; they leave together with what is put in this turn."""
+        connection = self.connection
+        stream_id: int = connection.h2.get_next_available_stream_id()
+        if stream_id >= LAST_STREAM_ID:
+            connection.draining = True
+        # Made first: for a stream that it knows, h2 does not check the limit that the pool keeps.
+        connection.h2._begin_new_stream(stream_id, AllowedStreamIDs.ODD)
+        connection.h2.send_headers(stream_id, headers, end_stream=end)
+        self.begin(stream_id)
+        self.leave = self._processor.register(self)
+        connection.schedule()
+
+    leave: Callable[[], None]
+    """Ends the attempt: resets what is open of it and gives its place free."""
+
+    async def changed(self) -> None:
+        """Wait for messages, or until the stream is lost."""
+        await self._changed()
+
+    def take(self) -> list[bytes]:
+        """The whole messages that are here."""
+        messages, freed = self.messages_in.take()
+        self._free(freed)
+        return messages
+
+    def got_headers(self, headers: Headers) -> None:
+        self._owner.on_headers(headers)
+        super().got_headers(headers)
+        self._owner.wake()
+
+    def got_trailers(self, trailers: Headers) -> None:
+        self._owner.on_trailers(trailers)
+        super().got_trailers(trailers)
+
+    def feed(self, data: bytes) -> None:
+        super().feed(data)
+        if self._owner.initial is None and not self._owner.done:
+            self._owner.fail(InternalError("the server sent a message before its headers"))
+
+    def __ended__(self) -> None:
+        self._owner.on_ended()
+        super().__ended__()
+
+    def lose(self, error: StreamLost) -> None:
+        if self.lost is None:
+            super().lose(error)
+            self._owner.on_lost(error)
+
+    def _wake_sender(self) -> None:
+        super()._wake_sender()
+        self._owner.wake()
