@@ -7,7 +7,7 @@ import ssl as tls
 from collections.abc import Awaitable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Protocol, Self, TypeVar
+from typing import Literal, Protocol, Self, TypeVar
 from uuid import uuid4
 
 from streamkit.client import streams
@@ -22,6 +22,7 @@ from streamkit.client.retry import Retry, RetryBudget
 from streamkit.client.start import StartAt
 from streamkit.client.streams import JobWatch, LogStream, Subscription
 from streamkit.client.writers import LogWriter, OnDrop, Publisher, make_update
+from streamkit.codec import StreamkitCodec
 from streamkit.config import Backoff, TransportLimits
 from streamkit.errors import ConnectError, DeadlineError, StreamkitError
 from streamkit.generated.grpc.health.v1 import HealthCheckRequest, HealthCheckResponse
@@ -43,9 +44,7 @@ from streamkit.generated.streamservice import (
     Update,
     WriteReply,
 )
-
-if TYPE_CHECKING:
-    from streamkit.transport import Channel
+from streamkit.transport import Channel
 
 __all__ = ["DEFAULT_ADDRESS", "AsyncClient"]
 
@@ -241,6 +240,7 @@ class AsyncClient:
         heartbeat: float = 15.0,
         required: bool = True,
         buffer: int = 10_000,
+        drain_timeout: float = 10.0,
     ) -> JobHandle:
         """A job of our own that others can watch.
 
@@ -268,6 +268,7 @@ class AsyncClient:
             step=step,
             heartbeat=heartbeat,
             create=create,
+            drain=drain_timeout,
         )
         pump.on_reply = handle.on_reply
         return handle
@@ -344,9 +345,6 @@ class AsyncClient:
         if self._closed:
             raise ConnectError("the client is closed")
         if self._channel_ is None:
-            from streamkit.codec import StreamkitCodec
-            from streamkit.transport import Channel
-
             self._channel_ = Channel(
                 self.address,
                 codec=StreamkitCodec(),

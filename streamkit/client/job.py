@@ -94,15 +94,16 @@ class JobHandle:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            if exc_type is None:
-                await self.finish("cancelled" if self.cancel_requested.is_set() else "completed")
-            elif self._finished:
+            if self._finished:
                 pass
+            elif exc_type is None:
+                await self.finish("cancelled" if self.cancel_requested.is_set() else "completed")
             elif issubclass(exc_type, Exception):
-                await self._finish_quietly("failed", f"{exc_type.__name__}: {exc}", self._drain)
+                await self.finish_quietly("failed", f"{exc_type.__name__}: {exc}")
             else:
                 # Cancelled or interrupted: say so, without holding anybody up.
-                await self._finish_quietly("cancelled", exc_type.__name__, 0.5)
+                self._drain = min(self._drain, 0.5)
+                await self.finish_quietly("cancelled", exc_type.__name__)
         finally:
             await self._stop(0)
 
@@ -135,6 +136,10 @@ class JobHandle:
 
     async def advance(self, units: int = 1, step: str | None = None) -> None:
         """Note units done. Reported a few times a second, however often it is called."""
+        self.note(units, step)
+
+    def note(self, units: int = 1, step: str | None = None) -> None:
+        """As `advance`; one thread at a time may call it, not only the loop's."""
         self.completed += units
         if step is not None:
             self._step = step
@@ -173,9 +178,8 @@ class JobHandle:
         except TimeoutError:
             raise ConnectError(f"the end of job {self.id} could not be reported") from None
 
-    async def _finish_quietly(self, status: str, error: str, drain: float) -> None:
-        """Report the end; the error that left the block must not be replaced by another."""
-        self._drain = drain
+    async def finish_quietly(self, status: str = "completed", error: str = "") -> None:
+        """As `finish`, but a report that does not arrive is only counted and told as an event."""
         with suppress(StreamkitError):  # closing the pump counts and tells what was not delivered
             await self.finish(status, error)
 

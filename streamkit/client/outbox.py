@@ -113,7 +113,7 @@ class Outbox:
         `size` is about what it takes on the wire. Raises LimitError for one that no server takes.
         """
         if size > self._largest:
-            raise LimitError(f"a record of {size} bytes is too large; {self._largest} are allowed")
+            self.check(size)
         if self._held >= self._max_records or self._size >= self._max_size:
             return False
         self._waiting.append((record, size))
@@ -121,6 +121,11 @@ class Outbox:
         self._size += size
         self.accepted += 1
         return True
+
+    def check(self, size: int) -> None:
+        """Raise LimitError if a record of this size is too large for any server."""
+        if size > self._largest:
+            raise LimitError(f"a record of {size} bytes is too large; {self._largest} are allowed")
 
     def next_request(self) -> Sealed | None:
         """The next request to send, or None: nothing to send, or the window is full."""

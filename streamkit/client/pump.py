@@ -100,16 +100,25 @@ class Pump:
         """As `put`, but never raises: a pump that has ended takes nothing."""
         return not self.ended and self.put(record, size)
 
-    async def put_wait(self, record: Record, size: int) -> None:
-        """Take a record in, waiting for room."""
+    async def put_wait(
+        self, record: Record, size: int, *, done: Callable[[], object] | None = None
+    ) -> None:
+        """Take a record in, waiting for room; `done` is called in the moment that it is in."""
         while not self.put(record, size):
             self._room.clear()
             await self._room.wait()
+        if done is not None:
+            done()
 
     @property
     def ended(self) -> bool:
         """Whether nothing can be written any more."""
         return self._closed or self.failure is not None
+
+    def check(self, size: int) -> None:
+        """Raise what `put` would raise for a record of this size, without putting one."""
+        self._check()
+        self.outbox.check(size)
 
     def drop(self) -> None:
         """Count one record that found no room. The first and the last of a row make an event."""

@@ -26,23 +26,24 @@ class _Writer:
     """The part that both have: a pump, its counters, its end."""
 
     def __init__(self, pump: Pump, drain_timeout: float | None) -> None:
-        self._pump = pump
+        self.pump = pump
+        """Not for users."""
         self._drain_timeout = drain_timeout
 
     @property
     def acknowledged(self) -> int:
         """Records that are stored."""
-        return self._pump.outbox.acknowledged
+        return self.pump.outbox.acknowledged
 
     @property
     def dropped(self) -> int:
         """Records that are not, and will not be: no room, refused, or given up at the end."""
-        return self._pump.outbox.dropped
+        return self.pump.outbox.dropped
 
     @property
     def buffered(self) -> int:
         """Records on their way."""
-        return len(self._pump.outbox)
+        return len(self.pump.outbox)
 
     async def flush(self) -> int:
         """Wait until everything written so far is stored; return the last sequence.
@@ -50,15 +51,15 @@ class _Writer:
         Waits as long as an outage lasts: bound it with asyncio.timeout. Raises what the server
         refused a record with, or what ended the writer.
         """
-        await self._pump.settled()
-        return self._pump.last_sequence
+        await self.pump.settled()
+        return self.pump.last_sequence
 
     async def close(self, drain: float | None = None) -> None:
         """Wait at most `drain` seconds for what is left, then stop. May be called twice.
 
         Raises ConnectError when records had to be given up.
         """
-        lost = await self._pump.close(self._drain_timeout if drain is None else drain)
+        lost = await self.pump.close(self._drain_timeout if drain is None else drain)
         if lost:
             raise ConnectError(f"{lost} records could not be delivered")
 
@@ -73,13 +74,13 @@ class _Writer:
     ) -> None:
         if exc_type is None:
             await self.close()
-            if self._pump.failure is not None:
-                raise self._pump.failure
-            if self._pump.refusal is not None:
-                raise self._pump.refusal
+            if self.pump.failure is not None:
+                raise self.pump.failure
+            if self.pump.refusal is not None:
+                raise self.pump.refusal
         else:
             ordinary = issubclass(exc_type, Exception)
-            await self._pump.close(_DRAIN_AFTER_ERROR if ordinary else 0)
+            await self.pump.close(_DRAIN_AFTER_ERROR if ordinary else 0)
 
 
 class Publisher(_Writer):
@@ -98,17 +99,17 @@ class Publisher(_Writer):
         topic or message that cannot be sent, and what ended the publisher.
         """
         update, size = make_update(topic, message, metadata)
-        if not self._pump.put(update, size):
-            await self._pump.put_wait(update, size)
+        if not self.pump.put(update, size):
+            await self.pump.put_wait(update, size)
 
     def try_send(
         self, topic: str, message: object, metadata: Mapping[str, object] | None = None
     ) -> bool:
         """As `send`, but a full buffer drops the message, counts it and returns False."""
         update, size = make_update(topic, message, metadata)
-        if self._pump.put(update, size):
+        if self.pump.put(update, size):
             return True
-        self._pump.drop()
+        self.pump.drop()
         return False
 
 
@@ -134,16 +135,20 @@ class LogWriter(_Writer):
         Returns False when there was no room: the line is dropped and counted, and one line that
         says how many were lost follows as soon as there is room again.
         """
-        if self._pump.ended:
-            self._pump.outbox.count_drop()
+        if self.pump.ended:
+            self.pump.outbox.count_drop()
             return False
-        if self._untold and not self._pump.outbox.full:
+        if self._untold and not self.pump.outbox.full:
             self._tell_drops()
-        if self._pump.put(*self._entry(message, level, fields, timestamp)):
+        if self.pump.put(*self.entry(message, level, fields, timestamp)):
             return True
-        self._untold += 1
-        self._pump.drop()
+        self.note_drop()
         return False
+
+    def note_drop(self) -> None:
+        """Count a line that found no room."""
+        self._untold += 1
+        self.pump.drop()
 
     async def send(
         self,
@@ -153,30 +158,31 @@ class LogWriter(_Writer):
         timestamp: datetime | None = None,
     ) -> None:
         """Hand over one line; waits while the buffer is full."""
-        entry, size = self._entry(message, level, fields, timestamp)
-        if not self._pump.put(entry, size):
-            await self._pump.put_wait(entry, size)
+        entry, size = self.entry(message, level, fields, timestamp)
+        if not self.pump.put(entry, size):
+            await self.pump.put_wait(entry, size)
 
     def _tell_drops(self) -> None:
         text = f"{self._untold} log lines were dropped: the buffer was full"
-        if self._pump.put(*self._entry(text, "warn", {"dropped": self._untold}, None)):
+        if self.pump.put(*self.entry(text, "warn", {"dropped": self._untold}, None)):
             self._untold = 0
 
     async def flush(self) -> int:
         """As for every writer; the line about dropped ones is part of it."""
-        await self._pump.settled()
+        await self.pump.settled()
         if self._untold:
             self._tell_drops()
-            await self._pump.settled()
-        return self._pump.last_sequence
+            await self.pump.settled()
+        return self.pump.last_sequence
 
-    def _entry(
+    def entry(
         self,
         message: str,
         level: str,
         fields: Mapping[str, object] | None,
         timestamp: datetime | None,
     ) -> tuple[LogEntry, int]:
+        """The record of one line and about its size on the wire."""
         entry = LogEntry(
             timestamp=timestamp or datetime.now(UTC),
             level=level,

@@ -1,0 +1,101 @@
+"""A private event loop in a thread of its own, for callers that have none or a busy one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from streamkit.errors import ConnectError
+
+__all__ = ["Portal", "PrivateLoop"]
+
+T = TypeVar("T")
+
+
+class PrivateLoop(asyncio.SelectorEventLoop):
+    """A loop that nobody else runs on, so it may look up names itself.
+
+    The usual way is a thread pool, which refuses work once the interpreter has begun to exit: just
+    when the last log lines of a short script are to be sent.
+    """
+
+    async def getaddrinfo(
+        self,
+        host: bytes | str | None,
+        port: bytes | str | int | None,
+        *,
+        family: int = 0,
+        type: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+    ) -> Any:
+        return socket.getaddrinfo(host, port, family, type, proto, flags)
+
+
+class Portal:
+    """Runs coroutines from ordinary code. Any thread may call it; it belongs to one process."""
+
+    def __init__(self, name: str = "streamkit") -> None:
+        self.pid = os.getpid()
+        self.loop = PrivateLoop()
+        self._thread = threading.Thread(target=self._main, name=name, daemon=True)
+        self._thread.start()
+
+    @property
+    def thread_id(self) -> int | None:
+        return self._thread.ident
+
+    def run(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+        """Run a coroutine and return what it returns.
+
+        An interrupt of the caller cancels the coroutine and waits for its end. Raises TimeoutError
+        after `timeout`; the coroutine is then cancelled.
+        """
+        if threading.get_ident() == self._thread.ident:
+            work.close()
+            raise ConnectError("a callback of a Client must not call the client: it would wait")
+        try:
+            future: Future[T] = asyncio.run_coroutine_threadsafe(work, self.loop)
+        except RuntimeError:
+            work.close()
+            raise ConnectError("the client is closed") from None
+        try:
+            return future.result(timeout)
+        except BaseException:
+            if not future.done():
+                self._cancel(future)
+            raise
+
+    def close(self) -> None:
+        """Cancel what runs, end the thread, close the loop. May be called twice."""
+        if self.loop.is_closed():
+            return
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+
+    def _cancel(self, future: Future[Any]) -> None:
+        """Cancel and wait until the coroutine has cleaned up after itself."""
+        ended = threading.Event()
+        future.cancel()
+        # The task's own end is one round of the loop behind the future's.
+        self.loop.call_soon_threadsafe(lambda: self.loop.call_soon(ended.set))
+        ended.wait(1.0)
+
+    def _main(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+        finally:
+            tasks = asyncio.all_tasks(self.loop)
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                self.loop.run_until_complete(asyncio.wait(tasks))
+            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+            asyncio.set_event_loop(None)
+            self.loop.close()

@@ -1,0 +1,350 @@
+"""What a Client hands out: each wraps its asynchronous twin and the loop that it lives on."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from datetime import datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
+
+from streamkit.client.job import JobHandle
+from streamkit.client.outbox import Record
+from streamkit.client.portal import Portal
+from streamkit.client.pump import Pump
+from streamkit.client.query import Query
+from streamkit.client.streams import Record as StreamRecord
+from streamkit.client.streams import RecordStream, Request
+from streamkit.client.writers import LogWriter, Publisher, make_update
+from streamkit.generated.streamservice import Column, QueryResult
+from streamkit.journal.base import Position
+
+if TYPE_CHECKING:
+    import pandas
+    import pyarrow
+
+__all__ = ["SyncJob", "SyncLogWriter", "SyncPublisher", "SyncQuery", "SyncStream"]
+
+
+class _Twin(Protocol):
+    """An asynchronous context manager."""
+
+    async def __aenter__(self) -> object: ...
+
+    def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> Awaitable[None]: ...
+
+
+TwinT = TypeVar("TwinT", bound=_Twin)
+
+
+class _Handle(Generic[TwinT]):
+    """A context manager around an asynchronous one, which is made on its own loop."""
+
+    def __init__(self, portal: Portal, make: Callable[[], TwinT]) -> None:
+        self._portal = portal
+
+        async def made() -> TwinT:
+            return make()
+
+        self._twin = portal.run(made())
+
+    def __enter__(self) -> Self:
+        self._portal.run(self._enter())
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._portal.run(self._exit(exc_type, exc, traceback))
+
+    async def _enter(self) -> None:
+        await self._twin.__aenter__()
+
+    async def _exit(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._twin.__aexit__(exc_type, exc, traceback)
+
+
+class SyncStream(_Handle[RecordStream[Request, StreamRecord]], Generic[Request, StreamRecord]):
+    """Records of the journal, in order, each once. Breaking out of a bare `for` ends the call."""
+
+    _batch: list[StreamRecord] = []  # noqa: RUF012  # replaced as a whole, never changed
+    _given = 0
+    _owned = False
+
+    def __enter__(self) -> Self:
+        self._owned = True
+        return super().__enter__()
+
+    @property
+    def position(self) -> Position | None:
+        """After the last record handed out; starts a later stream."""
+        place = self._twin.position
+        if place is not None and self._given < len(self._batch):
+            return Position(place.epoch, self._batch[self._given].sequence - 1)
+        return place
+
+    def receive(self) -> list[StreamRecord]:
+        """All the records that are here, at least one; [] once the stream has ended."""
+        rest, self._batch, self._given = self._batch[self._given :], [], 0
+        return rest or self._portal.run(self._twin.receive())
+
+    def close(self) -> None:
+        """End the call at once."""
+        self._portal.run(self._twin.close())
+
+    def __iter__(self) -> Iterator[StreamRecord]:
+        try:
+            while True:
+                while self._given < len(self._batch):
+                    self._given += 1
+                    yield self._batch[self._given - 1]
+                self._batch, self._given = self.receive(), 0
+                if not self._batch:
+                    return
+        finally:
+            if not self._owned:
+                self.close()
+
+
+class SyncQuery(_Handle[Query]):
+    """The result of one statement; see Query."""
+
+    @property
+    def columns(self) -> list[Column]:
+        return self._twin.columns
+
+    @property
+    def total_rows(self) -> int:
+        return self._twin.total_rows
+
+    @property
+    def total_batches(self) -> int:
+        return self._twin.total_batches
+
+    def start(self) -> None:
+        self._portal.run(self._twin.start())
+
+    def close(self) -> None:
+        self._portal.run(self._twin.close())
+
+    def batches(self) -> Iterator[QueryResult]:
+        """The messages as the server made them."""
+        batches = self._twin.batches()
+        try:
+            while (batch := self._portal.run(_next(batches))) is not None:
+                yield batch
+        finally:
+            self._portal.run(batches.aclose())
+
+    def rows(self) -> Iterator[dict[str, str]]:
+        """One dict per row; NULL is an absent key."""
+        for batch in self.batches():
+            for row in batch.rows:
+                yield row.columns
+
+    def __iter__(self) -> Iterator[dict[str, str]]:
+        return self.rows()
+
+    def to_arrow(self) -> pyarrow.Table:
+        return self._portal.run(self._twin.to_arrow())
+
+    def to_pandas(self) -> pandas.DataFrame:
+        return self._portal.run(self._twin.to_pandas())
+
+
+async def _next(batches: object) -> QueryResult | None:
+    found: QueryResult | None = await anext(batches, None)  # type: ignore[call-overload]
+    return found
+
+
+class _Intake:
+    """Records that wait to be moved to the loop, many with one call of it."""
+
+    LIMIT = 1_000
+
+    def __init__(self, portal: Portal, pump: Pump) -> None:
+        self._portal = portal
+        self._pump = pump
+        self._waiting: deque[tuple[Record, int]] = deque()
+        self._called = False
+
+    @property
+    def full(self) -> bool:
+        return len(self._waiting) >= self.LIMIT
+
+    def put(self, record: Record, size: int) -> None:
+        self._pump.check(size)
+        self._waiting.append((record, size))
+        if not self._called:
+            self._called = True
+            self._portal.loop.call_soon_threadsafe(self._move)
+
+    def empty(self) -> None:
+        """Wait until the pump has taken everything."""
+        self._portal.run(self._move_all())
+
+    def _move(self) -> None:
+        self._called = False
+        waiting = self._waiting
+        while waiting and self._pump.offer(*waiting[0]):
+            waiting.popleft()
+
+    async def _move_all(self) -> None:
+        while self._waiting:
+            await self._pump.put_wait(*self._waiting[0], done=self._waiting.popleft)
+
+
+class _SyncWriter(_Handle[TwinT]):
+    _pump: Pump
+    _intake: _Intake
+
+    @property
+    def acknowledged(self) -> int:
+        """Records that are stored."""
+        return self._pump.outbox.acknowledged
+
+    @property
+    def dropped(self) -> int:
+        """Records that are not, and will not be."""
+        return self._pump.outbox.dropped
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if exc_type is None:
+                self._intake.empty()
+        finally:
+            super().__exit__(exc_type, exc, traceback)
+
+
+class SyncPublisher(_SyncWriter[Publisher]):
+    """Publishes in order, many in flight, through an outage; see Publisher."""
+
+    def __init__(self, portal: Portal, make: Callable[[], Publisher]) -> None:
+        super().__init__(portal, make)
+        self._pump = self._twin.pump
+        self._intake = _Intake(portal, self._pump)
+
+    def send(
+        self, topic: str, message: object, metadata: Mapping[str, object] | None = None
+    ) -> None:
+        """Hand over one message; waits only while the buffer is full."""
+        if self._intake.full:
+            self._intake.empty()
+        self._intake.put(*make_update(topic, message, metadata))
+
+    def try_send(
+        self, topic: str, message: object, metadata: Mapping[str, object] | None = None
+    ) -> bool:
+        """As `send`, but a full buffer drops the message, counts it and returns False."""
+        record = make_update(topic, message, metadata)
+        if self._intake.full:
+            self._portal.loop.call_soon_threadsafe(self._pump.drop)
+            return False
+        self._intake.put(*record)
+        return True
+
+    def flush(self) -> int:
+        """Wait until everything sent so far is stored; return the last sequence."""
+        self._intake.empty()
+        return self._portal.run(self._twin.flush())
+
+
+class SyncLogWriter(_SyncWriter[LogWriter]):
+    """Writes one service's log through an outage; see LogWriter."""
+
+    def __init__(self, portal: Portal, make: Callable[[], LogWriter]) -> None:
+        super().__init__(portal, make)
+        self._pump = self._twin.pump
+        self._intake = _Intake(portal, self._pump)
+
+    def write(
+        self,
+        message: str,
+        level: str = "info",
+        fields: Mapping[str, object] | None = None,
+        timestamp: datetime | None = None,
+    ) -> bool:
+        """Hand over one line; never waits. False: there was no room, the line is counted."""
+        if self._intake.full or self._pump.ended:
+            self._portal.loop.call_soon_threadsafe(self._twin.note_drop)
+            return False
+        self._intake.put(*self._twin.entry(message, level, fields, timestamp))
+        return True
+
+    def send(
+        self,
+        message: str,
+        level: str = "info",
+        fields: Mapping[str, object] | None = None,
+        timestamp: datetime | None = None,
+    ) -> None:
+        """Hand over one line; waits while the buffer is full."""
+        if self._intake.full:
+            self._intake.empty()
+        self._intake.put(*self._twin.entry(message, level, fields, timestamp))
+
+    def flush(self) -> int:
+        """Wait until everything written so far is stored; return the last sequence."""
+        self._intake.empty()
+        return self._portal.run(self._twin.flush())
+
+
+class SyncJob(_Handle[JobHandle]):
+    """A block of work that others can watch; see JobHandle."""
+
+    @property
+    def id(self) -> str:
+        return self._twin.id
+
+    @property
+    def completed(self) -> int:
+        return self._twin.completed
+
+    @property
+    def cancel_requested(self) -> bool:
+        """Whether somebody asked for the job to be cancelled."""
+        return self._twin.cancel_requested.is_set()
+
+    def update(
+        self,
+        percentage: int | None = None,
+        step: str | None = None,
+        completed: int | None = None,
+        total: int | None = None,
+    ) -> None:
+        self._portal.run(self._twin.update(percentage, step, completed, total))
+
+    def advance(self, units: int = 1, step: str | None = None) -> None:
+        """Note units done; costs next to nothing."""
+        self._twin.note(units, step)
+
+    def log(self, message: str, level: str = "info", **fields: object) -> None:
+        self._portal.run(self._twin.log(message, level, **fields))
+
+    def finish(
+        self, status: str = "completed", error: str = "", exit_code: int | None = None
+    ) -> None:
+        self._portal.run(self._twin.finish(status, error, exit_code))
+
+    def finish_quietly(self, status: str = "completed", error: str = "") -> None:
+        """As `finish`, but a report that does not arrive is only counted and told as an event."""
+        self._portal.run(self._twin.finish_quietly(status, error))
