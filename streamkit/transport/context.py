@@ -32,6 +32,7 @@ class Context:
         "compression",
         "deadline",
         "finite",
+        "message_compressed",
         "metadata",
         "method",
     )
@@ -56,6 +57,8 @@ class Context:
         self.finite = False
         """Set it in a streaming handler that comes to an end by itself: when the server drains,
         the call may finish within the grace period instead of being told to come back."""
+        self.message_compressed = False
+        """Whether the request message that was read last came compressed."""
         self.compression = ""
         """The grpc-encoding announced with the headers; set by `use_compression`."""
         self.compress = False

@@ -8,7 +8,7 @@ from struct import Struct
 
 from streamkit.errors import InternalError, LimitError, StreamkitError
 
-__all__ = ["PREFIX", "ReceiveBuffer"]
+__all__ = ["PREFIX", "Inflated", "ReceiveBuffer"]
 
 PREFIX = Struct(">BL")
 """The head of every gRPC message: compressed flag, length."""
@@ -16,6 +16,10 @@ _PREFIX_SIZE = 5
 _TAKE = 64 * 1024  # bytes of messages handed out at once: more would hold the loop for too long
 
 Inflate = Callable[[bytes], bytes]
+
+
+class Inflated(bytes):
+    """A message that came compressed; its bytes are what it was before."""
 
 
 class ReceiveBuffer:
@@ -125,7 +129,7 @@ class ReceiveBuffer:
             raise InternalError(f"invalid compressed flag {flag}")
         if self.inflate is None:
             raise InternalError("compressed message without grpc-encoding")
-        return self.inflate(payload)
+        return Inflated(self.inflate(payload))
 
     def read(self, size: int) -> bytes | None:
         """Remove exactly `size` bytes; fewer only at the end of the stream; None: not here yet."""

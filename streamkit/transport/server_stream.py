@@ -33,7 +33,7 @@ from streamkit.transport.metadata import (
     encode_metadata,
 )
 from streamkit.transport.outcome import Outcome, details_field
-from streamkit.transport.receive import PREFIX
+from streamkit.transport.receive import PREFIX, Inflated
 from streamkit.transport.request import Request
 from streamkit.transport.stream import WireStream
 
@@ -133,6 +133,7 @@ class ServerStream(Stream[_Recv, _Send]):
             raise InternalError(f"the request cannot be decoded: {error}") from error
         except Exception as error:  # whatever a codec raises is about these bytes
             raise InternalError("the request cannot be decoded") from error
+        self.context.message_compressed = isinstance(data, Inflated)
         self._messages_received += 1
         connection = self.wire.connection
         connection.messages_received += 1
