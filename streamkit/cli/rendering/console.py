@@ -33,8 +33,8 @@ def console_for(stream: TextIO, terminal: Terminal) -> Console:
         file=stream,
         force_terminal=terminal.is_tty or terminal.colour,
         force_interactive=terminal.animation,
-        no_color=not terminal.colour,
-        color_system="auto" if terminal.is_tty else "standard",
+        # Not `no_color`, which still lets bold and dim through.
+        color_system=None if not terminal.colour else "auto" if terminal.is_tty else "standard",
         width=None if terminal.is_tty else 80,
         markup=False,
         emoji=False,

@@ -1,0 +1,112 @@
+"""Text from the command line -> values."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from streamkit.cli import parsing
+
+NOW = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("500ms", 0.5),
+        ("10", 10),
+        ("10s", 10),
+        ("1.5m", 90),
+        ("1h30m", 5400),
+        ("7d", 604800),
+        ("2w", 1209600),
+        ("1h 30m", 5400),
+        ("0", 0),
+    ],
+)
+def test_duration(text: str, seconds: float) -> None:
+    assert parsing.duration(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "x", "10x", "-5s", "5 minutes", "s", "1h-2m"])
+def test_duration_says_what_fits(text: str) -> None:
+    with pytest.raises(ValueError, match="10s, 5m"):
+        parsing.duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("500", 500), ("64K", 65536), ("10MB", 10 << 20), ("2GiB", 2 << 30), ("1.5k", 1536), ("0", 0)],
+)
+def test_size(text: str, size: int) -> None:
+    assert parsing.size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "GB", "10X", "-1"])
+def test_size_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="not a size"):
+        parsing.size(text)
+
+
+def test_moment() -> None:
+    assert parsing.moment("10m", NOW) == NOW - timedelta(minutes=10)
+    assert parsing.moment("2026-01-31T12:00:00Z", NOW) == datetime(2026, 1, 31, 12, tzinfo=UTC)
+    assert parsing.moment("2026-01-31T12:00:00+02:00", NOW).hour == 10
+    today, yesterday = parsing.moment("today", NOW), parsing.moment("yesterday", NOW)
+    assert today <= NOW and today - yesterday == timedelta(days=1)
+    with pytest.raises(ValueError, match="not a time"):
+        parsing.moment("soon", NOW)
+    with pytest.raises(ValueError, match="not a time"):
+        parsing.moment("99999999999d", NOW)
+
+
+def test_level() -> None:
+    assert [parsing.level(text) for text in ("DEBUG", "warning", "Err", "")] == [
+        "debug",
+        "warn",
+        "error",
+        "",
+    ]
+    with pytest.raises(ValueError, match="debug, info, warn or error"):
+        parsing.level("loud")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("n=5", 5),
+        ("n=-5", -5),
+        ("n=1.5", 1.5),
+        ("n=1e3", 1000.0),
+        ("n=true", True),
+        ("n=null", None),
+        ("n=", ""),
+        ("n=a=b", "a=b"),
+        ("n=007", "007"),
+        ("n=9999999999999999999999", 1e22),
+        ("n:text=5", "5"),
+        ("n:int=5", 5),
+        ("n:decimal=1.10", Decimal("1.10")),
+        ("n:blob=00ff", b"\x00\xff"),
+        ("n:bool=false", False),
+        ("n:time=2026-01-31T12:00:00Z", datetime(2026, 1, 31, 12, tzinfo=UTC)),
+    ],
+)
+def test_parameter(text: str, value: object) -> None:
+    name, given = parsing.parameter(text)
+    assert name == "n"
+    assert given == value and type(given) is type(value)
+
+
+@pytest.mark.parametrize("text", ["n", "=5", ":int=5", "n:int=x", "n:nope=5", "n:blob=xyz"])
+def test_parameter_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        parsing.parameter(text)
+
+
+def test_header() -> None:
+    assert parsing.header("a=b=c") == ("a", "b=c")
+    with pytest.raises(ValueError, match="key=value"):
+        parsing.header("a")

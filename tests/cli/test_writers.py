@@ -1,0 +1,118 @@
+"""Rows -> text in every format."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+
+import pytest
+
+from streamkit.cli.rendering.tables import TableWriter
+from streamkit.cli.writers import RowWriter, TextOptions, writer_for
+from streamkit.generated.streamservice import Column
+
+COLUMNS = [
+    Column(name="id", type="INTEGER"),
+    Column(name="name", type="TEXT"),
+    Column(name="price", type="REAL"),
+]
+ROWS = [
+    {"id": "1", "name": "plain", "price": "1.5"},
+    {"id": "2", "name": 'quote " comma , tab \t new\nline', "price": "nan"},
+    {"id": "9007199254740993", "price": "text in a number column"},
+]
+
+
+def written(writer: RowWriter, rows: Sequence[dict[str, str]] = ROWS) -> str:
+    middle = len(rows) // 2
+    return writer.begin() + writer.rows(rows[:middle]) + writer.rows(rows[middle:]) + writer.end()
+
+
+def test_csv_reads_back() -> None:
+    text = written(writer_for("csv", COLUMNS, TextOptions(null="-")))
+    rows = list(csv.reader(io.StringIO(text)))
+    assert rows[0] == ["id", "name", "price"]
+    assert rows[2][1] == ROWS[1]["name"] and rows[3][1] == "-"
+
+
+def test_csv_without_header() -> None:
+    text = written(writer_for("csv", COLUMNS, TextOptions(header=False)))
+    assert text.startswith("1,plain,1.5\n") and ",," not in text.splitlines()[0]
+
+
+def test_tsv_has_one_line_a_row() -> None:
+    lines = written(writer_for("tsv", COLUMNS)).splitlines()
+    assert len(lines) == 4
+    assert lines[2].split("\t")[1] == 'quote " comma , tab \\t new\\nline'
+    assert lines[3].split("\t")[1] == "\\N"
+
+
+def test_json_lines_have_types() -> None:
+    rows = [json.loads(line) for line in written(writer_for("jsonl", COLUMNS)).splitlines()]
+    assert rows[0] == {"id": 1, "name": "plain", "price": 1.5}
+    assert rows[1]["price"] is None, "JSON has no NaN"
+    assert rows[2] == {
+        "id": "9007199254740993",  # a JSON reader would round it
+        "name": None,
+        "price": "text in a number column",
+    }
+
+
+def test_json_is_one_array() -> None:
+    assert json.loads(written(writer_for("json", COLUMNS)))[0]["id"] == 1
+    assert json.loads(written(writer_for("json", COLUMNS), [])) == []
+    unfinished = writer_for("json", COLUMNS)
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(unfinished.begin() + unfinished.rows(ROWS))
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        ("BOOLEAN", "true", True),
+        ("bool", "0", False),
+        ("int64", "7", 7),
+        ("BIGINT", "-7", -7),
+        ("uint32", "7", 7),
+        ("DOUBLE", "inf", None),
+        ("double precision", "2.5", 2.5),
+        ("DECIMAL(10,2)", "1.10", "1.10"),
+        ("", "5", "5"),
+        ("POINT", "5", "5"),
+        ("TEXT", "5", "5"),
+    ],
+)
+def test_json_values(kind: str, text: str, value: object) -> None:
+    writer = writer_for("jsonl", [Column(name="v", type=kind)])
+    assert json.loads(writer.rows([{"v": text}]))["v"] == value
+
+
+def test_markdown() -> None:
+    lines = written(writer_for("markdown", COLUMNS), [{"id": "1", "name": "a|b\nc"}]).splitlines()
+    assert lines == ["| id | name | price |", "| --- | --- | --- |", "| 1 | a\\|b<br>c |  |"]
+
+
+def test_table_aligns_and_sanitises() -> None:
+    rows = [{"id": "1", "name": "日本"}, {"id": "20", "name": "\x1b[2J"}]
+    lines = written(TableWriter(COLUMNS[:2], TextOptions()), rows).splitlines()
+    assert lines == ["id  name", "--  ----", " 1  日本", "20  \\x1b[2J"] or lines[0].startswith(
+        "id"
+    )
+    assert "\x1b" not in "".join(lines)
+
+
+def test_table_fits_a_terminal() -> None:
+    rows = [{"id": "1", "name": "x" * 300, "price": "1"}]
+    writer = TableWriter(COLUMNS, TextOptions(), width=60)
+    lines = (writer.begin() + writer.rows(rows) + writer.end()).splitlines()
+    assert all(len(line) <= 60 for line in lines)
+    assert "…" in lines[2] and lines[2].startswith(" 1") and lines[2].endswith("1")
+    whole = TableWriter(COLUMNS, TextOptions())
+    assert "x" * 300 in whole.rows(rows)
+
+
+def test_an_empty_table_shows_its_columns() -> None:
+    writer = TableWriter(COLUMNS, TextOptions())
+    assert (writer.begin() + writer.end()).startswith("id")
