@@ -20,12 +20,14 @@ async def in_order(
     weigh: Callable[[Q], int],
     limit: int,
     budget: int,
+    apart: Callable[[Q], bool] = lambda _: False,
 ) -> AsyncGenerator[list[R], None]:
     """Start `work` on every request as it arrives and yield the results in the requests' order.
 
     All results that are ready are yielded together. At most `limit` requests, and requests of a
     total weight of `budget`, are in work; beyond that nothing is read, one request is always
-    taken. Work is begun in the order of the requests. The first error of `work` ends it all; an
+    taken. Work is begun in the order of the requests; the tasks that the work on an `apart` request
+    begins with come before the work on the next one, too. The first error of `work` ends it all; an
     error of `requests` is raised after the results of what had arrived before. Closing the
     iterator cancels what is in work.
     """
@@ -44,6 +46,9 @@ async def in_order(
             load += weight
             pending.append((loop.create_task(work(request)), weight))
             arrived.set()
+            if apart(request):
+                # The work runs up to its first wait now, and tasks run in the order of creation.
+                await asyncio.sleep(0)
 
     loop = asyncio.get_running_loop()
     puller = loop.create_task(pull())

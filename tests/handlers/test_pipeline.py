@@ -126,3 +126,24 @@ async def test_closing_cancels_what_is_in_work_and_the_reading() -> None:
             await begun.wait()
         assert sorted(ended) == ["requests", "work"]
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_what_mixed_work_begins_comes_before_the_next_request() -> None:
+    begun: list[str] = []
+
+    async def part(name: str) -> None:
+        begun.append(name)
+
+    async def work(number: int) -> int:
+        if number == 0:
+            await asyncio.gather(part("0a"), part("0b"))
+        else:
+            await part(str(number))
+        return number
+
+    results = in_order(
+        numbers(3), work, weigh=lambda _: 1, limit=9, budget=9, apart=lambda number: number == 0
+    )
+    async for _ in results:
+        pass
+    assert begun == ["0a", "0b", "1", "2"]

@@ -1,0 +1,78 @@
+"""AdminService: what a person wants to know of a server before they use it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from importlib.metadata import version
+from typing import Any
+
+from streamkit.database import Databases
+from streamkit.errors import InvalidArgumentError
+from streamkit.generated.streamservice import (
+    AdminServiceBase,
+    Column,
+    DescribeTableRequest,
+    ListTablesReply,
+    ListTablesRequest,
+    ServerStatus,
+    StatusRequest,
+    StreamStatus,
+    Table,
+    TableSchema,
+)
+from streamkit.journal.base import Journal, Stream
+
+__all__ = ["AdminHandler"]
+
+
+class AdminHandler(AdminServiceBase):
+    """Describes the server. `uptime`, `connections` and `draining` are asked at every status."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        databases: Databases,
+        uptime: Callable[[], float] = lambda: 0.0,
+        connections: Callable[[], int] = lambda: 0,
+        draining: Callable[[], bool] = lambda: False,
+        **others: Any,
+    ) -> None:
+        super().__init__(**others)
+        self._journal = journal
+        self._databases = databases
+        self._uptime = uptime
+        self._connections = connections
+        self._draining = draining
+
+    async def get_status(self, status_request: StatusRequest) -> ServerStatus:
+        store = await self._journal.status()
+        return ServerStatus(
+            version=version("streamkit"),
+            uptime=timedelta(seconds=self._uptime()),
+            store=store.url,
+            durability=store.durability,
+            store_bytes=store.bytes,
+            epoch=self._journal.epoch,
+            streams=[self._stream_status(stream) for stream in Stream],
+            databases=self._databases.names,
+            connections=self._connections(),
+            draining=self._draining(),
+        )
+
+    async def list_tables(self, list_tables_request: ListTablesRequest) -> ListTablesReply:
+        name = list_tables_request.database
+        tables = await self._databases.tables(name)
+        return ListTablesReply([Table(table.name, table.kind, name) for table in tables])
+
+    async def describe_table(self, describe_table_request: DescribeTableRequest) -> TableSchema:
+        table = describe_table_request.table
+        if not table:
+            raise InvalidArgumentError("table must not be empty")
+        columns = await self._databases.describe(table, describe_table_request.database)
+        return TableSchema(table, [Column(c.name, c.type, c.nullable) for c in columns])
+
+    def _stream_status(self, stream: Stream) -> StreamStatus:
+        oldest, newest = self._journal.bounds(stream)
+        return StreamStatus(stream.value, oldest, newest, self._journal.subscribers(stream))

@@ -1,0 +1,204 @@
+"""ProducerService: publish updates, write logs, report on jobs.
+
+Every answer means that the journal has stored what was sent. Repeating a request with the same
+producer and sequence stores nothing and gives the first answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import betterproto
+
+from streamkit.codec import frame
+from streamkit.errors import InvalidArgumentError, StoreError, StreamkitError
+from streamkit.generated.streamservice import (
+    CancelJobRequest,
+    JobProgress,
+    JobReport,
+    ListJobsReply,
+    ListJobsRequest,
+    ProducerServiceBase,
+    PublishRequest,
+    SequenceRange,
+    WriteLogsRequest,
+    WriteReply,
+    WriteRequest,
+)
+from streamkit.handlers.pipeline import in_order
+from streamkit.handlers.validation import (
+    check_count,
+    check_job_id,
+    check_job_report,
+    check_log_entries,
+    check_statuses,
+    check_updates,
+    producer_id,
+)
+from streamkit.journal.base import Journal
+from streamkit.transport import Framed
+
+__all__ = ["ProducerHandler"]
+
+_IN_WORK = 4_096
+"""Requests of one Write stream that wait for the store."""
+_BYTES_IN_WORK = 16 * 1024 * 1024
+_RECORD_COST = 256
+"""What a record weighs besides its text."""
+_MOST_JOBS = 10_000
+_JOBS = 100
+
+
+class ProducerHandler(ProducerServiceBase):
+    """Writes to the journal. Needs the keyword `journal`."""
+
+    def __init__(self, *, journal: Journal, **others: Any) -> None:
+        super().__init__(**others)
+        self._journal = journal
+
+    async def publish(self, publish_request: PublishRequest) -> WriteReply:
+        if not publish_request.updates:
+            raise InvalidArgumentError("updates must not be empty")
+        return await self._store(
+            WriteRequest(producer=publish_request.producer, updates=publish_request.updates)
+        )
+
+    async def write_logs(self, write_logs_request: WriteLogsRequest) -> WriteReply:
+        if not write_logs_request.entries:
+            raise InvalidArgumentError("entries must not be empty")
+        return await self._store(
+            WriteRequest(producer=write_logs_request.producer, logs=write_logs_request.entries),
+            logs_field="entries",
+        )
+
+    async def write(  # type: ignore[override]  # ready frames instead of messages
+        self, write_request_iterator: AsyncIterator[WriteRequest]
+    ) -> AsyncIterator[Framed]:
+        """Store many requests at once; the replies come in the requests' order.
+
+        A refused request is told in its reply's `code` and `error` and does not end the stream. A
+        store that cannot write ends it: what has no reply may be sent again, it is stored once.
+        """
+        replies = in_order(
+            write_request_iterator,
+            self._answer,
+            weigh=_weigh,
+            limit=_IN_WORK,
+            budget=_BYTES_IN_WORK,
+            apart=_is_mixed,
+        )
+        async with aclosing(replies):
+            async for ready in replies:
+                yield Framed(b"".join(map(frame, ready)), len(ready))
+
+    async def create_job(self, job_report: JobReport) -> JobProgress:
+        if not job_report.job_id:
+            job_report.job_id = _new_job_id(job_report)
+        return await self._report(job_report, create=True)
+
+    async def update_job(self, job_report: JobReport) -> JobProgress:
+        return await self._report(job_report)
+
+    async def finish_job(self, job_report: JobReport) -> JobProgress:
+        return await self._report(job_report, finish=True)
+
+    async def cancel_job(self, cancel_job_request: CancelJobRequest) -> JobProgress:
+        job_id = check_job_id(cancel_job_request.job_id)
+        return await self._journal.cancel_job(job_id, cancel_job_request.reason)
+
+    async def list_jobs(self, list_jobs_request: ListJobsRequest) -> ListJobsReply:
+        since = list_jobs_request.since if list_jobs_request.is_set("since") else None
+        limit = min(check_count(list_jobs_request.limit, "limit") or _JOBS, _MOST_JOBS)
+        statuses = check_statuses(list_jobs_request.statuses)
+        return ListJobsReply(
+            jobs=await self._journal.jobs(statuses=statuses, since=since, limit=limit)
+        )
+
+    # ---- the work ----
+
+    async def _report(
+        self, report: JobReport, *, create: bool = False, finish: bool = False
+    ) -> JobProgress:
+        check_job_report(report, finish=finish)
+        producer_id(report.producer)
+        [state] = await self._journal.report_jobs([report], create=create)
+        return state
+
+    async def _store(self, request: WriteRequest, logs_field: str = "logs") -> WriteReply:
+        """Check all of a request, then store its groups. Work on the journal begins at once."""
+        producer = producer_id(request.producer)
+        updates, logs, jobs = request.updates, request.logs, request.jobs
+        check_updates(updates)
+        check_log_entries(logs, logs_field)
+        for place, report in enumerate(jobs):
+            check_job_report(report, f"jobs[{place}].")
+            if producer is not None and producer_id(report.producer) is None:
+                report.producer = request.producer
+        reply = WriteReply(producer_sequence=request.producer.sequence, epoch=self._journal.epoch)
+
+        async def store_updates() -> None:
+            stored = await self._journal.append_updates(updates, producer)
+            reply.updates = SequenceRange(stored.first, stored.count)
+
+        async def store_logs() -> None:
+            stored = await self._journal.append_logs(logs, producer)
+            reply.logs = SequenceRange(stored.first, stored.count)
+
+        async def store_jobs() -> None:
+            states = await self._journal.report_jobs(jobs)
+            reply.job_sequences = [state.sequence for state in states]
+            reply.cancel_requested = [s.job_id for s in states if s.cancel_requested]
+
+        groups = [
+            store()
+            for wanted, store in (
+                (updates, store_updates),
+                (logs, store_logs),
+                (jobs, store_jobs),
+            )
+            if wanted
+        ]
+        if len(groups) == 1:
+            await groups[0]
+        elif groups:
+            # All begin at once: a later request must not overtake one of them on its stream.
+            await asyncio.gather(*groups)
+        return reply
+
+    async def _answer(self, request: WriteRequest) -> WriteReply:
+        """`_store`, with a refusal as a reply; a fault of the store ends the stream instead."""
+        try:
+            return await self._store(request)
+        except StoreError:
+            raise
+        except StreamkitError as error:
+            return WriteReply(
+                producer_sequence=request.producer.sequence,
+                epoch=self._journal.epoch,
+                code=error.status.value,
+                error=error.message,
+            )
+
+
+def _weigh(request: WriteRequest) -> int:
+    records = 1 + len(request.updates) + len(request.logs) + len(request.jobs)
+    text = sum(len(update.message) for update in request.updates)
+    text += sum(len(entry.message) for entry in request.logs)
+    return _RECORD_COST * records + text
+
+
+def _is_mixed(request: WriteRequest) -> bool:
+    return bool(request.updates) + bool(request.logs) + bool(request.jobs) > 1
+
+
+def _new_job_id(report: JobReport) -> str:
+    """An id for a job without one; a repeated request of the same producer gets the same."""
+    if not betterproto.serialized_on_wire(report.producer):
+        return secrets.token_hex(6)
+    named = f"{report.producer.id}/{report.producer.sequence}"
+    return hashlib.sha256(named.encode()).hexdigest()[:12]

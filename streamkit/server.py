@@ -1,0 +1,344 @@
+"""The server: start -> serve -> drain -> close.
+
+async with Server(journal="events.db", port=50051) as server:
+    await server.serve()                 # until SIGTERM or SIGINT
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import importlib
+import os
+import signal
+import socket
+import time
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from ssl import SSLContext
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from streamkit.codec import StreamkitCodec
+from streamkit.config import JournalOptions, QueryLimits, TransportLimits
+from streamkit.database import Databases, Source, StoreSource, open_source
+from streamkit.errors import ConnectError, InvalidArgumentError, PreconditionError
+from streamkit.handlers import (
+    AdminHandler,
+    HealthHandler,
+    ProducerHandler,
+    ReflectionHandler,
+    StreamService,
+)
+from streamkit.journal import Journal, open_journal
+from streamkit.transport import GrpcServer, ServerInterceptor
+
+if TYPE_CHECKING:
+    from grpclib._typing import IServable
+
+__all__ = ["Server"]
+
+DEFAULT_PORT = 50051
+
+
+class Server:
+    """A gRPC server of streamkit's services, of your own, or of both.
+
+    With a `journal` (a path, a URL, ":memory:" or an open Journal, which stays yours to close) the
+    four streams and their write side are mounted; `handlers` are mounted beside them and win where
+    both serve the same method. Without a journal only `handlers` are mounted. Health and
+    reflection are always there; `descriptor_sets` make your own services visible to the latter.
+
+    It listens on `host` and `port` (0: any free one), or on the unix socket `path`. Use it as a
+    context manager, or call `serve()`, or `run()` where there is no event loop yet.
+    """
+
+    def __init__(
+        self,
+        handlers: Iterable[IServable] = (),
+        *,
+        journal: Journal | str | os.PathLike[str] | None = None,
+        databases: Mapping[str, str] | None = None,
+        host: str = "127.0.0.1",
+        port: int = DEFAULT_PORT,
+        path: str | os.PathLike[str] | None = None,
+        ssl: SSLContext | None = None,
+        limits: TransportLimits | None = None,
+        query_limits: QueryLimits | None = None,
+        journal_options: JournalOptions | None = None,
+        interceptors: Sequence[ServerInterceptor] = (),
+        descriptor_sets: Iterable[bytes] = (),
+        grace: float = 5.0,
+    ) -> None:
+        self._handlers = tuple(handlers)
+        self._store = journal
+        self._database_urls = dict(databases or {})
+        self._host = host
+        self._port = port
+        self._path = None if path is None else os.fspath(path)
+        self._ssl = ssl
+        self._limits = limits or TransportLimits()
+        self._query_limits = query_limits or QueryLimits()
+        self._journal_options = journal_options or JournalOptions()
+        self._interceptors = tuple(interceptors)
+        self._descriptor_sets = tuple(descriptor_sets)
+        self._grace = grace
+        self._health = HealthHandler()
+        self._resources: AsyncExitStack | None = None
+        self._grpc: GrpcServer | None = None
+        self._stopped = asyncio.Event()
+        self.draining = False
+        """Whether the server is on its way down and takes no new calls."""
+        self.journal: Journal | None = None
+        """The journal that is served, while the server runs."""
+
+    # ---- the life of a server ----
+
+    async def start(self) -> None:
+        """Open everything and listen.
+
+        Raises StoreError for a store that cannot be opened and ConnectError for an address that
+        cannot be listened on; nothing stays open then.
+        """
+        if self._resources is not None:
+            raise PreconditionError("this server was started before; make another one")
+        async with AsyncExitStack() as resources:
+            handlers = [*await self._open_ours(resources), *self._handlers]
+            services = sorted({_service_of(path) for h in handlers for path in h.__mapping__()})
+            for service in services:
+                self._health.set_serving(True, service)
+            reflection = ReflectionHandler(self._descriptor_sets, services=services)
+            self._grpc = GrpcServer(
+                [self._health, reflection, *handlers],
+                codec=StreamkitCodec(),
+                limits=self._limits,
+                interceptors=self._interceptors,
+                ssl=self._ssl,
+                on_drain=self._on_drain,
+            )
+            resources.push_async_callback(self._grpc.close)
+            await self._listen(self._grpc, resources)
+            self._resources = resources.pop_all()
+
+    async def stop(self, grace: float | None = None) -> None:
+        """Take no new calls, give the live ones `grace` seconds to end, then close everything.
+
+        Live streams get a final status that tells a resuming client to come back. May be called
+        more than once; cancelling it closes at once.
+        """
+        if self._resources is None or self._grpc is None:
+            return
+        try:
+            await self._grpc.drain(self._grace if grace is None else grace)
+        finally:
+            await self._resources.aclose()
+            self.journal = None
+            self._stopped.set()
+
+    async def serve(self) -> None:
+        """Serve until SIGTERM or SIGINT, or until `stop()` is called elsewhere.
+
+        The first signal drains, a second one ends at once. Starts the server unless that was done.
+        Signals are taken in the main thread only.
+        """
+        asked, forced = asyncio.Event(), asyncio.Event()
+        with _signals(lambda: forced.set() if asked.is_set() else asked.set()):
+            if self._resources is None:
+                await self.start()
+            await _first(asked.wait(), self._stopped.wait())
+            await _first(self.stop(), forced.wait())
+
+    def run(self) -> None:
+        """`serve()` in an event loop of its own, on uvloop if that is installed."""
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(self.serve())
+
+    async def __aenter__(self) -> Self:
+        if self._resources is None:
+            await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    # ---- what it is ----
+
+    @property
+    def address(self) -> str:
+        """Where clients connect: "host:port" or "unix:/path"."""
+        if self._path is not None:
+            return f"unix:{self._path}"
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"{host}:{self.port}"
+
+    @property
+    def port(self) -> int:
+        """The port, also where 0 was asked for. Known once started."""
+        if self._grpc is not None and self._grpc.port:
+            return self._grpc.port
+        return self._port
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return 0 if self._grpc is None else self._grpc.connections
+
+    @property
+    def health(self) -> HealthHandler:
+        """The health service, to say more about services of your own."""
+        return self._health
+
+    # ---- parts ----
+
+    def _on_drain(self) -> None:
+        self.draining = True
+        self._health.set_serving(False)
+
+    async def _open_ours(self, resources: AsyncExitStack) -> list[IServable]:
+        """Open the journal and the databases; return the handlers that serve them."""
+        if self._store is None:
+            return []
+        began = time.monotonic()
+        journal = await resources.enter_async_context(_opened(self._store, self._journal_options))
+        databases = Databases(self._sources(journal), self._query_limits)
+        resources.push_async_callback(databases.close)
+        self.journal = journal
+        return [
+            StreamService(journal=journal, databases=databases, limits=self._query_limits),
+            ProducerHandler(journal=journal),
+            AdminHandler(
+                journal=journal,
+                databases=databases,
+                uptime=lambda: time.monotonic() - began,
+                connections=lambda: self.connections,
+                draining=lambda: self.draining,
+            ),
+        ]
+
+    def _sources(self, journal: Journal) -> dict[str, Source]:
+        sources: dict[str, Source] = {}
+        path = getattr(journal, "path", None)  # only an engine with a file has one
+        if path is not None:
+            sources[""] = StoreSource(path, self._query_limits)
+        for name, url in self._database_urls.items():
+            if not name:
+                raise InvalidArgumentError("a database needs a name; the empty one is the store's")
+            sources[name] = open_source(name, url, self._query_limits)
+        return sources
+
+    async def _listen(self, grpc: GrpcServer, resources: AsyncExitStack) -> None:
+        if self._path is None:
+            with _explained(f"{self._host}:{self._port}"):
+                await grpc.start(host=self._host, port=self._port)
+            return
+        # The loop removes a socket that is there without asking whether somebody listens on it.
+        if await asyncio.to_thread(_answers, self._path):
+            raise _in_use(f"unix:{self._path}")
+        with _explained(f"unix:{self._path}"):
+            await grpc.start(path=self._path)
+        resources.callback(Path(self._path).unlink, missing_ok=True)
+
+
+@asynccontextmanager
+async def _opened(
+    store: Journal | str | os.PathLike[str], options: JournalOptions
+) -> AsyncIterator[Journal]:
+    """The journal, closed at the end if it was opened here."""
+    if isinstance(store, Journal):
+        yield store
+    else:
+        async with await open_journal(os.fspath(store), options) as journal:
+            yield journal
+
+
+def _service_of(path: str) -> str:
+    return path.split("/")[1]
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+        return True
+
+
+def _in_use(address: str) -> ConnectError:
+    return ConnectError(
+        f"{address} is in use",
+        hint="Stop the server that listens there, or choose another address.",
+    )
+
+
+@contextmanager
+def _explained(address: str) -> Iterator[None]:
+    """Why an address cannot be listened on, in one line."""
+    try:
+        yield
+    except socket.gaierror:
+        raise ConnectError(f"{address}: no such host") from None
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise _in_use(address) from None
+        if error.errno == errno.EACCES:
+            hint = "Ports below 1024 need special rights." if "unix:" not in address else ""
+            raise ConnectError(f"not allowed to listen on {address}", hint=hint) from None
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise ConnectError(f"cannot listen on {address}: {reason}") from None
+
+
+@contextmanager
+def _signals(on_signal: Callable[[], None]) -> Iterator[None]:
+    """Call `on_signal` for SIGTERM and SIGINT, where this loop can take signals."""
+    loop = asyncio.get_running_loop()
+    taken = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Not in a thread, and not on every system.
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            loop.add_signal_handler(number, on_signal)
+            taken.append(number)
+    try:
+        yield
+    finally:
+        for number in taken:
+            loop.remove_signal_handler(number)
+
+
+async def _first(*coroutines: Coroutine[Any, Any, Any]) -> None:
+    """Run until the first one ends, then cancel the others; all have ended on return."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, Exception):
+            raise outcome
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        uvloop = importlib.import_module("uvloop")
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
