@@ -140,11 +140,12 @@ class Calls(AbstractHandler):
         stream = call.stream
         enter(stream.context)
         timer: asyncio.TimerHandle | None = None
-        if asked.timeout is not None:
-            if asked.timeout <= 0:
+        left = stream.context.time_left()
+        if left is not None:
+            if left <= 0:
                 await self._finish(call, LATE)
                 return
-            timer = self._loop.call_later(asked.timeout, call.end, LATE)
+            timer = self._loop.call_later(left, call.end, LATE)
         try:
             outcome = await self._outcome(call, asked)
         finally:
