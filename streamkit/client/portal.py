@@ -12,9 +12,20 @@ from typing import Any, TypeVar
 
 from streamkit.errors import ConnectError
 
-__all__ = ["Portal", "PrivateLoop"]
+__all__ = ["Portal", "PrivateLoop", "abandon"]
 
 T = TypeVar("T")
+
+
+_abandoned: list[object] = []
+
+
+def abandon(inherited: object) -> None:
+    """Keep what a forked child has inherited from being cleaned up.
+
+    Its sockets and its epoll are the parent's too: closing them here would end them there.
+    """
+    _abandoned.append(inherited)
 
 
 class PrivateLoop(asyncio.SelectorEventLoop):
@@ -68,23 +79,26 @@ class Portal:
             return future.result(timeout)
         except BaseException:
             if not future.done():
-                self._cancel(future)
+                self._cancel(future, 1.0 if timeout is None else 0.1)
             raise
 
-    def close(self) -> None:
-        """Cancel what runs, end the thread, close the loop. May be called twice."""
+    def close(self, timeout: float | None = None) -> None:
+        """Cancel what runs, end the thread, close the loop. May be called twice.
+
+        After `timeout` a thread that is busy is left to end by itself.
+        """
         if self.loop.is_closed():
             return
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join()
+        self._thread.join(timeout)
 
-    def _cancel(self, future: Future[Any]) -> None:
+    def _cancel(self, future: Future[Any], patience: float) -> None:
         """Cancel and wait until the coroutine has cleaned up after itself."""
         ended = threading.Event()
         future.cancel()
         # The task's own end is one round of the loop behind the future's.
         self.loop.call_soon_threadsafe(lambda: self.loop.call_soon(ended.set))
-        ended.wait(1.0)
+        ended.wait(patience)
 
     def _main(self) -> None:
         asyncio.set_event_loop(self.loop)

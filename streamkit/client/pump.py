@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from streamkit.client.events import ClientEvent, tell
@@ -105,8 +106,7 @@ class Pump:
     ) -> None:
         """Take a record in, waiting for room; `done` is called in the moment that it is in."""
         while not self.put(record, size):
-            self._room.clear()
-            await self._room.wait()
+            await self.room()
         if done is not None:
             done()
 
@@ -114,6 +114,11 @@ class Pump:
     def ended(self) -> bool:
         """Whether nothing can be written any more."""
         return self._closed or self.failure is not None
+
+    async def room(self) -> None:
+        """Wait until something was settled, or the pump ended."""
+        self._room.clear()
+        await self._room.wait()
 
     def check(self, size: int) -> None:
         """Raise what `put` would raise for a record of this size, without putting one."""
@@ -205,7 +210,8 @@ class Pump:
         async with stream as call:
             patience = asyncio.timeout(None)
             sender = asyncio.create_task(self._send(call, patience))
-            sender.add_done_callback(lambda _: _expire(patience))
+            expire = partial(_expire, patience)
+            sender.add_done_callback(expire)
             try:
                 async with patience:
                     while True:
@@ -222,6 +228,7 @@ class Pump:
                 raise
             finally:
                 self.online = False
+                sender.remove_done_callback(expire)
                 sender.cancel()
                 await asyncio.wait([sender])
                 if not sender.cancelled():
@@ -309,7 +316,7 @@ class Pump:
             self._on_drop(records, error)
 
 
-def _expire(patience: asyncio.Timeout) -> None:
+def _expire(patience: asyncio.Timeout, _: object) -> None:
     """End the waiting for replies: nothing more is being sent."""
     when = patience.when()
     now = asyncio.get_running_loop().time()

@@ -17,7 +17,7 @@ from typing import Literal, Self
 from streamkit.client.aio import AsyncClient
 from streamkit.client.cursor import OnLoss
 from streamkit.client.events import OnEvent
-from streamkit.client.portal import Portal
+from streamkit.client.portal import Portal, abandon
 from streamkit.client.query import Parameters
 from streamkit.client.start import StartAt
 from streamkit.client.sync_handles import (
@@ -43,9 +43,6 @@ from streamkit.generated.streamservice import (
 )
 
 __all__ = ["Client"]
-
-_abandoned: list[object] = []
-"""What a forked child must never touch: its sockets and its epoll belong to the parent too."""
 
 
 class Client:
@@ -100,7 +97,7 @@ class Client:
             return
         portal, client = running
         if portal.pid != os.getpid():
-            _abandoned.append(running)
+            abandon(running)
             return
         try:
             portal.run(client.close())
@@ -296,7 +293,7 @@ class Client:
                 raise ConnectError("the client is closed")
             running = self._running
             if running is not None and running[0].pid != os.getpid():
-                _abandoned.append(running)
+                abandon(running)
                 running = None
             if running is None:
                 running = self._running = (Portal(), self._make())

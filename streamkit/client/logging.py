@@ -1,0 +1,284 @@
+"""StreamHandler: the standard library's logging, shipped to a server.
+
+The rules, each of them a lesson of other handlers: the thread that logs only formats and queues,
+it never waits, connects or fails; the queue is bounded and what it drops is counted and told;
+records of our own are ignored, so nothing feeds on itself; a forked child starts afresh; and the
+end of the program is held up for two seconds at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import ssl as tls
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Literal, NamedTuple
+
+from streamkit.client.aio import DEFAULT_ADDRESS, AsyncClient
+from streamkit.client.events import ClientEvent
+from streamkit.client.portal import Portal, abandon
+from streamkit.client.text import clean
+from streamkit.client.writers import LogWriter
+from streamkit.errors import InvalidArgumentError, StreamkitError
+
+__all__ = ["StreamHandler"]
+
+_IGNORED = ("streamkit", "grpclib", "h2", "hpack", "hyperframe", "asyncio")
+"""Loggers whose records could be about the shipping of records."""
+
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+"""Attributes of every record; any other came with `extra`."""
+
+_BUFFER = 2_000
+"""Records that are with the writer; the others wait in the handler, where the oldest can go."""
+
+
+class _Line(NamedTuple):
+    timestamp: datetime
+    level: str
+    message: str
+    fields: dict[str, str]
+
+
+class StreamHandler(logging.Handler):
+    """Ships log records as one service's log. Works from `dictConfig`.
+
+        logging.getLogger().addHandler(streamkit.StreamHandler("api"))
+
+    `capacity` records wait while the server is slow or away; then `overflow` decides:
+    "drop_oldest" or "drop_new". `dropped` counts, and a line in the log tells how many are missing.
+    The level becomes debug, info, warn or error; `extra`, the logger's name and an exception's type
+    and traceback become fields. A server that is away is told on stderr, once.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        address: str | None = None,
+        *,
+        level: int | str = logging.NOTSET,
+        capacity: int = 10_000,
+        overflow: Literal["drop_oldest", "drop_new"] = "drop_oldest",
+        shutdown_timeout: float = 2.0,
+        ssl: tls.SSLContext | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(level)
+        if not service:
+            raise InvalidArgumentError("service must not be empty")
+        if capacity < 1:
+            raise InvalidArgumentError(f"capacity must be positive, not {capacity}")
+        if overflow not in ("drop_oldest", "drop_new"):
+            raise InvalidArgumentError(f"overflow: unknown policy {overflow!r}")
+        self.service = service
+        self.address = address or DEFAULT_ADDRESS
+        self.dropped = 0
+        """Records lost for good, in this process."""
+        self._capacity = capacity
+        self._drop_new = overflow == "drop_new"
+        self._shutdown_timeout = shutdown_timeout
+        self._ssl = ssl
+        self._metadata = metadata
+        self._closed = False
+        self._portal: Portal | None = None
+        self._untold = 0
+        self._woken = False
+        self._reset()
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Pass our own records by, before the lock is taken that a flush may hold."""
+        if record.thread == self._thread_id or _is_own(record.name):
+            return False
+        return bool(super().handle(record))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue a record. Never waits, never raises."""
+        if self._pid != os.getpid():
+            self._reset()  # forked: the queue and the connection are the parent's
+        if self._closed:
+            return
+        if self._failed:
+            self.dropped += 1
+            return
+        try:
+            line = self._line(record)
+        except Exception:
+            self.handleError(record)
+            return
+        if len(self._queue) >= self._capacity:
+            self.dropped += 1
+            self._untold += 1
+            if self._drop_new:
+                return
+            self._queue.popleft()
+        self._queue.append(line)
+        if not self._woken:
+            self._woken = True
+            self._wake_worker()
+
+    def flush(self) -> None:
+        """Wait, at most `shutdown_timeout`, until everything logged so far is stored."""
+        portal = self._portal
+        if portal is None or self._closed or self._pid != os.getpid():
+            return
+        if threading.get_ident() == self._thread_id:
+            return
+        try:
+            portal.run(self._drained(), self._shutdown_timeout)
+            self._stuck = False
+        except (TimeoutError, StreamkitError):
+            self._stuck = True
+
+    def close(self) -> None:
+        """Send what is left, waiting at most `shutdown_timeout`, and end the thread."""
+        if not self._closed and self._pid == os.getpid():
+            if not self._stuck:
+                self.flush()
+            self._closed = True
+            self._end()
+        self._closed = True
+        super().close()
+
+    # ---- in the thread that logs ----
+
+    def _reset(self) -> None:
+        """The state of one process."""
+        if self._portal is not None:
+            abandon((self._portal, self._writer, self._worker))
+        self._pid = os.getpid()
+        self._queue: deque[_Line] = deque()
+        self._portal = None
+        self._thread_id: int | None = None
+        self._worker: asyncio.Task[None] | None = None
+        self._work: asyncio.Event | None = None
+        self._writer: LogWriter | None = None
+        self._woken = False
+        self._stuck = False
+        self._failed = False
+        self._warned = False
+        self._untold = 0
+        self.dropped = 0
+
+    def _line(self, record: logging.LogRecord) -> _Line:
+        fields = {"logger": record.name}
+        level, plain = _level(record.levelno)
+        if record.levelname.lower() not in plain:
+            fields["level"] = record.levelname
+        for key, value in record.__dict__.items():
+            if key not in _STANDARD:
+                fields[key] = clean(str(value))
+        if record.exc_info and record.exc_info[0] is not None:
+            fields["exc_type"] = record.exc_info[0].__name__
+            fields["exc_text"] = clean("".join(traceback.format_exception(*record.exc_info)))
+        when = datetime.fromtimestamp(record.created, UTC)
+        return _Line(when, level, clean(self.format(record)), fields)
+
+    def _wake_worker(self) -> None:
+        try:
+            if self._portal is None:
+                self._portal = Portal("streamkit logging")
+                self._thread_id = self._portal.thread_id
+                self._portal.loop.call_soon_threadsafe(self._start)
+            self._portal.loop.call_soon_threadsafe(self._wake)
+        except RuntimeError:
+            # No thread can be started any more, or the loop is gone: the interpreter is ending.
+            self._woken = False
+
+    def _end(self) -> None:
+        portal, self._portal = self._portal, None
+        if portal is None:
+            return
+        portal.close(0.2)
+        lost = len(self._queue) + (self._writer.dropped if self._writer is not None else 0)
+        if lost:
+            self.dropped += lost
+            self._queue.clear()
+            _say(f"{lost} log records of {self.service} were not delivered to {self.address}")
+
+    # ---- in the handler's own thread ----
+
+    def _start(self) -> None:
+        self._work = asyncio.Event()
+        self._worker = asyncio.ensure_future(self._ship())
+
+    def _wake(self) -> None:
+        if self._work is not None:
+            self._work.set()
+
+    async def _ship(self) -> None:
+        client = AsyncClient(
+            self.address, on_event=self._on_event, ssl=self._ssl, metadata=self._metadata
+        )
+        async with client:
+            self._writer = writer = client.log_writer(self.service, buffer=_BUFFER)
+            work = self._work
+            assert work is not None  # made just before this task
+            while not writer.pump.ended:
+                await work.wait()
+                work.clear()
+                self._woken = False
+                await self._move(writer)
+            if writer.pump.failure is not None:
+                self._warn(str(writer.pump.failure))
+            self._failed = True
+
+    async def _move(self, writer: LogWriter) -> None:
+        queue = self._queue
+        while queue or self._untold:
+            if self._untold:
+                untold, self._untold = self._untold, 0
+                text = f"{untold} log records were dropped before this line: the buffer was full"
+                await writer.send(text, "warn", {"dropped": untold})
+            while queue:
+                # Taken only when there is room: while it waits here it may be dropped.
+                if writer.pump.outbox.full:
+                    await writer.pump.room()
+                    continue
+                line = queue.popleft()
+                writer.write(line.message, line.level, line.fields, line.timestamp)
+
+    async def _drained(self) -> None:
+        while self._queue or self._untold or self._writer is None:
+            if self._worker is not None and self._worker.done():
+                return
+            self._wake()
+            await asyncio.sleep(0.005)
+        await self._writer.flush()
+
+    def _on_event(self, event: ClientEvent) -> None:
+        if event.kind == "reconnecting":
+            self._warn("it cannot be reached")
+
+    def _warn(self, reason: str) -> None:
+        if not self._warned:
+            self._warned = True
+            _say(f"logs of {self.service} do not reach {self.address}: {reason}")
+
+
+def _is_own(name: str) -> bool:
+    return name.partition(".")[0] in _IGNORED
+
+
+def _level(number: int) -> tuple[str, tuple[str, ...]]:
+    """One of the four levels, and the names that say no more than it does."""
+    if number >= logging.ERROR:
+        return "error", ("error",)
+    if number >= logging.WARNING:
+        return "warn", ("warn", "warning")
+    if number >= logging.INFO:
+        return "info", ("info",)
+    return "debug", ("debug",)
+
+
+def _say(text: str) -> None:
+    """One line on stderr, where there is one."""
+    if sys.stderr is not None:
+        stamp = time.strftime("%H:%M:%S")
+        print(f"{stamp} streamkit: {text}", file=sys.stderr)  # noqa: T201  # logging would recurse
