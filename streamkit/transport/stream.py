@@ -117,13 +117,17 @@ class WireStream(Stream):
         Raises StreamLost after the last message when there was no proper end, and a
         StreamkitError for what the peer must not send.
         """
-        while not self.messages_in.ready:
+        buffer = self.messages_in
+        while True:
+            if buffer.ready:
+                messages, freed = buffer.take()
+                self._free(freed)
+                if messages or buffer.eof:
+                    return messages
+                # Only the head of a message was here; now it is known how much it needs.
             if self.lost is not None:
                 raise self.lost
             await self._changed()
-        messages, freed = self.messages_in.take()
-        self._free(freed)
-        return messages
 
     async def recv_data(self, size: int) -> bytes:
         """Return exactly `size` bytes, fewer only at the end of the stream."""
