@@ -24,7 +24,6 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from pathlib import Path
 from ssl import SSLContext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -37,6 +36,7 @@ from streamkit.handlers import (
     AdminHandler,
     HealthHandler,
     ProducerHandler,
+    ReflectionAlphaHandler,
     ReflectionHandler,
     StreamService,
 )
@@ -55,9 +55,9 @@ class Server:
     """A gRPC server of streamkit's services, of your own, or of both.
 
     With a `journal` (a path, a URL, ":memory:" or an open Journal, which stays yours to close) the
-    four streams and their write side are mounted; `handlers` are mounted beside them and win where
-    both serve the same method. Without a journal only `handlers` are mounted. Health and
-    reflection are always there; `descriptor_sets` make your own services visible to the latter.
+    four streams, their write side and the admin service are mounted, and `handlers` beside them.
+    Without a journal only `handlers` are mounted, among which may be single ones of ours. Health
+    and reflection are always there; `descriptor_sets` make your services visible to the latter.
 
     It listens on `host` and `port` (0: any free one), or on the unix socket `path`. Use it as a
     context manager, or call `serve()`, or `run()` where there is no event loop yet.
@@ -114,12 +114,13 @@ class Server:
             raise PreconditionError("this server was started before; make another one")
         async with AsyncExitStack() as resources:
             handlers = [*await self._open_ours(resources), *self._handlers]
-            services = sorted({_service_of(path) for h in handlers for path in h.__mapping__()})
-            for service in services:
+            for service in _services(handlers):
                 self._health.set_serving(True, service)
-            reflection = ReflectionHandler(self._descriptor_sets, services=services)
+            handlers.append(self._health)
+            reflection = ReflectionHandler(self._descriptor_sets, services=_services(handlers))
+            handlers += [reflection, ReflectionAlphaHandler(reflection)]
             self._grpc = GrpcServer(
-                [self._health, reflection, *handlers],
+                handlers,
                 codec=StreamkitCodec(),
                 limits=self._limits,
                 interceptors=self._interceptors,
@@ -127,7 +128,7 @@ class Server:
                 on_drain=self._on_drain,
             )
             resources.push_async_callback(self._grpc.close)
-            await self._listen(self._grpc, resources)
+            await self._listen(self._grpc)
             self._resources = resources.pop_all()
 
     async def stop(self, grace: float | None = None) -> None:
@@ -207,7 +208,7 @@ class Server:
 
     def _on_drain(self) -> None:
         self.draining = True
-        self._health.set_serving(False)
+        self._health.leave()
 
     async def _open_ours(self, resources: AsyncExitStack) -> list[IServable]:
         """Open the journal and the databases; return the handlers that serve them."""
@@ -241,7 +242,7 @@ class Server:
             sources[name] = open_source(name, url, self._query_limits)
         return sources
 
-    async def _listen(self, grpc: GrpcServer, resources: AsyncExitStack) -> None:
+    async def _listen(self, grpc: GrpcServer) -> None:
         if self._path is None:
             with _explained(f"{self._host}:{self._port}"):
                 await grpc.start(host=self._host, port=self._port)
@@ -251,7 +252,6 @@ class Server:
             raise _in_use(f"unix:{self._path}")
         with _explained(f"unix:{self._path}"):
             await grpc.start(path=self._path)
-        resources.callback(Path(self._path).unlink, missing_ok=True)
 
 
 @asynccontextmanager
@@ -266,8 +266,8 @@ async def _opened(
             yield journal
 
 
-def _service_of(path: str) -> str:
-    return path.split("/")[1]
+def _services(handlers: Iterable[IServable]) -> set[str]:
+    return {path.split("/")[1] for handler in handlers for path in handler.__mapping__()}
 
 
 def _answers(path: str) -> bool:

@@ -12,7 +12,7 @@ from streamkit.handlers.jobs import JobsHandler
 from streamkit.handlers.logs import LogsHandler
 from streamkit.handlers.producer import ProducerHandler
 from streamkit.handlers.queries import QueriesHandler
-from streamkit.handlers.reflection import ReflectionHandler
+from streamkit.handlers.reflection import ReflectionAlphaHandler, ReflectionHandler
 from streamkit.handlers.updates import UpdatesHandler
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "LogsHandler",
     "ProducerHandler",
     "QueriesHandler",
+    "ReflectionAlphaHandler",
     "ReflectionHandler",
     "StreamService",
     "UpdatesHandler",

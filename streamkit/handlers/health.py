@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 
-from streamkit.errors import NotFoundError
+from streamkit.errors import ConnectError, NotFoundError
 from streamkit.generated.grpc.health.v1 import (
     HealthBase,
     HealthCheckRequest,
@@ -14,6 +14,7 @@ from streamkit.generated.grpc.health.v1 import (
     HealthListRequest,
     HealthListResponse,
 )
+from streamkit.transport import context
 
 __all__ = ["HealthHandler"]
 
@@ -26,6 +27,7 @@ class HealthHandler(HealthBase):
     def __init__(self, services: Iterable[str] = ()) -> None:
         self._serving = dict.fromkeys(("", *services), True)
         self._changed = asyncio.Event()
+        self._leaving = False
 
     def set_serving(self, serving: bool, service: str | None = None) -> None:
         """Say that one service, or without a name all of them, takes calls or does not."""
@@ -34,6 +36,11 @@ class HealthHandler(HealthBase):
         # Watchers wait on the event that they took before they looked.
         self._changed.set()
         self._changed = asyncio.Event()
+
+    def leave(self) -> None:
+        """Say that nothing takes calls any more; watchers are told that and their calls end."""
+        self._leaving = True
+        self.set_serving(False)
 
     async def check(self, health_check_request: HealthCheckRequest) -> HealthCheckResponse:
         service = health_check_request.service
@@ -50,6 +57,7 @@ class HealthHandler(HealthBase):
         self, health_check_request: HealthCheckRequest
     ) -> AsyncIterator[HealthCheckResponse]:
         """The status now and after every change; changes in quick succession may merge."""
+        context().finite = True  # a draining server leaves it the time to tell the last change
         told = None
         while True:
             changed = self._changed
@@ -57,6 +65,8 @@ class HealthHandler(HealthBase):
             if status != told:
                 told = status
                 yield HealthCheckResponse(status)
+            if self._leaving:
+                raise ConnectError("the server is going away")
             await changed.wait()
 
     def _status(self, service: str) -> HealthCheckResponseServingStatus:

@@ -19,19 +19,23 @@ from betterproto.lib.google.protobuf import (
     FieldDescriptorProto,
     FileDescriptorProto,
 )
-from grpclib.const import Handler, Status
+from grpclib.const import Status
 
 from streamkit.generated.grpc.reflection import v1, v1alpha
 
-__all__ = ["ReflectionHandler"]
+__all__ = ["ReflectionAlphaHandler", "ReflectionHandler"]
+
+_OWN_SERVICES = frozenset(
+    {"grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"}
+)
 
 
-class ReflectionHandler:
-    """Mounts both versions of the service.
+class ReflectionHandler(v1.ServerReflectionBase):
+    """Answers in the v1 protocol.
 
     `descriptor_sets` are further outputs of `protoc --include_imports --descriptor_set_out`, beside
-    streamkit's own; of two files of one name the first counts. `services` are the names to list;
-    without them all that the sets describe.
+    streamkit's own; of two files of one name the first counts. `services` are the names to list
+    beside reflection's own; without them all that the sets describe.
     """
 
     def __init__(
@@ -39,10 +43,12 @@ class ReflectionHandler:
     ) -> None:
         own = files("streamkit.generated").joinpath("descriptors.binpb").read_bytes()
         self._index = _Index((own, *descriptor_sets))
-        self._services = None if services is None else sorted(services)
+        self._services = None if services is None else sorted(_OWN_SERVICES.union(services))
 
-    def __mapping__(self) -> dict[str, Handler]:
-        return {**_V1(self).__mapping__(), **_V1Alpha(self).__mapping__()}
+    def server_reflection_info(
+        self, server_reflection_request_iterator: AsyncIterator[v1.ServerReflectionRequest]
+    ) -> AsyncIterator[v1.ServerReflectionResponse]:
+        return self.answer(server_reflection_request_iterator, v1)
 
     async def answer(self, requests: AsyncIterator[Any], wire: ModuleType) -> AsyncIterator[Any]:
         """Answer each request in the messages of one version of the protocol."""
@@ -81,17 +87,9 @@ class ReflectionHandler:
             yield response
 
 
-class _V1(v1.ServerReflectionBase):
-    def __init__(self, reflection: ReflectionHandler) -> None:
-        self._reflection = reflection
+class ReflectionAlphaHandler(v1alpha.ServerReflectionBase):
+    """Gives the answers of another handler in the older v1alpha protocol."""
 
-    def server_reflection_info(
-        self, server_reflection_request_iterator: AsyncIterator[v1.ServerReflectionRequest]
-    ) -> AsyncIterator[v1.ServerReflectionResponse]:
-        return self._reflection.answer(server_reflection_request_iterator, v1)
-
-
-class _V1Alpha(v1alpha.ServerReflectionBase):
     def __init__(self, reflection: ReflectionHandler) -> None:
         self._reflection = reflection
 

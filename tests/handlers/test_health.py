@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from streamkit.errors import NotFoundError
+from streamkit.codec import StreamkitCodec
+from streamkit.errors import ConnectError, NotFoundError
 from streamkit.generated.grpc.health.v1 import (
     HealthCheckRequest,
     HealthCheckResponse,
@@ -13,6 +16,7 @@ from streamkit.generated.grpc.health.v1 import (
     HealthListResponse,
 )
 from streamkit.handlers import HealthHandler
+from streamkit.server import Server
 from streamkit.transport import Channel
 from tests.handlers.calls import take
 
@@ -56,3 +60,20 @@ async def test_watch(channel: Channel, health: HealthHandler) -> None:
         health.set_serving(True, "another.Service")
         health.set_serving(False)
         assert [a.status for a in await take(call, 1)] == [Serving.NOT_SERVING]
+
+
+async def test_watchers_learn_that_the_server_leaves() -> None:
+    async with Server(port=0) as server:
+        channel = Channel(server.address, codec=StreamkitCodec())
+        request = HealthCheckRequest()
+        async with channel.stream(
+            PATH + "Watch", HealthCheckRequest, HealthCheckResponse, request=request
+        ) as call:
+            assert [a.status for a in await take(call, 1)] == [Serving.SERVING]
+            stopping = asyncio.create_task(server.stop(grace=20))
+            assert [a.status for a in await take(call, 1)] == [Serving.NOT_SERVING]
+            with pytest.raises(ConnectError):
+                await call.receive()
+        await channel.aclose()
+        async with asyncio.timeout(5):
+            await stopping
