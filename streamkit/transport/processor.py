@@ -68,7 +68,10 @@ class WireProcessor(EventsProcessor):
         connection = self.connection
         connection.drop(stream)
         if not connection.dead:
-            code = ErrorCodes.NO_ERROR if stream.messages_in.eof else ErrorCodes.CANCEL
+            # A server that has answered only stops the rest of the request.
+            answered = not connection.h2.config.client_side and stream.ended_here
+            gentle = answered or stream.messages_in.eof
+            code = ErrorCodes.NO_ERROR if gentle else ErrorCodes.CANCEL
             connection.h2.reset(stream.id, code)
             connection.discarded(stream.discard())
             connection.h2.forget(stream.id)

@@ -212,6 +212,11 @@ class GrpcServer:
         if stubborn:
             LOG.warning("handlers that do not end when cancelled", len(stubborn))
         self._remove_sockets()
+        loop = asyncio.get_running_loop()
+        await self._empty(loop.time() + _UNWINDING)
+        for protocol in list(self._connections):
+            protocol.connection.transport.abort()
+        await self._empty(loop.time() + _UNWINDING)
         for listener in self._listeners:
             await listener.wait_closed()
         self._closed.set()

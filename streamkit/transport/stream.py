@@ -404,5 +404,12 @@ class WireStream(Stream):
             self.connection.schedule()
 
     @property
+    def ended_here(self) -> bool:
+        """Whether this side has sent its last."""
+        return (
+            self.h2 is not None and self.h2.state_machine.state is StreamState.HALF_CLOSED_LOCAL
+        )
+
+    @property
     def closable(self) -> bool:
         return self.lost is None and self.h2 is not None and not self.h2.closed
