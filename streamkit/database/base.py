@@ -45,6 +45,9 @@ class Result(ABC):
     columns: Sequence[ColumnInfo] = ()
     """Set by `start`, names unique; their types are complete after the first fetch."""
 
+    schema: Any = None
+    """The pyarrow schema, set by `start` where `arrow` is true."""
+
     @abstractmethod
     def start(self) -> None:
         """Run the statement up to its first row.
@@ -53,12 +56,13 @@ class Result(ABC):
         CallCancelledError after `cancel`; so do `rows` and `record_batch`.
         """
 
-    @abstractmethod
     def rows(self, size: int, max_bytes: int) -> list[tuple[Any, ...]]:
         """Return the next rows: `size` of them, fewer once `max_bytes` are read; [] is the end.
 
         Text may come as the bytearray of its UTF-8, not yet checked; bytes are a blob.
+        Only where `arrow` is false.
         """
+        raise NotImplementedError
 
     def record_batch(self, size: int, max_bytes: int) -> Any | None:
         """As `rows`, in a record batch; None is the end. Only where `arrow` is true."""

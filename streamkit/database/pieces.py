@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from streamkit.config import QueryLimits
+from streamkit.database.arrow_batches import RowBatches, ipc_pieces, text_batch
+from streamkit.database.arrow_rows import ArrowRowEncoder
 from streamkit.database.base import Result
+from streamkit.database.extras import has, need
 from streamkit.database.plan import QueryPlan
 from streamkit.database.rows import Piece, RowEncoder, cut
 from streamkit.errors import LimitError
@@ -14,12 +17,14 @@ __all__ = ["pieces_of"]
 
 _WINDOW_ROWS = 8192
 _WINDOW_BYTES = 2 << 20
+_KERNELS_WORTH = 512
+_IMPORT_WORTH = 10_000
 
 
 def pieces_of(result: Result, plan: QueryPlan, limits: QueryLimits) -> Iterator[list[Piece]]:
     """Start the result and yield its pieces, several at a time. Raises LimitError at a limit."""
     rows = size = 0
-    for pieces in _row_pieces(result, plan):
+    for pieces in _encoded(result, plan):
         for index, piece in enumerate(pieces):
             rows += piece.rows
             size += len(piece.data)
@@ -46,11 +51,62 @@ def _windows(batch_rows: int) -> Iterator[int]:
         batches = min(2 * batches, most)
 
 
+def _encoded(result: Result, plan: QueryPlan) -> Iterator[list[Piece]]:
+    if plan.arrow:
+        return _arrow_pieces(result, plan)
+    if result.arrow:
+        return _batch_pieces(result, plan)
+    return _row_pieces(result, plan)
+
+
 def _row_pieces(result: Result, plan: QueryPlan) -> Iterator[list[Piece]]:
-    encoder = RowEncoder([column.name for column in result.columns])
-    window_bytes = max(_WINDOW_BYTES, plan.max_message)
+    """Rows of Python values: a long result goes on with Arrow's kernels where pyarrow is there.
+
+    Both encoders write the same bytes. Small windows and small results never pay for its import.
+    """
+    names = [column.name for column in result.columns]
+    encoder = RowEncoder(names)
+    vectorised: ArrowRowEncoder | None = None
+    seen, window_bytes = 0, max(_WINDOW_BYTES, plan.max_message)
     for window in _windows(plan.batch_rows):
         rows = result.rows(window, window_bytes)
         if not rows:
             return
-        yield list(cut(encoder.encode(rows), plan.batch_rows, plan.max_message))
+        seen += len(rows)
+        if vectorised is None and seen > _IMPORT_WORTH and has("pyarrow"):
+            vectorised = ArrowRowEncoder(names)
+        if vectorised is not None and len(rows) >= _KERNELS_WORTH:
+            encoded = vectorised.encode(text_batch(rows, names))
+        else:
+            encoded = encoder.encode(rows)
+        yield list(cut(encoded, plan.batch_rows, plan.max_message))
+
+
+def _batch_pieces(result: Result, plan: QueryPlan) -> Iterator[list[Piece]]:
+    encoder = ArrowRowEncoder([column.name for column in result.columns])
+    window_bytes = max(_WINDOW_BYTES, plan.max_message)
+    for window in _windows(plan.batch_rows):
+        batch = result.record_batch(window, window_bytes)
+        if batch is None:
+            return
+        yield list(cut(encoder.encode(batch), plan.batch_rows, plan.max_message))
+
+
+def _arrow_pieces(result: Result, plan: QueryPlan) -> Iterator[list[Piece]]:
+    """The schema, then record batches. Raises PreconditionError without pyarrow."""
+    need("pyarrow", "an Arrow result")
+    window_bytes = max(_WINDOW_BYTES, plan.max_message)
+    windows = _windows(plan.batch_rows)
+    if result.arrow:
+        batch = result.record_batch(next(windows), window_bytes)
+        yield [Piece(memoryview(result.schema.serialize()), 0)]
+        while batch is not None:
+            yield list(ipc_pieces(batch, plan.batch_rows, plan.max_message))
+            batch = result.record_batch(next(windows), window_bytes)
+        return
+    converter = RowBatches(result.columns)
+    rows = result.rows(next(windows), window_bytes)
+    yield [Piece(memoryview(converter.schema(rows).serialize()), 0)]
+    while rows:
+        yield list(ipc_pieces(converter.batch(rows), plan.batch_rows, plan.max_message))
+        rows = result.rows(next(windows), window_bytes)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from streamkit.config import QueryLimits
+from streamkit.database.adbc import AdbcSource
 from streamkit.database.base import Source
+from streamkit.database.duckdb import DuckDbEngine, DuckDbFiles
+from streamkit.database.engines import Engine
+from streamkit.database.postgresql import PostgresEngine
 from streamkit.database.sqlite import SqliteSource
 from streamkit.errors import InvalidArgumentError
 
@@ -26,17 +30,27 @@ def open_source(name: str, url: str, limits: QueryLimits | None = None) -> Sourc
     scheme, separator, _ = url.partition(":")
     if not separator or len(scheme) < 2 or "/" in scheme:
         return SqliteSource(name, url, limits)
-    scheme = scheme.lower()
+    scheme, rest = scheme.lower(), url[len(scheme) + 1 :]
     if scheme == "sqlite":
-        return SqliteSource(name, _file(url), limits)
+        return SqliteSource(name, _file(rest), limits)
+    if scheme == "duckdb":
+        return AdbcSource(name, DuckDbEngine(_file(rest)), limits)
+    if scheme in ("csv", "parquet"):
+        return AdbcSource(name, DuckDbFiles(_file(rest), scheme, name), limits)
+    if scheme in ("postgresql", "postgres"):
+        return AdbcSource(name, PostgresEngine(url), limits)
+    if scheme.startswith("adbc+"):
+        driver = scheme.removeprefix("adbc+")
+        uri = f"{driver}:{rest}" if rest.startswith("//") else rest
+        return AdbcSource(name, Engine(driver, uri), limits)
     raise InvalidArgumentError(f"database {name!r}: no such kind of URL; use {_FORMS}")
 
 
-def _file(url: str) -> Path:
-    """sqlite:////a/b and sqlite:///a/b are /a/b if that is there; else the latter is a/b."""
-    rest = url.partition(":")[2]
-    path = unquote(urlsplit(url).path) if rest.startswith("//") else unquote(rest)
+def _file(rest: str) -> Path:
+    """//{/a/b}: as in other tools four slashes are absolute, three are too if that is there."""
+    path = unquote(rest.removeprefix("//")) if rest.startswith("//") else unquote(rest)
     absolute = Path("/" + path.lstrip("/")) if path.startswith("/") else Path(path)
-    if path.startswith("//") or absolute.exists() or not path.startswith("/"):
+    if path.startswith("//") or not path.startswith("/"):
         return absolute
-    return Path(path.removeprefix("/"))
+    there = absolute.exists() or not Path(path.removeprefix("/")).exists()
+    return absolute if there else Path(path.removeprefix("/"))

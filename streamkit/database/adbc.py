@@ -1,0 +1,196 @@
+"""Every database with an ADBC driver as a query source: record batches, streamed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
+from typing import Any, TypeVar
+
+from streamkit.config import QueryLimits
+from streamkit.database.arrow_text import unsupported
+from streamkit.database.base import (
+    ColumnInfo,
+    Parameters,
+    Result,
+    Source,
+    TableInfo,
+    unique_names,
+)
+from streamkit.database.engines import Engine, Session
+from streamkit.database.extras import driver_manager, library
+from streamkit.database.placeholders import numbered
+from streamkit.errors import (
+    CallCancelledError,
+    ConnectError,
+    DeadlineError,
+    NotFoundError,
+    QueryError,
+    StreamkitError,
+)
+
+__all__ = ["AdbcSource"]
+
+T = TypeVar("T")
+
+
+class AdbcSource(Source):
+    """A database behind an ADBC driver. A connection of its own for every query.
+
+    Raises PreconditionError at once when the driver is not installed.
+    """
+
+    def __init__(self, name: str, engine: Engine, limits: QueryLimits | None = None) -> None:
+        self.name = name
+        self._engine = engine
+        self._limits = limits or QueryLimits()
+        engine.check_installed()
+
+    def open(self, sql: str, parameters: Parameters = (), *, seconds: float) -> Result:
+        if isinstance(parameters, Mapping):
+            sql, parameters = numbered(sql, parameters)
+        return _AdbcResult(self._connect(), sql, parameters, seconds, self._engine)
+
+    def tables(self) -> list[TableInfo]:
+        return self._ask(lambda session: session.tables())
+
+    def describe(self, table: str) -> list[ColumnInfo]:
+        found = self._ask(lambda session: session.describe(table))
+        if not found:
+            raise NotFoundError(f"no table {table!r} in database {self.name!r}")
+        return found
+
+    def close(self) -> None:
+        """Nothing is held between queries."""
+
+    def _ask(self, question: Callable[[Session], list[T]]) -> list[T]:
+        """Ask the catalogue on a connection of its own."""
+        session = self._connect()
+        try:
+            return question(session)
+        except _errors() as error:
+            words = self._engine.brief(str(error))
+            raise ConnectError(f"database {self.name!r}: {words}") from None
+        finally:
+            session.close()
+
+    def _connect(self) -> Session:
+        try:
+            return self._engine.connect(self._limits)
+        except _errors() as error:
+            raise self._engine.connect_error(self.name, str(error)) from None
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """What a driver, and a reader of its results, may raise."""
+    arrow = library("pyarrow")
+    return (driver_manager().Error, arrow.ArrowException, OSError)
+
+
+class _AdbcResult(Result):
+    arrow = True
+
+    def __init__(
+        self,
+        session: Session,
+        sql: str,
+        parameters: Sequence[Any],
+        seconds: float,
+        engine: Engine,
+    ) -> None:
+        self._session = session
+        self._sql = sql
+        self._parameters = list(parameters)
+        self._seconds = seconds
+        self._end = monotonic() + seconds
+        self._engine = engine
+        self._errors = _errors()
+        self._reader: Any = None
+        self._pending: list[Any] = []
+        self._cancelled = False
+        self._closed = False
+        # A driver must not be asked to cancel what another thread is closing.
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        self._end = monotonic() + self._seconds
+        try:
+            self._reader = self._session.run(self._sql, self._parameters, self._seconds)
+            schema = self._reader.schema
+        except self._errors as error:
+            raise self._translated(error) from None
+        if not len(schema):
+            raise QueryError("the statement returns no columns")
+        for field in schema:
+            if kind := unsupported(field.type):
+                raise QueryError(
+                    f"column {field.name!r} has the type {kind}, which cannot be sent:"
+                    " cast it to text in the query"
+                )
+        names = unique_names(schema.names)
+        pa = library("pyarrow")
+        self.schema = pa.schema(
+            [field.with_name(name) for field, name in zip(schema, names, strict=True)]
+        )
+        self.columns = [
+            ColumnInfo(field.name, self._session.type_name(field), field.nullable)
+            for field in self.schema
+        ]
+
+    def record_batch(self, size: int, max_bytes: int) -> Any | None:
+        pa = library("pyarrow")
+        parts, rows, held = [], 0, 0
+        while rows < size and held < max_bytes:
+            batch = self._pending.pop() if self._pending else self._next()
+            if batch is None:
+                break
+            if rows + batch.num_rows > size:
+                self._pending.append(batch.slice(size - rows))
+                batch = batch.slice(0, size - rows)
+            if batch.nbytes > max_bytes and batch.num_rows > 1:
+                half = max(1, batch.num_rows * max_bytes // batch.nbytes)
+                self._pending.append(batch.slice(half))
+                batch = batch.slice(0, half)
+            parts.append(batch)
+            rows += batch.num_rows
+            held += batch.nbytes
+        if not parts:
+            return None
+        if len(parts) > 1:
+            parts = pa.Table.from_batches(parts).combine_chunks().to_batches()
+        return pa.RecordBatch.from_arrays(parts[0].columns, schema=self.schema)
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        with self._lock:
+            if not self._closed:
+                self._session.cancel()
+
+    def close(self) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._pending.clear()
+            self._session.close()
+
+    def _next(self) -> Any | None:
+        """The driver's next batch that has rows."""
+        while True:
+            if self._cancelled or monotonic() > self._end:
+                raise self._translated(None)
+            try:
+                batch = self._reader.read_next_batch()
+            except StopIteration:
+                return None
+            except self._errors as error:
+                raise self._translated(error) from None
+            if batch.num_rows:
+                return batch
+
+    def _translated(self, error: BaseException | None) -> StreamkitError:
+        if self._cancelled:
+            return CallCancelledError("the query was cancelled")
+        if monotonic() > self._end or self._engine.timed_out(str(error)):
+            return DeadlineError(f"the query ran longer than {self._seconds:g} s")
+        return QueryError(self._engine.brief(str(error)))

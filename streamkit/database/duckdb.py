@@ -1,0 +1,174 @@
+"""DuckDB: database files, and CSV and Parquet files as tables.
+
+Each query has an instance of its own, locked down before the statement runs: no writing, no file
+but those configured, no setting can be changed, memory is bounded, nothing spills to disk. DuckDB
+runs several statements at once and other things than queries; its own parser says what they are.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from streamkit.config import QueryLimits
+from streamkit.database.base import ColumnInfo, TableInfo
+from streamkit.database.engines import Engine, Session, brief
+from streamkit.database.extras import driver_library, driver_manager, library, need
+from streamkit.errors import QueryError
+
+__all__ = ["DuckDbEngine", "DuckDbFiles"]
+
+_LOCKS = {"enable_external_access": "false", "lock_configuration": "true"}
+_NO_EXTENSIONS = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+_TABLES = """
+SELECT CASE table_schema WHEN 'main' THEN table_name
+                         ELSE table_schema || '.' || table_name END AS name,
+       CASE table_type WHEN 'VIEW' THEN 'view' ELSE 'table' END AS kind
+  FROM information_schema.tables ORDER BY name"""
+_COLUMNS = """
+SELECT column_name, data_type, is_nullable FROM information_schema.columns
+ WHERE table_name = $1 AND table_schema = $2 ORDER BY ordinal_position"""
+_TYPE_NAMES = {
+    "bool": "BOOLEAN",
+    "int8": "TINYINT",
+    "int16": "SMALLINT",
+    "int32": "INTEGER",
+    "int64": "BIGINT",
+    "uint8": "UTINYINT",
+    "uint16": "USMALLINT",
+    "uint32": "UINTEGER",
+    "uint64": "UBIGINT",
+    "float": "FLOAT",
+    "double": "DOUBLE",
+    "string": "VARCHAR",
+    "binary": "BLOB",
+    "date32[day]": "DATE",
+    "time64[us]": "TIME",
+    "timestamp[us]": "TIMESTAMP",
+    "timestamp[ns]": "TIMESTAMP_NS",
+    "month_day_nano_interval": "INTERVAL",
+}
+
+
+class DuckDbEngine(Engine):
+    """A DuckDB database file."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("duckdb", "")
+        self._path = path
+        self._parser: Any = None
+        self._parsing = threading.Lock()
+
+    def check_installed(self) -> None:
+        super().check_installed()
+        need("duckdb", "a DuckDB database")
+
+    def connect(self, limits: QueryLimits) -> Session:
+        return DuckDbSession(
+            self._instance(
+                limits, path=str(self._path), access_mode="READ_ONLY", **_LOCKS, temp_directory=""
+            ),
+            self,
+        )
+
+    def brief(self, words: str) -> str:
+        return brief(words).replace(str(self._path), self._path.name)
+
+    def check_statement(self, sql: str) -> None:
+        """Ask DuckDB's parser. Raises QueryError unless it is exactly one query."""
+        duckdb = library("duckdb")
+        with self._parsing:
+            if self._parser is None:
+                self._parser = duckdb.connect(":memory:")
+            try:
+                kinds = [statement.type for statement in self._parser.extract_statements(sql)]
+            except duckdb.Error as error:
+                raise QueryError(brief(str(error))) from None
+        if not kinds:
+            raise QueryError("the query holds no statement")
+        if len(kinds) > 1:
+            raise QueryError("only one statement at a time")
+        if kinds[0] != duckdb.StatementType.SELECT:
+            kind = kinds[0].name.replace("_", " ")
+            raise QueryError(f"only a query can run here, not a statement of the kind {kind}")
+
+    def _instance(self, limits: QueryLimits, **settings: str) -> Any:
+        settings |= _NO_EXTENSIONS
+        settings["memory_limit"] = f"{max(1, limits.max_memory >> 20)}MiB"
+        settings["threads"] = str(min(4, os.cpu_count() or 1))
+        return driver_manager().connect(
+            driver=driver_library("duckdb"),
+            entrypoint="duckdb_adbc_init",
+            db_kwargs=settings,
+            autocommit=True,
+        )
+
+
+class DuckDbFiles(DuckDbEngine):
+    """Files of one kind as a table: the file's name without its ending, or `table` for a pattern.
+
+    The query runs on an instance in memory in which nothing but these files can be opened.
+    """
+
+    def __init__(self, path: Path, kind: str, table: str) -> None:
+        super().__init__(path)
+        self._reader = f"read_{kind}"
+        self._table = table if any(mark in path.name for mark in "*?[") else path.stem
+
+    def connect(self, limits: QueryLimits) -> Session:
+        connection = self._instance(limits, path=":memory:", temp_directory="")
+        try:
+            for statement in self._prepared():
+                with connection.cursor() as cursor:
+                    cursor.execute(statement)
+        except BaseException:
+            connection.close()
+            raise
+        return DuckDbSession(connection, self)
+
+    def _prepared(self) -> Sequence[str]:
+        path = str(self._path.absolute()).replace("'", "''")
+        folder = str(self._path.absolute().parent).replace("'", "''")
+        table = self._table.replace('"', '""')
+        return (
+            f"CREATE VIEW \"{table}\" AS SELECT * FROM {self._reader}('{path}')",
+            f"SET allowed_directories=['{folder}']"
+            if self._table != self._path.stem
+            else f"SET allowed_paths=['{path}']",
+            *(f"SET {name}={value}" for name, value in _LOCKS.items()),
+        )
+
+
+class DuckDbSession(Session):
+    """A connection to an instance that is locked down already."""
+
+    def __init__(self, connection: Any, engine: DuckDbEngine) -> None:
+        super().__init__(connection)
+        self._engine = engine
+
+    def run(self, sql: str, parameters: Sequence[Any], seconds: float) -> Any:
+        self._engine.check_statement(sql)
+        return super().run(sql, parameters, seconds)
+
+    def tables(self) -> list[TableInfo]:
+        return [TableInfo(*row) for row in self._rows(_TABLES)]
+
+    def describe(self, table: str) -> list[ColumnInfo]:
+        schema, _, name = table.rpartition(".")
+        found = self._rows(_COLUMNS, [name, schema or "main"])
+        return [ColumnInfo(column, kind, nullable == "YES") for column, kind, nullable in found]
+
+    def type_name(self, field: Any) -> str:
+        kind = str(field.type)
+        if kind.startswith("timestamp[us, tz="):
+            return "TIMESTAMP WITH TIME ZONE"
+        if kind.startswith("decimal128"):
+            return "DECIMAL" + kind.removeprefix("decimal128").replace(" ", "")
+        return _TYPE_NAMES.get(kind, kind.upper())
+
+    def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        reader = super().run(sql, parameters, 0)
+        return [tuple(row.values()) for row in reader.read_all().to_pylist()]

@@ -1,0 +1,151 @@
+"""One connection to a database behind ADBC: how to fence, run, cancel; what its words mean.
+
+`Engine` and `Session` serve any driver; the special ones are in duckdb.py and postgresql.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from streamkit.config import QueryLimits
+from streamkit.database.base import ColumnInfo, TableInfo
+from streamkit.database.extras import driver_library, driver_manager, has, need
+from streamkit.errors import ConnectError, PreconditionError, StreamkitError
+
+__all__ = ["Engine", "Session", "brief"]
+
+_READ_ONLY = "adbc.connection.readonly"
+_STATUS_PREFIX = re.compile(r"^[A-Z_]+: (\[[\w ]+\] )?")
+
+
+def brief(words: str) -> str:
+    """The first line of a driver's message, without the driver's own prefix."""
+    lines = _STATUS_PREFIX.sub("", words).strip().splitlines()
+    return lines[0].strip() if lines else "the database gave no reason"
+
+
+class Session:
+    """One connection, for one statement. Everything may raise the driver's errors."""
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+        self._cursors: list[Any] = []
+
+    def run(self, sql: str, parameters: Sequence[Any], seconds: float) -> Any:
+        """Start a query and return its reader: `schema`, `read_next_batch`, `close`."""
+        cursor = self.cursor()
+        cursor.execute(sql, list(parameters) or None)
+        return cursor.fetch_record_batch()
+
+    def tables(self) -> list[TableInfo]:
+        """What can be queried, by name."""
+        catalogs = self.connection.adbc_get_objects(depth="tables").read_all().to_pylist()
+        found = [
+            TableInfo(table["table_name"], "view" if "VIEW" in table["table_type"] else "table")
+            for catalog in catalogs
+            for schema in catalog["catalog_db_schemas"] or ()
+            for table in schema["db_schema_tables"] or ()
+        ]
+        return sorted(found, key=lambda table: table.name)
+
+    def describe(self, table: str) -> list[ColumnInfo]:
+        """The columns of a table; none if there is no such table."""
+        with suppress(driver_manager().Error):
+            schema = self.connection.adbc_get_table_schema(table)
+            return [ColumnInfo(field.name, str(field.type), field.nullable) for field in schema]
+        return []
+
+    def type_name(self, field: Any) -> str:
+        """The type of a result's column in the database's words."""
+        return str(field.type)
+
+    def cursor(self) -> Any:
+        """A new cursor; `cancel` reaches all of them."""
+        cursor = self.connection.cursor()
+        self._cursors.append(cursor)
+        return cursor
+
+    def cancel(self) -> None:
+        """Stop what runs, if the driver can. May block on a network."""
+        for cursor in tuple(self._cursors):
+            with suppress(driver_manager().Error):
+                cursor.adbc_cancel()
+
+    def close(self) -> None:
+        """Give the connection up, whatever state it is in."""
+        for closable in (*self._cursors, self.connection):
+            with suppress(driver_manager().Error):
+                closable.close()
+        self._cursors.clear()
+
+
+class Engine:
+    """Any ADBC driver, by name, and the URI that it takes.
+
+    Such a driver is asked for a read-only connection; where it does not know how, only the rights
+    of the login protect the data.
+    """
+
+    def __init__(self, driver: str, uri: str) -> None:
+        self.driver = driver
+        self._uri = uri
+
+    def check_installed(self) -> None:
+        """Raise PreconditionError, saying what to install, when something is missing."""
+        need("pyarrow", f"a {self.driver} database")
+        need("adbc_driver_manager", f"a {self.driver} database")
+
+    def connect(self, limits: QueryLimits) -> Session:
+        """Open a connection for one statement. Raises the driver's errors."""
+        connection = driver_manager().connect(
+            driver=driver_library(self.driver) if self._packaged() else self.driver,
+            db_kwargs={"uri": self._uri},
+            autocommit=True,
+        )
+        with suppress(driver_manager().Error):
+            connection.adbc_connection.set_options(**{_READ_ONLY: "true"})
+        return Session(connection)
+
+    def connect_error(self, name: str, words: str) -> StreamkitError:
+        """What a failed connection means, without anything that could be a secret."""
+        lowered = words.lower()
+        if not self._packaged() and any(part in lowered for part in _NOT_LOADED):
+            package = f"adbc-driver-{self.driver.replace('_', '-')}"
+            return PreconditionError(
+                f"database {name!r} needs the ADBC driver {self.driver!r}: pip install {package}"
+            )
+        if any(part in lowered for part in _REFUSED_LOGIN):
+            return PreconditionError(f"database {name!r} refused this server's login")
+        for part, meaning in _NOT_CONNECTED.items():
+            if part in lowered:
+                return ConnectError(f"database {name!r}: {meaning}")
+        return ConnectError(f"database {name!r} cannot be opened")
+
+    def _packaged(self) -> bool:
+        return has(f"adbc_driver_{self.driver}")
+
+    def brief(self, words: str) -> str:
+        """The one line of an error of this database that matters to who wrote the query."""
+        return brief(words)
+
+    def timed_out(self, words: str) -> bool:
+        """Whether the error says that the database's own time limit was reached."""
+        return False
+
+
+_NOT_LOADED = ("cannot open shared object", "driver not found", "could not load", "dlopen")
+_REFUSED_LOGIN = ("password", "authentication", "unauthorized", "role ", "pg_hba.conf")
+_NOT_CONNECTED = {
+    "refused": "connection refused",
+    "could not translate host name": "its host is not known",
+    "timeout": "no answer in time",
+    "could not set lock": "another process has it open for writing",
+    "conflicting lock": "another process has it open for writing",
+    "does not exist": "it is not there",
+    "no such file": "it is not there",
+    "not a valid duckdb database": "its file is not a DuckDB database",
+    "too many clients": "it has no connection left",
+}

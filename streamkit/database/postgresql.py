@@ -1,0 +1,167 @@
+"""PostgreSQL: read-only transactions, cursors as the place where only a query can stand.
+
+Every query has a connection and one transaction, read-only from its first statement on, with the
+query's time as its statement_timeout. The statement is first declared as a cursor: PostgreSQL
+itself then refuses everything that is not exactly one query, COPY and DO included, which a
+read-only transaction would let through. The fence around files and functions is the login's
+rights: use one that may only SELECT. A superuser's rights are given up for the transaction.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from streamkit.config import QueryLimits
+from streamkit.database.base import ColumnInfo, TableInfo
+from streamkit.database.engines import Engine, Session, brief
+from streamkit.database.extras import driver_library, driver_manager, need
+
+__all__ = ["PostgresEngine"]
+
+_log = logging.getLogger(__name__)
+
+_SETTINGS = """
+SELECT set_config(wanted.name, wanted.value, true)
+  FROM (VALUES ('transaction_read_only', 'on'),
+               ('statement_timeout', '{milliseconds}'),
+               ('client_connection_check_interval', '1000'),
+               ('cursor_tuple_fraction', '1')) AS wanted(name, value)
+  JOIN pg_settings USING (name)"""
+_GIVE_UP_SUPERUSER = """
+SELECT set_config('role', rolname, true) FROM pg_roles
+ WHERE rolname = 'pg_read_all_data'
+   AND (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)"""
+_TABLES = """
+SELECT CASE table_schema WHEN 'public' THEN table_name
+                         ELSE table_schema || '.' || table_name END AS name,
+       CASE table_type WHEN 'VIEW' THEN 'view' ELSE 'table' END AS kind
+  FROM information_schema.tables
+ WHERE table_schema NOT IN ('information_schema', 'pg_catalog') ORDER BY name"""
+_COLUMNS = """
+SELECT column_name, data_type, is_nullable FROM information_schema.columns
+ WHERE table_name = $1 AND table_schema = $2 ORDER BY ordinal_position"""
+_DECLARE = "DECLARE streamkit NO SCROLL CURSOR FOR "
+_FETCH_ROWS = 4096
+_BATCH_BYTES = str(64 * 1024)
+_ITS_WORDS = re.compile(r"(?:ERROR|FATAL):\s+([^\n]*)")
+
+
+class PostgresEngine(Engine):
+    """A server by its URL, as libpq takes it."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__("postgresql", url)
+        self._warned = False
+
+    def check_installed(self) -> None:
+        super().check_installed()
+        need("adbc_driver_postgresql", "a PostgreSQL database")
+
+    def connect(self, limits: QueryLimits) -> Session:
+        connection = driver_manager().connect(
+            driver=driver_library("postgresql"),
+            db_kwargs={"uri": self._with_timeout(limits.connect_seconds)},
+            autocommit=False,
+        )
+        return PostgresSession(connection, self)
+
+    def warn_superuser(self) -> None:
+        """Say it once."""
+        if not self._warned:
+            self._warned = True
+            _log.warning(
+                "a PostgreSQL database is configured with a superuser's login;"
+                " use one that may only SELECT"
+            )
+
+    def brief(self, words: str) -> str:
+        found = _ITS_WORDS.search(words)
+        return found[1] if found else brief(words)
+
+    def timed_out(self, words: str) -> bool:
+        return "due to statement timeout" in words
+
+    def _with_timeout(self, seconds: float) -> str:
+        if "connect_timeout" in parse_qs(urlsplit(self._uri).query):
+            return self._uri
+        joint = "&" if "?" in self._uri else "?"
+        return f"{self._uri}{joint}connect_timeout={max(2, round(seconds))}"
+
+
+class PostgresSession(Session):
+    """A connection whose one transaction is ended by closing it."""
+
+    def __init__(self, connection: Any, engine: PostgresEngine) -> None:
+        super().__init__(connection)
+        self._engine = engine
+
+    def run(self, sql: str, parameters: Sequence[Any], seconds: float) -> Any:
+        self._fence(seconds)
+        sql = sql.rstrip().rstrip(";") + "\n"  # the end of a comment on the last line
+        self._execute(_DECLARE + sql, parameters)
+        if parameters:
+            # With parameters the driver would read the whole result into memory.
+            return _CursorReader(self)
+        cursor = self.cursor()
+        cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": _BATCH_BYTES})
+        cursor.execute(sql)
+        return cursor.fetch_record_batch()
+
+    def tables(self) -> list[TableInfo]:
+        return [TableInfo(*row) for row in self._rows(_TABLES)]
+
+    def describe(self, table: str) -> list[ColumnInfo]:
+        schema, _, name = table.rpartition(".")
+        found = self._rows(_COLUMNS, [name, schema or "public"])
+        return [ColumnInfo(column, kind, nullable == "YES") for column, kind, nullable in found]
+
+    def type_name(self, field: Any) -> str:
+        metadata = field.metadata or {}
+        return str(metadata.get(b"POSTGRESQL:type", b"").decode() or field.type)
+
+    def fetch(self, rows: int) -> Any:
+        """The next rows of the declared cursor, as a table."""
+        cursor = self.connection.cursor()
+        try:
+            cursor.adbc_statement.set_options(**{"adbc.postgresql.use_copy": "false"})
+            cursor.execute(f"FETCH FORWARD {rows} FROM streamkit")
+            return cursor.fetch_arrow_table()
+        finally:
+            cursor.close()
+
+    def _fence(self, seconds: float) -> None:
+        self._execute(_SETTINGS.format(milliseconds=max(1, round(seconds * 1000))))
+        if self._execute(_GIVE_UP_SUPERUSER):
+            self._engine.warn_superuser()
+
+    def _execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """Run a statement of the server's own and return how many rows it gave."""
+        cursor = self.cursor()
+        cursor.execute(sql, list(parameters) or None)
+        return len(cursor.fetchall()) if cursor.description else 0
+
+    def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        self._fence(30)
+        cursor = self.cursor()
+        cursor.execute(sql, list(parameters) or None)
+        return list(cursor.fetchall())
+
+
+class _CursorReader:
+    """Reads the declared cursor, some thousand rows at a time."""
+
+    def __init__(self, session: PostgresSession) -> None:
+        self._session = session
+        self._first = session.fetch(_FETCH_ROWS)
+        self.schema = self._first.schema
+
+    def read_next_batch(self) -> Any:
+        table = self._first if self._first is not None else self._session.fetch(_FETCH_ROWS)
+        self._first = None
+        if not table.num_rows:
+            raise StopIteration
+        return table.combine_chunks().to_batches()[0]
