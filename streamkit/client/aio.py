@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl as tls
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import Literal, Protocol, Self, TypeVar
+from typing import Literal, Self, TypeVar
 from uuid import uuid4
 
 from streamkit.client import streams
@@ -62,8 +62,7 @@ _PRODUCER = "/streamservice.ProducerService/"
 _ADMIN = "/streamservice.AdminService/"
 
 
-class _Closable(Protocol):
-    def __call__(self) -> Awaitable[object]: ...
+_Closer = Callable[[], Awaitable[object]]
 
 
 class AsyncClient:
@@ -102,7 +101,7 @@ class AsyncClient:
         self._channel_: Channel | None = None
         self._requests = 0
         self._producers = 0
-        self._closers: set[_Closable] = set()
+        self._closers: set[_Closer] = set()
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -271,6 +270,7 @@ class AsyncClient:
             drain=drain_timeout,
         )
         pump.on_reply = handle.on_reply
+        self._own(pump, handle.close)
         return handle
 
     async def jobs(
@@ -394,12 +394,15 @@ class AsyncClient:
             on_drop=on_drop,
         )
 
-        async def close() -> None:
-            await pump.close(0)
+        self._own(pump, lambda: pump.close(0))
+        return pump
 
+    def _own(self, pump: Pump, close: _Closer) -> None:
+        """Have `close` called when the client is closed, unless the pump is closed before."""
+        if pump.on_closed is not None:
+            pump.on_closed()  # the former way to close it
         self._closers.add(close)
         pump.on_closed = lambda: self._closers.discard(close)
-        return pump
 
     async def _unary(self, path: str, request: object, reply_type: type[Reply]) -> Reply:
         """One call, repeated while that may help; every request here may safely be repeated."""

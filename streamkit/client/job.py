@@ -105,7 +105,7 @@ class JobHandle:
                 self._drain = min(self._drain, 0.5)
                 await self.finish_quietly("cancelled", exc_type.__name__)
         finally:
-            await self._stop(0)
+            await self.close()
 
     def on_reply(self, reply: WriteReply) -> None:
         """Called by the pump for every acknowledged request."""
@@ -183,11 +183,12 @@ class JobHandle:
         with suppress(StreamkitError):  # closing the pump counts and tells what was not delivered
             await self.finish(status, error)
 
-    async def _stop(self, drain: float) -> None:
+    async def close(self) -> None:
+        """Stop reporting, at once and without an end: the server will count the job as lost."""
         if self._ticker is not None:
             self._ticker.cancel()
             await asyncio.wait([self._ticker])
-        await self._pump.close(drain)
+        await self._pump.close(0)
 
     def _report(self) -> JobReport:
         report = JobReport(job_id=self.id, service=self.service)
