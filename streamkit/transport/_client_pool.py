@@ -222,7 +222,7 @@ class Pool:
         tls: dict[str, Any] = {}
         if self._tls is not None:
             name = self._server_name or address.host or "localhost"
-            tls = {"ssl": self._tls, "server_hostname": name, "ssl_shutdown_timeout": 1.0}
+            tls = {"ssl": self._tls, "server_hostname": name, "ssl_shutdown_timeout": 0.25}
         if address.path is not None:
             _, protocol = await loop.create_unix_connection(make, address.path, **tls)
         else:
