@@ -55,6 +55,8 @@ class WireConnection(Connection):
         self._unread = 0  # bytes received and not yet taken, over all streams
         self._owed = 0  # of these, not given back to the connection's window
         self._keepalive: asyncio.TimerHandle | None = None
+        self._interval = limits.keepalive_time
+        self._asked = 0.0  # when the last sign of life was asked for
         self._linger: asyncio.TimerHandle | None = None
         transport.set_write_buffer_limits(high=limits.write_buffer)
         self._tune(transport)
@@ -207,26 +209,29 @@ class WireConnection(Connection):
 
     def keep_alive(self, interval: float) -> None:
         """Ask after each `interval` of silence."""
+        self._interval = interval
+        self._look_in(interval)
+
+    def _look_in(self, seconds: float) -> None:
         if self._keepalive is not None:
             self._keepalive.cancel()
-        self._keepalive = self.loop.call_later(interval, self._ask, interval)
+        self._keepalive = self.loop.call_later(seconds, self._look)
 
-    def _ask(self, interval: float) -> None:
-        silent = self.loop.time() - self.last_received
-        if silent < interval:
-            self._keepalive = self.loop.call_later(interval - silent, self._ask, interval)
-            return
-        self.h2.ping(b"stillup?")
-        self.flush()
-        self._keepalive = self.loop.call_later(
-            self.limits.keepalive_timeout, self._judge, interval, self.loop.time()
-        )
-
-    def _judge(self, interval: float, asked: float) -> None:
-        if self.last_received < asked:
-            self.abort("no sign of life from the peer")
+    def _look(self) -> None:
+        now = self.loop.time()
+        timeout = self.limits.keepalive_timeout
+        if self.last_received < self._asked:
+            if now - self._asked >= timeout:
+                self.abort("no sign of life from the peer")
+            else:
+                self._look_in(self._asked + timeout - now)
+        elif now - self.last_received < self._interval:
+            self._look_in(self.last_received + self._interval - now)
         else:
-            self.keep_alive(interval)
+            self._asked = now
+            self.h2.ping(b"stillup?")
+            self.flush()
+            self._look_in(min(self._interval, timeout))
 
     # Leaving ----------------------------------------------------------------------------------
 

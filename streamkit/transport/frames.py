@@ -133,11 +133,19 @@ class FrameCutter:
                     position += _HEAD
                     self._begin_data(None, length, False)
                     continue
+            if self._block >= 0 and kind != _CONTINUATION:
+                raise ProtocolError("another frame inside a header block")
             if self._settings_due:
                 if kind != _SETTINGS or flags & _ACK:
                     raise ProtocolError("the first frame is not SETTINGS")
                 self._settings_due = False
             self._check_length(kind, length)
+            if kind > _CONTINUATION:
+                # A type that HTTP/2 tells to ignore: its bytes are passed over as they come.
+                self._on_empty()
+                position += _HEAD
+                self._begin_data(None, length, False)
+                continue
             end = position + _HEAD + length
             if end > size:
                 self._need = end - position
@@ -178,7 +186,7 @@ class FrameCutter:
 
     def _check_length(self, kind: int, length: int) -> None:
         """Refuse by its head a frame that would have to be collected."""
-        if kind == _DATA:
+        if kind == _DATA or kind > _CONTINUATION:
             limit = self._h2.max_inbound_frame_size
         elif kind in (_HEADERS, _PUSH, _CONTINUATION):
             limit = 4 * self._h2.limits.max_header_list

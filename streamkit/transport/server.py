@@ -13,6 +13,7 @@ from grpclib.encoding.base import CodecBase
 
 from streamkit.config import TransportLimits
 from streamkit.errors import InvalidArgumentError, PreconditionError
+from streamkit.transport.aging import Aging
 from streamkit.transport.calls import Calls, Service
 from streamkit.transport.connection import LOG
 from streamkit.transport.context import ServerInterceptor
@@ -54,7 +55,7 @@ class GrpcServer:
         self._service = Service(mapping, codec, self._limits, interceptors)
         self._listeners: list[asyncio.Server] = []
         self._paths: list[str] = []
-        self._connections: set[WireProtocol] = set()
+        self._connections: dict[WireProtocol, Aging] = {}
         self._draining = False
         self._closed: asyncio.Event = asyncio.Event()
         self._changed: asyncio.Event = asyncio.Event()
@@ -139,12 +140,19 @@ class GrpcServer:
         if len(self._connections) >= self._limits.max_connections:
             protocol.connection.abort("too many connections")
             return
-        self._connections.add(protocol)
+        calls = self._calls_of(protocol)
+
+        def expire() -> None:
+            calls.drain(everything=True)
+
+        self._connections[protocol] = Aging(protocol, self._limits, expire)
         if self._draining:
             protocol.leave()
 
     def _lost(self, protocol: WireProtocol) -> None:
-        self._connections.discard(protocol)
+        aging = self._connections.pop(protocol, None)
+        if aging is not None:
+            aging.stop()
         self._changed.set()
 
     # Leaving ----------------------------------------------------------------------------------

@@ -102,6 +102,9 @@ class WireStream(Stream):
     def feed(self, data: bytes) -> None:
         """Bytes arrived."""
         size = len(data)
+        if self.lost is not None:
+            self.connection.h2.give_back(size)
+            return
         self.data_received += size
         self.connection.received(size)
         if self.messages_in.feed(data):
@@ -406,9 +409,7 @@ class WireStream(Stream):
     @property
     def ended_here(self) -> bool:
         """Whether this side has sent its last."""
-        return (
-            self.h2 is not None and self.h2.state_machine.state is StreamState.HALF_CLOSED_LOCAL
-        )
+        return self.h2 is not None and self.h2.state_machine.state is StreamState.HALF_CLOSED_LOCAL
 
     @property
     def closable(self) -> bool:
