@@ -8,6 +8,7 @@ from streamkit.config import JournalOptions
 from streamkit.journal.base import Clock, Journal, Record
 from streamkit.journal.engine import now
 from streamkit.journal.memory import MemoryJournal
+from streamkit.journal.sqlite import SqliteJournal, path_of
 
 __all__ = ["open_journal"]
 
@@ -28,4 +29,4 @@ async def open_journal(
     options = options or JournalOptions()
     if url in (":memory:", "memory:"):
         return MemoryJournal(options, clock)
-    raise NotImplementedError(url)
+    return await SqliteJournal.open(path_of(url), options, clock, frame)

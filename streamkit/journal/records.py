@@ -14,7 +14,7 @@ from streamkit.errors import InvalidArgumentError
 from streamkit.generated.streamservice import LogEntry, Update
 from streamkit.journal.base import Entry, Item
 
-__all__ = ["LEVELS", "log_item", "make_log", "make_update", "update_item", "utc"]
+__all__ = ["LEVELS", "item_size", "log_item", "make_log", "make_update", "update_item", "utc"]
 
 LEVELS = ("debug", "info", "warn", "error")
 """The levels of a log line; the index is the rank."""
@@ -74,8 +74,8 @@ def update_item(update: Update, sequence: int, now: datetime) -> Entry:
     message = _text(update, given, "message")
     metadata = _map(update, given, "metadata")
     time = _time(update, given, now)
-    size = _OVERHEAD + 2 * (len(topic) + len(message)) + (_weigh(metadata) if metadata else 0)
-    return Item(sequence, topic, 0, make_update(sequence, topic, time, message, metadata), size)
+    made = make_update(sequence, topic, time, message, metadata)
+    return Item(sequence, topic, 0, made, item_size(topic, message, metadata))
 
 
 def log_item(entry: LogEntry, sequence: int, now: datetime) -> Entry:
@@ -89,9 +89,16 @@ def log_item(entry: LogEntry, sequence: int, now: datetime) -> Entry:
         raise InvalidArgumentError(f"level must be one of {', '.join(LEVELS)}, not {level!r}")
     fields = _map(entry, given, "fields")
     time = _time(entry, given, now)
-    size = _OVERHEAD + 2 * (len(service) + len(message)) + (_weigh(fields) if fields else 0)
     made = make_log(sequence, service, level, time, message, fields)
-    return Item(sequence, service, rank, made, size)
+    return Item(sequence, service, rank, made, item_size(service, message, fields))
+
+
+def item_size(key: str, message: str, extra: dict[str, str]) -> int:
+    """About what an item costs in memory once it is framed."""
+    size = _OVERHEAD + 2 * (len(key) + len(message))
+    if extra:
+        size += 200 + sum(2 * (len(name) + len(text)) + 100 for name, text in extra.items())
+    return size
 
 
 def _text(message: object, given: dict[str, Any], name: str) -> str:
@@ -122,7 +129,3 @@ def _time(message: Update | LogEntry, given: dict[str, Any], now: datetime) -> d
         value = message.timestamp
     value = utc(value)
     return now if value == _UNSET_TIME else value
-
-
-def _weigh(mapping: dict[str, str]) -> int:
-    return 200 + sum(2 * (len(key) + len(value)) + 100 for key, value in mapping.items())

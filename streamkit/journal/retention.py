@@ -1,0 +1,164 @@
+"""What is too old or too much is removed in small steps, between the writes and by their thread.
+
+A step removes one chunk of the oldest records of one stream, or gives a number of free pages back
+to the file system. What `marks` says about when a sequence was recorded decides about age, so no
+table needs an index on its times. The newest sequence of a stream is kept in `meta` before its
+records go, so that no number is ever given twice.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from datetime import datetime, timedelta
+
+from streamkit import config
+from streamkit.journal.base import TERMINAL, Stream
+from streamkit.journal.dedupe import AGE
+from streamkit.journal.rows import text_of, time_of
+from streamkit.journal.schema import TABLES
+
+__all__ = ["Retention"]
+
+_CHUNK = 2000
+_VACUUM_PAGES = 1000
+_FREE_PAGES_KEPT = 128
+_MOST_REQUESTS = 1_000_000
+_SECOND = timedelta(seconds=1)
+_WAL_LARGE = 32 * 1024 * 1024
+
+
+class Retention:
+    """Removes from one store. `oldest` and `following` are the store's own, kept up to date."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        path: str,
+        settings: config.Retention,
+        oldest: dict[Stream, int],
+        following: dict[Stream, int],
+    ) -> None:
+        self._connection = connection
+        self._path = path
+        self._settings = settings
+        self._oldest = oldest
+        self._following = following
+        self._cuts: dict[Stream, int] = {}
+        self._trimmed = False
+
+    def look(self, now: datetime) -> None:
+        """Find out what time made too old; the steps that follow remove it."""
+        execute = self._connection.execute
+        self._forget_requests(now)
+        if not self._settings.max_age:
+            return
+        horizon = now - timedelta(seconds=self._settings.max_age)
+        for stream in TABLES:
+            # A mark stands for one second: all before the last mark that is older is older.
+            row = execute(
+                "select sequence, time from marks where stream = ? and time <= ?"
+                " order by time desc limit 1",
+                (stream, text_of(horizon)),
+            ).fetchone()
+            if row is not None:
+                cut, time = row
+                newer = execute(
+                    "select 1 from marks where stream = ? and sequence > ? limit 1", (stream, cut)
+                ).fetchone()
+                if newer is None and time_of(time) + _SECOND <= horizon:
+                    cut = self._following[stream]
+                self._cuts[stream] = cut
+        ended = ", ".join(f"'{status}'" for status in sorted(TERMINAL))
+        execute(
+            f"delete from jobs where status in ({ended}) and updated_at < ?", (text_of(horizon),)
+        )
+
+    def step(self) -> bool:
+        """Do one step; False if there is nothing left to do. Raises sqlite3.Error."""
+        for stream, cut in self._cuts.items():
+            if self._oldest[stream] < cut:
+                self._remove(stream, min(cut, self._oldest[stream] + _CHUNK))
+                return True
+        self._cuts.clear()
+        pages, free, size = self._pages()
+        over = (pages - free) * size - self._settings.max_bytes
+        if self._settings.max_bytes and over > 0:
+            first = self._stream_with_oldest()
+            if first is not None:
+                chunk = self._chunk((pages - free) * size, over)
+                self._remove(first, self._oldest[first] + chunk)
+                return True
+        if free > _FREE_PAGES_KEPT + pages // 16:
+            # Through execute() this pragma frees one page only.
+            self._connection.executescript(f"pragma incremental_vacuum({_VACUUM_PAGES})")
+            return True
+        if self._trimmed or self._wal_bytes() > _WAL_LARGE:
+            self._trimmed = False
+            self._connection.execute("pragma busy_timeout = 20")
+            self._connection.execute("pragma wal_checkpoint(truncate)").fetchall()
+            self._connection.execute("pragma busy_timeout = 5000")
+        return False
+
+    def _pages(self) -> tuple[int, int, int]:
+        def pragma(name: str) -> int:
+            value: int = self._connection.execute(f"pragma {name}").fetchone()[0]
+            return value
+
+        return pragma("page_count"), pragma("freelist_count"), pragma("page_size")
+
+    def _chunk(self, used: int, over: int) -> int:
+        """How many records are about as much as there is too much."""
+        records = sum(self._following[s] - self._oldest[s] for s in TABLES)
+        return max(1, min(_CHUNK, over * records // used + 1))
+
+    def _stream_with_oldest(self) -> Stream | None:
+        """The stream whose oldest record was recorded first, if any holds a record."""
+        found: list[tuple[str, Stream]] = []
+        for stream in TABLES:
+            if self._oldest[stream] < self._following[stream]:
+                (time,) = self._connection.execute(
+                    "select max(time) from marks where stream = ? and sequence <= ?",
+                    (stream, self._oldest[stream]),
+                ).fetchone()
+                found.append((time or "", stream))
+        return min(found)[1] if found else None
+
+    def _remove(self, stream: Stream, cut: int) -> None:
+        cut = min(cut, self._following[stream])
+        execute = self._connection.execute
+        execute("begin immediate")
+        try:
+            execute(
+                "insert or replace into meta values(?, ?)",
+                (f"next.{stream}", self._following[stream]),
+            )
+            execute(f"delete from {TABLES[stream]} where sequence < ?", (cut,))
+            execute(
+                "delete from marks where stream = ? and sequence <"
+                " (select max(sequence) from marks where stream = ? and sequence <= ?)",
+                (stream, stream, cut),
+            )
+            execute("commit")
+        except sqlite3.Error:
+            if self._connection.in_transaction:
+                execute("rollback")
+            raise
+        self._oldest[stream] = cut
+        self._trimmed = True
+
+    def _forget_requests(self, now: datetime) -> None:
+        execute = self._connection.execute
+        horizon = text_of(now - timedelta(seconds=AGE))
+        execute("delete from dedupe where time < ?", (horizon,))
+        row = execute(
+            "select time from dedupe order by time desc limit 1 offset ?", (_MOST_REQUESTS,)
+        ).fetchone()
+        if row is not None:
+            execute("delete from dedupe where time <= ?", row)
+
+    def _wal_bytes(self) -> int:
+        try:
+            return os.path.getsize(f"{self._path}-wal")
+        except OSError:
+            return 0

@@ -1,0 +1,182 @@
+"""The thread that writes. While it commits, requests queue up; the next commit takes them all.
+
+That is all there is to group commit: no timer, no waiting for company. One `call_soon_threadsafe`
+per commit brings the results back to the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from streamkit.config import JournalOptions
+from streamkit.errors import StoreError
+from streamkit.journal.base import Stream
+from streamkit.journal.store import Committed, Request, Store
+
+__all__ = ["Writer"]
+
+_GROUP = 8192
+"""The most records of one transaction."""
+_QUEUE = 65_536
+"""Records that wait to be written; who brings more waits before the queue."""
+
+
+class Writer:
+    """Runs one store in one thread. `deliver` is called on the loop with each commit, in order,
+    before the callers of its requests go on."""
+
+    def __init__(
+        self,
+        path: str,
+        options: JournalOptions,
+        now: datetime,
+        deliver: Callable[[list[Committed], dict[Stream, int]], None],
+    ) -> None:
+        self._path = path
+        self._options = options
+        self._now = now
+        self._deliver = deliver
+        self._loop = asyncio.get_running_loop()
+        self._queue: deque[tuple[Request, asyncio.Future[Any]]] = deque()
+        self._queued = 0
+        self._room: set[asyncio.Future[None]] = set()
+        self._wake = threading.Condition()
+        self._idle = False
+        self._draining = False
+        self._closing = False
+        self._opened: asyncio.Future[tuple[str, dict[Stream, int], dict[Stream, int]]] = (
+            self._loop.create_future()
+        )
+        self._ended = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, name="journal-writer", daemon=True)
+
+    async def open(self) -> tuple[str, dict[Stream, int], dict[Stream, int]]:
+        """Start: returns epoch, oldest and following sequences. Raises StoreError."""
+        self._thread.start()
+        return await asyncio.shield(self._opened)
+
+    async def write(self, request: Request) -> Any:
+        """Return the request's result once it is durable, or raise its error."""
+        while self._queued >= _QUEUE and not self._draining:
+            room = self._loop.create_future()
+            self._room.add(room)
+            try:
+                await room
+            finally:
+                self._room.discard(room)
+        if self._draining:
+            raise StoreError("the journal is closed")
+        return await self._put(request)
+
+    async def drain(self) -> None:
+        """Accept no more, and return when all that was accepted is written and delivered."""
+        self._draining = True
+        self._make_room()
+        await self._put(Request(self._now))
+
+    async def _put(self, request: Request) -> Any:
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._queued += request.weight
+        self._queue.append((request, future))
+        if self._idle:
+            with self._wake:
+                self._wake.notify()
+        return await future
+
+    async def close(self) -> None:
+        """Write what was accepted, close the store, end the thread. May be called twice."""
+        self._draining = self._closing = True
+        self._make_room()
+        with self._wake:
+            self._wake.notify()
+        if self._thread.ident is not None:
+            await self._ended.wait()
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            try:
+                store = Store(self._path, self._options, self._now)
+            except BaseException as error:
+                self._call(self._fail_opening, error)
+                return
+            started = (store.epoch, dict(store.oldest), dict(store.following))
+            self._call(self._finish_opening, started)
+            try:
+                self._serve(store)
+            finally:
+                store.close()
+        finally:
+            self._call(self._ended.set)
+
+    def _serve(self, store: Store) -> None:
+        while True:
+            group = self._take(wait=not store.retaining)
+            if group:
+                committed = store.commit([request for request, _ in group])
+                self._call(self._finish, group, committed, dict(store.oldest))
+            elif self._closing:
+                return
+            if store.retaining and not self._closing:
+                store.retain()
+                if not store.retaining:
+                    self._call(self._finish, [], [], dict(store.oldest))
+
+    def _take(self, *, wait: bool) -> list[tuple[Request, asyncio.Future[Any]]]:
+        queue = self._queue
+        if wait and not queue:
+            with self._wake:
+                # The flag is set before the queue is looked at again, and read after the queue
+                # was filled: whichever comes first, one of the two sees the other.
+                self._idle = True
+                while not queue and not self._closing:
+                    self._wake.wait()
+                self._idle = False
+        group = []
+        weight = 0
+        while queue and weight < _GROUP:
+            taken = queue.popleft()
+            weight += taken[0].weight
+            group.append(taken)
+        return group
+
+    def _call(self, function: Callable[..., object], *arguments: object) -> None:
+        # The loop is open for as long as close() is awaited on it; a loop that was torn down
+        # without that leaves nobody to tell.
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+    def _finish_opening(self, started: tuple[str, dict[Stream, int], dict[Stream, int]]) -> None:
+        if not self._opened.done():
+            self._opened.set_result(started)
+
+    def _fail_opening(self, error: BaseException) -> None:
+        if not self._opened.done():
+            self._opened.set_exception(error)
+
+    def _finish(
+        self,
+        group: list[tuple[Request, asyncio.Future[Any]]],
+        committed: list[Committed],
+        oldest: dict[Stream, int],
+    ) -> None:
+        self._deliver(committed, oldest)
+        for request, future in group:
+            self._queued -= request.weight
+            if not future.done():
+                if request.error is not None:
+                    future.set_exception(request.error)
+                else:
+                    future.set_result(request.result)
+        if self._room and self._queued < _QUEUE:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        for room in self._room:
+            if not room.done():
+                room.set_result(None)
