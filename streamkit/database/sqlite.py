@@ -38,7 +38,7 @@ _PART = 64
 _SIZED = frozenset({bytearray, bytes})
 
 _STORAGE_CLASSES = {int: "INTEGER", float: "REAL", bytearray: "TEXT", bytes: "BLOB"}
-_STORE_TABLES_HIDDEN = frozenset({"meta", "dedupe"})
+_STORE_TABLES_HIDDEN = frozenset({"meta", "dedupe", "marks"})
 
 
 class SqliteSource(Source):
