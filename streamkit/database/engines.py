@@ -146,6 +146,7 @@ _NOT_CONNECTED = {
     "conflicting lock": "another process has it open for writing",
     "does not exist": "it is not there",
     "no such file": "it is not there",
+    "external extensions": "its file is not a DuckDB database",
     "not a valid duckdb database": "its file is not a DuckDB database",
     "too many clients": "it has no connection left",
 }

@@ -20,7 +20,7 @@ from streamkit.errors import CallCancelledError, DeadlineError, StreamkitError
 __all__ = ["Frames", "RunningQuery"]
 
 _HANDOVER_ITEMS = 2
-_HOLD_SECONDS = 0.02
+_HOLD_SECONDS = 0.04
 """A full batch waits so long for the news whether it is the last one."""
 _CLOSE_SECONDS = 2.0
 _NOTHING = Piece(b"", 0)
