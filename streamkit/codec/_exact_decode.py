@@ -118,7 +118,7 @@ class ExactDecoder:
         for field, parts in pieces.items():
             whole = parts[0] if len(parts) == 1 else b"".join(parts)
             try:
-                values[field.name] = self._nested(field, whole, 0, len(whole), depth)
+                values[field.name] = self.nested(field, whole, 0, len(whole), depth)
             except Malformed as bad:
                 bad.path.append(field.name)
                 raise
@@ -149,7 +149,7 @@ class ExactDecoder:
                 found.extend(fixed_reader(field.kind)(buf[at:stop]))
         else:
             if field.kind in _MERGED:
-                value = self._nested(field, buf, at, stop, depth)
+                value = self.nested(field, buf, at, stop, depth)
             else:
                 value = _text(buf[at:stop]) if field.kind == "string" else buf[at:stop]
             if field.repeated:
@@ -157,7 +157,7 @@ class ExactDecoder:
             else:
                 values[field.name] = value
 
-    def _nested(self, field: Field, buf: bytes, at: int, end: int, depth: int) -> Any:
+    def nested(self, field: Field, buf: bytes, at: int, end: int, depth: int) -> Any:
         """A message, or one of those that are shown as a value."""
         if depth == 0:
             raise Malformed("nested too deeply")
@@ -183,7 +183,7 @@ class ExactDecoder:
         if found is UNSET:
             # A message that is missing is an empty one.
             empty = value.kind in _MERGED
-            found = self._nested(value, b"", 0, 0, depth - 1) if empty else value.default()
+            found = self.nested(value, b"", 0, 0, depth - 1) if empty else value.default()
         return entry.get("key", key.default()), found
 
 

@@ -22,6 +22,8 @@ from typing import Any, Final, TypeVar
 import betterproto
 
 from streamkit.codec._compile import compile_function
+from streamkit.codec._emit_decode import decode_source
+from streamkit.codec._emit_encode import encode_source
 from streamkit.codec._emit_init import init_source
 from streamkit.codec._exact_decode import ExactDecoder
 from streamkit.codec._exact_encode import ExactEncoder
@@ -40,6 +42,7 @@ __all__ = [
 _PLAN: Final = "_streamkit_plan"
 _ENCODE: Final = "_streamkit_encode"
 _DECODE: Final = "_streamkit_decode"
+_SCAN: Final = "_streamkit_scan"
 
 _M = TypeVar("_M", bound=betterproto.Message)
 
@@ -57,8 +60,10 @@ def ready(cls: type[betterproto.Message]) -> MessagePlan:
     return plan
 
 
-exact_decode = ExactDecoder(ready).decode
-exact_encode = ExactEncoder(ready).encode
+_decoder: Final = ExactDecoder(ready)
+_encoder: Final = ExactEncoder(ready)
+exact_decode = _decoder.decode
+exact_encode = _encoder.encode
 
 
 def install(cls: type[betterproto.Message]) -> None:
@@ -70,13 +75,14 @@ def install(cls: type[betterproto.Message]) -> None:
 
 def encoder_for(cls: type[_M]) -> Callable[[_M], bytes]:
     """Return the class's compiled encoder. It raises EncodeError."""
-    encode: Callable[[_M], bytes] | None = cls.__dict__.get(_ENCODE)
-    if encode is None:
+    if _ENCODE not in cls.__dict__:
         with _lock:
-            ready(cls)
-            encode = exact_encode
+            source, names = encode_source(ready(cls), exact_encode, _link_encoder)
+            encode = compile_function(ready(cls), "encode", source, names)
+            cls.__bytes__ = encode  # type: ignore[method-assign]
             setattr(cls, _ENCODE, staticmethod(encode))
-    return getattr(cls, _ENCODE)
+    found: Callable[[_M], bytes] = getattr(cls, _ENCODE)
+    return found
 
 
 def decoder_for(cls: type[_M]) -> Callable[..., _M]:
@@ -84,16 +90,36 @@ def decoder_for(cls: type[_M]) -> Callable[..., _M]:
 
     It raises DecodeError.
     """
-    decode: Callable[..., _M] | None = cls.__dict__.get(_DECODE)
-    if decode is None:
+    if _DECODE not in cls.__dict__:
         with _lock:
-            ready(cls)
-
-            def decode(data: bytes, start: int = 0, end: int | None = None) -> _M:
-                return exact_decode(cls, data, start, end)
-
+            plan = ready(cls)
+            source, names = decode_source(plan, exact_decode, _decoder.nested, _link_scan)
+            decode = compile_function(plan, "decode", source, names)
+            setattr(cls, _SCAN, staticmethod(names["scan"]))
             setattr(cls, _DECODE, staticmethod(decode))
-    return getattr(cls, _DECODE)
+    found: Callable[..., _M] = getattr(cls, _DECODE)
+    return found
+
+
+def _link_encoder(names: dict[str, Any], name: str, cls: type) -> None:
+    """Bind the name to the class's encoder, which is compiled at the first call."""
+
+    def first(message: Any) -> bytes:
+        names[name] = encode = encoder_for(cls)
+        return encode(message)
+
+    names[name] = first
+
+
+def _link_scan(names: dict[str, Any], name: str, cls: type) -> None:
+    """Bind the name to the class's scan, which is compiled at the first call."""
+
+    def first(buf: bytes, at: int, end: int, depth: int) -> Any:
+        decoder_for(cls)
+        names[name] = scan = getattr(cls, _SCAN)
+        return scan(buf, at, end, depth)
+
+    names[name] = first
 
 
 def blank(cls: Any) -> Any:

@@ -1,0 +1,268 @@
+"""The text of a class's decoder.
+
+It passes over the fields in the order of their numbers, which is the order in which encoders write
+them, so a usual message takes one pass with one comparison for each field of the class. It fills
+the new message's `__dict__`. Reading past the end of a value is not checked step by step: an offset
+that ran too far differs from the expected end in the end. Anything that these lines cannot settle
+(a sub-message seen twice, a second member of a oneof, scattered unknown fields, corrupt bytes)
+raises, and the exact decoder starts over.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import betterproto
+
+from streamkit.codec._plan import FIXED_FORMAT, Field, MessagePlan
+from streamkit.codec._tables import (
+    Odd,
+    duration,
+    more,
+    packed_reader,
+    timestamp,
+    unknown,
+    wrapper_reader,
+)
+from streamkit.codec._wire import DEPTH, integer_reader
+
+__all__ = ["decode_source"]
+
+_TWO_BYTE_TAG = 1 << 14
+
+
+def decode_source(
+    plan: MessagePlan,
+    exact: Callable[..., betterproto.Message],
+    exact_nested: Callable[..., Any],
+    link: Callable[[dict[str, Any], str, type], None],
+) -> tuple[str, dict[str, Any]]:
+    """Return the source of `scan` and `decode` and the names that it needs.
+
+    `link(names, name, cls)` binds a name to the `scan` of another class, compiled when called.
+    """
+    emitter = _Emitter(exact_nested, link)
+    for field in plan.fields:
+        emitter.field(field)
+    body = "\n".join(f"        {line}" for line in emitter.lines)
+    too_deep = f"    if depth < {emitter.levels}:\n        raise Odd\n" if emitter.levels else ""
+    groups = "".join(f"    {emitter.groups[name]} = False\n" for name in emitter.groups)
+    source = f"""\
+def scan(buf, i, end, depth):
+{too_deep}    m = new(cls)
+    if i == end:
+        return m
+    d = m.__dict__
+{groups}    t = buf[i]
+    while True:
+        s = i
+{body}
+        if i >= end:
+            if i == end:
+                return m
+            raise Odd
+        if i == s:
+            if "_unknown_fields" in d:
+                raise Odd
+            i = unknown(buf, i, end, depth, known)
+            d["_unknown_fields"] = buf[s:i]
+            t = buf[i] if i < end else 0
+
+
+def decode(data, start=0, end=None):
+    try:
+        if type(data) is bytes:
+            return scan(data, start, len(data) if end is None else end, {DEPTH})
+    except Exception:
+        pass
+    return exact(cls, data, start, end)
+"""
+    names = {"cls": plan.cls, "new": object.__new__, "exact": exact, "known": plan.by_tag}
+    return source, emitter.names | names
+
+
+class _Emitter:
+    def __init__(
+        self, exact_nested: Callable[..., Any], link: Callable[[dict[str, Any], str, type], None]
+    ) -> None:
+        self.exact_nested = exact_nested
+        self.link = link
+        self.lines: list[str] = []
+        self.levels = 0
+        self.groups: dict[str, str] = {}
+        self.wide = False
+        self.names: dict[str, Any] = {
+            "Odd": Odd,
+            "duration": duration,
+            "more": more,
+            "timestamp": timestamp,
+            "unknown": unknown,
+        }
+
+    def field(self, field: Field) -> None:
+        tag = field.packed_tag if field.repeated else field.tag
+        if tag >= _TWO_BYTE_TAG:
+            return  # numbers from 2048 on are for the exact decoder
+        if tag > 127 and not self.wide:
+            # From here on the tags take two bytes.
+            self.wide = True
+            self.lines += ["if t > 127:", "    t = buf[i] + buf[i + 1] * 128 - 128"]
+        self.lines.append(f"if t == {tag}:")
+        self.lines += [f"    {line}" for line in self._group(field) + self._body(field, tag)]
+
+    def _group(self, field: Field) -> list[str]:
+        if not field.group:
+            return []
+        flag = self.groups.setdefault(field.group, f"g{len(self.groups)}")
+        return [f"if {flag}:", "    raise Odd", f"{flag} = True"]
+
+    def _body(self, field: Field, tag: int) -> list[str]:
+        skip = 2 if tag > 127 else 1
+        if field.kind == "map":
+            return self._many(field, tag, "{}", self._entry(field))
+        if field.repeated:
+            if field.packable:
+                return [*self._list(field, "[]"), *self._packed(field), *self._next()]
+            return self._many(field, tag, "[]", self._read(field, skip, "a(%s)"))
+        once = field.kind in ("message", "timestamp", "duration", "wrapper")
+        lines = [f"if {field.name!r} in d:", "    raise Odd"] if once and not field.group else []
+        return [*lines, *self._read(field, skip, f"d[{field.name!r}] = %s"), *self._next()]
+
+    def _next(self) -> list[str]:
+        """Look at the tag behind the value that ended at `i`."""
+        if not self.wide:
+            return ["t = buf[i] if i < end else 0"]
+        return [
+            "t = buf[i] if i < end else 0",
+            "if t > 127:",
+            "    t += buf[i + 1] * 128 - 128",
+        ]
+
+    def _list(self, field: Field, empty: str) -> list[str]:
+        return [
+            f"x = d.get({field.name!r})",
+            "if x is None:",
+            f"    x = d[{field.name!r}] = {empty}",
+        ]
+
+    def _many(self, field: Field, tag: int, empty: str, body: list[str]) -> list[str]:
+        """A run of one repeated field."""
+        method = ["a = x.append"] if empty == "[]" else []
+        return [
+            *self._list(field, empty),
+            *method,
+            f"while t == {tag}:",
+            *(f"    {line}" for line in body + self._next()),
+        ]
+
+    def _packed(self, field: Field) -> list[str]:
+        name = f"packed_{field.number}"
+        self.names[name] = packed_reader(field)
+        return [*self._length(2 if self.wide else 1), f"x += {name}(buf[i:e])", "i = e"]
+
+    def _length(self, skip: int) -> list[str]:
+        """`i` at the start of a length-delimited value and `e` at its end."""
+        return [*self._varint(skip, "n"), "e = i + n"]
+
+    def _varint(self, skip: int, into: str) -> list[str]:
+        ahead = f"i + {skip}" if skip else "i"
+        return [
+            f"{into} = buf[{ahead}]",
+            f"i += {skip + 1}",
+            f"if {into} > 127:",
+            f"    {into} += buf[i] * 128 - 128",
+            "    i += 1",
+            f"    if {into} > 16383:",
+            f"        {into}, i = more(buf, {into}, i)",
+        ]
+
+    def _read(self, field: Field, skip: int, put: str, levels: int = 1) -> list[str]:
+        """Read one value `skip` bytes from `i`, leave `i` behind it; `put` takes the value."""
+        kind = field.kind
+        if kind == "string":
+            return [*self._length(skip), put % "buf[i:e].decode()", "i = e"]
+        if kind == "bytes":
+            return [*self._length(skip), put % "buf[i:e]", "i = e"]
+        if kind == "message":
+            scan = self._linked(field)
+            self.levels = max(self.levels, levels)
+            value = f"{scan}(buf, i, e, depth - {levels})"
+            return [*self._length(skip), put % value, "i = e"]
+        if kind in ("timestamp", "duration"):
+            self.levels = max(self.levels, levels)
+            return [*self._length(skip), put % f"{kind}(buf, i, e)", "i = e"]
+        if kind == "wrapper":
+            self.levels = max(self.levels, levels)
+            name = f"wrapped_{field.wraps}"
+            self.names[name] = wrapper_reader(field, self.exact_nested)
+            return [*self._length(skip), put % f"{name}(buf, i, e)", "i = e"]
+        if kind in FIXED_FORMAT:
+            name = f"unpack_{kind}"
+            reader = struct.Struct(FIXED_FORMAT[kind])
+            self.names[name] = reader.unpack_from
+            value = f"{name}(buf, i + {skip})[0]"
+            return [put % value, f"i += {skip + reader.size}"]
+        return [*self._varint(skip, "v"), *self._integer(field, put)]
+
+    def _integer(self, field: Field, put: str) -> list[str]:
+        kind = field.kind
+        if kind == "uint64":
+            return [put % "v"]
+        if kind == "bool":
+            return [put % "v > 0"]
+        if kind == "enum":
+            cls = field.target
+            assert cls is not None
+            known, unknown_member = f"known_{cls.__name__}", f"member_{cls.__name__}"
+            while self.names.get(known, (cls,))[0] is not cls:
+                known += "_"
+                unknown_member += "_"
+            members = cls._value_map_  # type: ignore[attr-defined]
+            self.names[known] = (cls, members.get)
+            self.names[f"{known}_get"] = members.get
+            self.names[unknown_member] = integer_reader("enum", cls)
+            return [
+                f"w = {known}_get(v)",
+                "if w is None:",
+                f"    w = {unknown_member}(v)",
+                put % "w",
+            ]
+        if kind in ("sint32", "sint64"):
+            lines = ["if v > 4294967295:", "    v &= 4294967295"] if kind == "sint32" else []
+            return [*lines, put % "v >> 1 ^ -(v & 1)"]
+        limit = 0x7FFFFFFF if kind in ("int32", "uint32") else 0x7FFFFFFFFFFFFFFF
+        self.names[f"read_{kind}"] = integer_reader(kind)
+        return [f"if v > {limit}:", f"    v = read_{kind}(v)", put % "v"]
+
+    def _entry(self, field: Field) -> list[str]:
+        """One entry of a map: key and value, both there, in this order."""
+        key, value = field.key, field.value
+        assert key is not None and value is not None
+        self.levels = max(self.levels, 1)
+        names = self._read(key, 1, "k = %s")
+        reads = self._read(value, 1, "x[k] = %s", levels=2)
+        return [
+            *self._length(2 if field.tag > 127 else 1),
+            "f = e",
+            f"if buf[i] != {key.tag}:",
+            "    raise Odd",
+            *names,
+            f"if buf[i] != {value.tag}:",
+            "    raise Odd",
+            *reads,
+            "if i != f:",
+            "    raise Odd",
+        ]
+
+    def _linked(self, field: Field) -> str:
+        cls = field.target
+        assert cls is not None
+        name = f"scan_{cls.__name__}"
+        while self.names.get(f"{name}_class", cls) is not cls:
+            name += "_"
+        if name not in self.names:
+            self.names[f"{name}_class"] = cls
+            self.link(self.names, name, cls)
+        return name

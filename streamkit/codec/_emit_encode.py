@@ -1,0 +1,257 @@
+"""The text of a class's encoder.
+
+It writes the fields in the order of their numbers from the message's `__dict__`, as every protobuf
+encoder does. A value of any unexpected type or size makes some operation below raise, and the exact
+encoder starts over: the text has no checks of its own where an operation already is one.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from streamkit.codec._plan import FIXED_FORMAT, INTEGER_RANGE, Field, MessagePlan
+from streamkit.codec._tables import (
+    ENDING,
+    Odd,
+    duration_bytes,
+    heads,
+    packed_writer,
+    text_heads,
+    timestamp_bytes,
+    varint,
+)
+from streamkit.codec._wire import varint as any_varint
+
+__all__ = ["encode_source"]
+
+_LIMIT = {kind: high + 1 for kind, (_, high) in INTEGER_RANGE.items()}
+_LOWEST = {kind: low for kind, (low, _) in INTEGER_RANGE.items()}
+
+
+def encode_source(
+    plan: MessagePlan,
+    exact: Callable[[Any], bytes],
+    link: Callable[[dict[str, Any], str, type], None],
+) -> tuple[str, dict[str, Any]]:
+    """Return the source of `encode(message)` and the names that it needs.
+
+    `link(names, name, cls)` binds a name to the encoder of another class, compiled when called.
+    """
+    emitter = _Emitter(link)
+    for field in plan.fields:
+        emitter.field(field)
+    body = "\n".join(f"        {line}" for line in emitter.lines)
+    functions = "".join(f"{text}\n\n\n" for text in emitter.functions.values())
+    source = f"""\
+{functions}def encode(message):
+    try:
+        d = message.__dict__
+        r = b""
+{body}
+        if "_unknown_fields" in d:
+            r += d["_unknown_fields"]
+        return r
+    except Exception:
+        pass
+    return exact(message)
+"""
+    return source, emitter.names | {"exact": exact}
+
+
+class _Emitter:
+    def __init__(self, link: Callable[[dict[str, Any], str, type], None]) -> None:
+        self.link = link
+        self.lines: list[str] = []
+        self.functions: dict[str, str] = {}
+        self.names: dict[str, Any] = {
+            "Odd": Odd,
+            "V": ENDING,
+            "varint": varint,
+            "timestamp_bytes": timestamp_bytes,
+            "duration_bytes": duration_bytes,
+            "copysign": math.copysign,
+            "join": b"".join,
+            "join_text": "".join,
+        }
+
+    def field(self, field: Field) -> None:
+        self.lines += [f"if {field.name!r} in d:", f"    v = d[{field.name!r}]"]
+        body = self._value(field)
+        if field.optional:
+            self.lines.append("    if v is not None:")
+            body = [f"    {line}" for line in body]
+        self.lines += [f"    {line}" for line in body]
+
+    def _value(self, field: Field) -> list[str]:
+        if field.kind == "map":
+            return self._map(field)
+        if field.repeated:
+            return ["if type(v) is not list:", "    raise Odd", *self._repeated(field)]
+        if field.kind == "message":
+            target, encode = self._linked(field)
+            lines = [f"if type(v) is not {target}:", "    raise Odd", f"b = {encode}(v)", "n = len(b)"]
+            put = f"r += {self._head(field)} + b"
+            if field.group or field.optional:
+                return [*lines, put]
+            return [*lines, "if n or v._serialized_on_wire:", f"    {put}"]
+        if field.kind == "wrapper":
+            return self._wrapper(field)
+        if field.kind in ("timestamp", "duration"):
+            return [f"r += {any_varint(field.tag)!r} + {field.kind}_bytes(v)"]
+        return self._scalar(field, field.presence)
+
+    def _scalar(self, field: Field, presence: bool) -> list[str]:
+        """A scalar with its tag, appended to `r`; a default value only with `presence`."""
+        kind, tag = field.kind, any_varint(field.tag)
+        if kind in ("string", "bytes"):
+            convert = ["v = v.encode()"] if kind == "string" else []
+            put = f"r += {self._head(field)} + v"
+            return [*convert, "n = len(v)", *([put] if presence else ["if n:", f"    {put}"])]
+        if kind == "bool":
+            lines = ["if v is True:", f"    r += {tag + bytes([1])!r}"]
+            lines += ["elif v is not False:", "    raise Odd"]
+            return lines + (["else:", f"    r += {tag + bytes([0])!r}"] if presence else [])
+        if kind in ("float", "double"):
+            self.names[f"pack_{kind}"] = struct.Struct(FIXED_FORMAT[kind]).pack
+            put = f"r += {tag!r} + pack_{kind}(v)"
+            # Minus zero is not the default.
+            return [put] if presence else ["if v or copysign(1.0, v) < 0:", f"    {put}"]
+        if kind in FIXED_FORMAT:
+            self.names[f"pack_{kind}"] = struct.Struct(FIXED_FORMAT[kind]).pack
+            put = f"r += {tag!r} + pack_{kind}(v)"
+            return [put] if presence else ["if v:", f"    {put}"]
+        return self._integer(field, tag, presence)
+
+    def _integer(self, field: Field, tag: bytes, presence: bool) -> list[str]:
+        kind = field.kind
+        if kind in ("sint32", "sint64"):
+            lines = [f"if not {_LOWEST[kind]} <= v < {_LIMIT[kind]}:", "    raise Odd"]
+            put = f"r += {tag!r} + varint(v << 1 ^ v >> 63)"
+            return [*lines, *([put] if presence else ["if v:", f"    {put}"])]
+        test = "0 <= v" if presence else "0 < v"
+        lines = [
+            f"if {test} < 16384:",
+            f"    r += {tag!r} + V[v]",
+            f"elif {_LOWEST[kind]} <= v < {_LIMIT[kind]}:",
+        ]
+        put = f"r += {tag!r} + varint(v)"
+        return [*lines, *([f"    {put}"] if presence else ["    if v:", f"        {put}"]), "else:", "    raise Odd"]
+
+    def _wrapper(self, field: Field) -> list[str]:
+        inner = self._inner(Field("value", 1, field.wraps), presence=False)
+        return [
+            "if v is not None:",
+            f"    b = {inner}(v)",
+            "    n = len(b)",
+            f"    r += {self._head(field)} + b",
+        ]
+
+    def _repeated(self, field: Field) -> list[str]:
+        if field.packable:
+            name = f"pack_{field.number}"
+            self.names[name] = packed_writer(field)
+            tag = any_varint(field.packed_tag)
+            return ["if v:", f"    b = {name}(v)", f"    r += {tag!r} + varint(len(b)) + b"]
+        if field.kind in ("timestamp", "duration"):
+            tag = any_varint(field.tag)
+            return [f"r += join([{tag!r} + {field.kind}_bytes(b) for b in v])"]
+        if field.kind == "wrapper":
+            inner = self._inner(Field("value", 1, field.wraps), presence=False)
+            convert = [f"    b = {inner}(b)"]
+        elif field.kind == "string":
+            convert = ["    b = b.encode()"]
+        elif field.kind == "bytes":
+            convert = ["    if type(b) is not bytes:", "        raise Odd"]
+        else:
+            target, encode = self._linked(field)
+            convert = [f"    if type(b) is not {target}:", "        raise Odd", f"    b = {encode}(b)"]
+        return [
+            "o = []",
+            "for b in v:",
+            *convert,
+            "    n = len(b)",
+            f"    o += ({self._head(field)}, b)",
+            "r += join(o)",
+        ]
+
+    def _map(self, field: Field) -> list[str]:
+        assert field.key is not None and field.value is not None
+        lines = ["if type(v) is not dict:", "    raise Odd"]
+        key, value = self._inner(field.key), self._inner(field.value)
+        pairs = [
+            "o = []",
+            "for k, w in v.items():",
+            f"    b = {key}(k) + {value}(w)",
+            "    n = len(b)",
+            f"    o += ({self._head(field)}, b)",
+            "r += join(o)",
+        ]
+        if field.key.kind != "string" or field.value.kind != "string" or field.tag > 127:
+            return lines + pairs
+        # Short ASCII, the usual case: its length in characters is that in bytes, so the field is
+        # put together as text and encoded at once. Anything else leaves this form by an exception
+        # or by not being ASCII.
+        text, a, b = f"T{field.tag}", "T10", "T18"
+        self.names |= {text: text_heads(field.tag), a: text_heads(10), b: text_heads(18)}
+        return [
+            *lines,
+            "o = []",
+            "try:",
+            "    for k, w in v.items():",
+            "        a = len(k)",
+            "        b = len(w)",
+            f"        o += ({text}[a + b + 4], {a}[a], k, {b}[b], w)",
+            "    b = join_text(o)",
+            "    o = b.isascii()",
+            "except IndexError:",
+            "    o = False",
+            "if o:",
+            "    r += b.encode()",
+            "else:",
+            *(f"    {line}" for line in pairs),
+        ]
+
+    def _inner(self, field: Field, presence: bool = True) -> str:
+        """The name of a function from a value to the field, tag included.
+
+        The key and the value of a map are always written, that of a wrapper only with content.
+        """
+        name = f"{'tagged' if presence else 'inner'}_{field.kind}_{field.number}"
+        if field.kind == "message":
+            target, encode = self._linked(field)
+            name = f"tagged_{target}_{field.number}"
+            body = [f"if type(v) is not {target}:", "    raise Odd", f"b = {encode}(v)", "n = len(b)"]
+            body.append(f"return {self._head(field)} + b")
+        elif field.kind == "wrapper":
+            name += f"_{field.wraps}"
+            inner = self._inner(Field("value", 1, field.wraps), presence=False)
+            body = [f"b = {inner}(v)", "n = len(b)", f"return {self._head(field)} + b"]
+        elif field.kind in ("timestamp", "duration"):
+            body = [f"return {any_varint(field.tag)!r} + {field.kind}_bytes(v)"]
+        else:
+            body = ['r = b""', *self._scalar(field, presence), "return r"]
+        self.functions[name] = "\n    ".join([f"def {name}(v):", *body])
+        return name
+
+    def _linked(self, field: Field) -> tuple[str, str]:
+        """The names of a message class and of its encoder."""
+        cls = field.target
+        assert cls is not None
+        for name, known in self.names.items():
+            if known is cls:
+                return name, f"encode_{name}"
+        name = f"{cls.__name__}_{field.number}"
+        while name in self.names:
+            name += "_"
+        self.names[name] = cls
+        self.link(self.names, f"encode_{name}", cls)
+        return name, f"encode_{name}"
+
+    def _head(self, field: Field) -> str:
+        """The expression for tag and length, for a length in `n`."""
+        name = f"H{field.tag}"
+        self.names[name] = heads(field.tag)
+        return f"({name}[n] if n < 128 else {any_varint(field.tag)!r} + varint(n))"

@@ -1,0 +1,300 @@
+"""What compiled code calls and looks up. Everything here trades clarity for speed, on purpose.
+
+Readers assume nothing about the bytes: whatever they do not expect raises, and the exact decoder
+starts over. Writers likewise.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from streamkit.codec._plan import EPOCH, FIXED_FORMAT, INTEGER_RANGE, VARINT_KINDS, Field
+from streamkit.codec._times import duration_from, duration_parts, timestamp_from
+from streamkit.codec._wire import integer_reader, skip, tag_at, varints
+from streamkit.codec._wire import varint as any_varint
+
+__all__ = [
+    "ENDING",
+    "GOES_ON",
+    "Odd",
+    "duration",
+    "duration_bytes",
+    "heads",
+    "more",
+    "packed_reader",
+    "packed_writer",
+    "text_heads",
+    "timestamp",
+    "timestamp_bytes",
+    "unknown",
+    "varint",
+    "wrapper_reader",
+]
+
+
+class Odd(Exception):
+    """Compiled code met something that it was not written for."""
+
+
+_ONE: Final = [bytes((n,)) for n in range(128)]
+_CONTINUED: Final = [bytes((n | 128,)) for n in range(128)]
+
+ENDING: Final = _ONE + [low + high for high in _ONE[1:] for low in _CONTINUED]
+"""The varints of 0..16383."""
+
+GOES_ON: Final = [low + high for high in _CONTINUED for low in _CONTINUED]
+"""The low 14 bits of a longer varint."""
+
+
+def varint(value: int) -> bytes:
+    """Encode any number from 0 to 2**64-1; negative ones as protobuf does."""
+    if 0 <= value < 16384:
+        return ENDING[value]
+    if 0 < value < 268435456:
+        return GOES_ON[value & 16383] + ENDING[value >> 14]
+    if 0 < value < 4398046511104:
+        return GOES_ON[value & 16383] + GOES_ON[value >> 14 & 16383] + ENDING[value >> 28]
+    return any_varint(value)
+
+
+_heads: dict[int, list[bytes]] = {}
+_text_heads: dict[int, list[str]] = {}
+
+
+def heads(tag: int) -> list[bytes]:
+    """Tag and length of a value of 0..127 bytes."""
+    if tag not in _heads:
+        _heads[tag] = [any_varint(tag) + size for size in _ONE]
+    return _heads[tag]
+
+
+def text_heads(tag: int) -> list[str]:
+    """The same as text, for a one-byte tag."""
+    if tag not in _text_heads:
+        _text_heads[tag] = [chr(tag) + chr(size) for size in range(128)]
+    return _text_heads[tag]
+
+
+def more(buf: bytes, value: int, at: int) -> tuple[int, int]:
+    """Go on with a varint after two bytes that both had the high bit; `value` still has them."""
+    value -= 16384
+    shift = 14
+    while True:
+        byte = buf[at]
+        at += 1
+        if byte < 128:
+            return (value | byte << shift) & 0xFFFFFFFFFFFFFFFF, at
+        value |= (byte & 127) << shift
+        shift += 7
+        if shift == 70:
+            raise Odd
+
+
+_seconds: dict[bytes, int] = {}
+_SECONDS_KEPT: Final = 4096
+
+
+def _learn_seconds(raw: bytes) -> int:
+    """The seconds of a time between 1978 and 2106, as a Timestamp's first six bytes."""
+    tag, a, b, c, d, e = raw
+    if tag != 8 or not (a > 127 and b > 127 and c > 127 and d > 127 and e < 16):
+        raise Odd
+    value = (a & 127) | (b & 127) << 7 | (c & 127) << 14 | (d & 127) << 21 | e << 28
+    if len(_seconds) >= _SECONDS_KEPT:
+        _seconds.clear()
+    _seconds[raw] = value
+    return value
+
+
+def timestamp(
+    buf: bytes, at: int, end: int, from_timestamp: Any = datetime.fromtimestamp, utc: Any = UTC
+) -> datetime:
+    """Read the usual form of a Timestamp: seconds of five bytes, then nanos or none."""
+    if end - at < 6:
+        return _short_timestamp(buf, at, end)
+    raw = buf[at : at + 6]
+    seconds = _seconds.get(raw)
+    if seconds is None:
+        seconds = _learn_seconds(raw)
+    at += 6
+    if at == end:
+        moment: datetime = from_timestamp(seconds, utc)
+        return moment
+    size = end - at
+    if size == 6:
+        tag, a, b, c, d, e = buf[at:end]
+        if a < 128 or b < 128 or c < 128 or d < 128 or e > 3:
+            raise Odd
+        nanos = a + (b << 7) + (c << 14) + (d << 21) + (e << 28) - 270549120
+    elif size == 5:
+        tag, a, b, c, d = buf[at:end]
+        if a < 128 or b < 128 or c < 128 or d > 127:
+            raise Odd
+        nanos = a + (b << 7) + (c << 14) + (d << 21) - 2113664
+    else:
+        raise Odd
+    if tag != 16 or nanos > 999_999_999:
+        raise Odd
+    # Up to 2**32 seconds a float holds microseconds well enough to round to the right one.
+    return from_timestamp(seconds + nanos // 1000 * 1e-6, utc)  # type: ignore[no-any-return]
+
+
+def _seconds_and_nanos(buf: bytes, at: int, end: int) -> tuple[int, int]:
+    seconds = nanos = 0
+    if at < end and buf[at] == 8:
+        seconds, at = _varint_from(buf, at + 1)
+        if seconds >> 63:
+            seconds -= 1 << 64
+    if at < end and buf[at] == 16:
+        nanos, at = _varint_from(buf, at + 1)
+        if nanos >> 31:
+            raise Odd
+    if at != end:
+        raise Odd
+    return seconds, nanos
+
+
+def _short_timestamp(buf: bytes, at: int, end: int) -> datetime:
+    return timestamp_from(*_seconds_and_nanos(buf, at, end))
+
+
+def duration(buf: bytes, at: int, end: int) -> timedelta:
+    return duration_from(*_seconds_and_nanos(buf, at, end))
+
+
+def _varint_from(buf: bytes, at: int) -> tuple[int, int]:
+    value = buf[at]
+    at += 1
+    if value > 127:
+        value += buf[at] * 128 - 128
+        at += 1
+        if value > 16383:
+            return more(buf, value, at)
+    return value, at
+
+
+def timestamp_bytes(value: datetime, epoch: datetime = EPOCH) -> bytes:
+    """Write a Timestamp with its length before it."""
+    if type(value) is not datetime:
+        raise Odd
+    since = value - epoch  # raises for a naive one
+    seconds = since.days * 86400 + since.seconds
+    nanos = since.microseconds * 1000
+    if 268435456 <= seconds < 34359738368:
+        head = (
+            b"\x08" + GOES_ON[seconds & 16383] + GOES_ON[seconds >> 14 & 16383] + _ONE[seconds >> 28]
+        )
+        if nanos >= 268435456:
+            return (
+                b"\x0c"
+                + head
+                + b"\x10"
+                + GOES_ON[nanos & 16383]
+                + GOES_ON[nanos >> 14 & 16383]
+                + _ONE[nanos >> 28]
+            )
+    else:
+        head = b"\x08" + varint(seconds) if seconds else b""
+    if nanos:
+        head += b"\x10" + varint(nanos)
+    return _ONE[len(head)] + head
+
+
+def duration_bytes(value: timedelta) -> bytes:
+    """Write a Duration with its length before it."""
+    if type(value) is not timedelta:
+        raise Odd
+    seconds, nanos = duration_parts(value)
+    data = (b"\x08" + varint(seconds) if seconds else b"") + (
+        b"\x10" + varint(nanos) if nanos else b""
+    )
+    return _ONE[len(data)] + data
+
+
+def packed_reader(field: Field) -> Callable[[bytes], Any]:
+    """Return the function from a packed field's bytes to its values."""
+    kind = field.kind
+    if kind not in VARINT_KINDS:
+        code, size = FIXED_FORMAT[kind][1], struct.calcsize(FIXED_FORMAT[kind])
+        unpack = struct.unpack
+        # A length that is no multiple of the size does not fit the format and raises.
+        return lambda chunk: unpack(f"<{len(chunk) // size}{code}", chunk)
+    if kind == "uint64":
+        return varints
+    convert = integer_reader(kind, field.target)
+    if kind in ("int32", "int64", "uint32"):
+        low = 0x7FFFFFFF
+
+        def plain(chunk: bytes) -> list[int]:
+            values = varints(chunk)
+            if values and max(values) > low:
+                return [convert(value) for value in values]
+            return values
+
+        return plain
+    return lambda chunk: map(convert, varints(chunk))
+
+
+def packed_writer(field: Field) -> Callable[[Any], bytes]:
+    """Return the function from a list to a packed field's bytes."""
+    kind = field.kind
+    if kind not in VARINT_KINDS:
+        code = FIXED_FORMAT[kind][1]
+        pack = struct.pack
+        return lambda values: pack(f"<{len(values)}{code}", *values)
+    if kind in ("sint32", "sint64"):
+        low, high = INTEGER_RANGE[kind]
+
+        def zigzag(values: Any) -> bytes:
+            if values and not low <= min(values) <= max(values) <= high:
+                raise Odd
+            return b"".join([varint(n << 1 ^ n >> 63) for n in values])
+
+        return zigzag
+    if kind == "bool":
+        low, high = 0, 1
+    else:
+        low, high = INTEGER_RANGE[kind]
+
+    def plain(values: Any) -> bytes:
+        if not values:
+            return b""
+        least, most = min(values), max(values)
+        if not low <= least <= most <= high:
+            raise Odd
+        if 0 <= least and most < 128:
+            return bytes(values)
+        return b"".join([varint(n) for n in values])
+
+    return plain
+
+
+def wrapper_reader(field: Field, read: Callable[..., Any]) -> Callable[[bytes, int, int], Any]:
+    """Return the function from a wrapper message's bytes to its value; `read` is the exact one."""
+    if field.wraps == "string":
+
+        def text(buf: bytes, at: int, end: int) -> Any:
+            if at == end:
+                return ""
+            if buf[at] != 10 or buf[at + 1] != end - at - 2 or end - at > 129:
+                raise Odd
+            return buf[at + 2 : end].decode()
+
+        return text
+    return lambda buf, at, end: read(field, buf, at, end, 1)
+
+
+def unknown(buf: bytes, at: int, end: int, depth: int, known: Mapping[int, Field]) -> int:
+    """Return the offset behind the unknown fields that start here; there is at least one."""
+    start = at
+    while at < end:
+        tag, after = tag_at(buf, at, end)
+        if tag in known:
+            break
+        at = skip(buf, tag, after, end, depth)
+    if at == start:
+        raise Odd
+    return at
