@@ -24,7 +24,7 @@ __all__ = ["FrameCutter", "TooBusyError"]
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _HEAD = 9
-_DATA, _HEADERS, _SETTINGS, _PUSH, _CONTINUATION = 0, 1, 4, 5, 9
+_DATA, _HEADERS, _PRIORITY, _SETTINGS, _PUSH, _CONTINUATION = 0, 1, 2, 4, 5, 9
 _END_STREAM, _END_HEADERS, _PADDED, _ACK = 0x1, 0x4, 0x8, 0x1
 _CONTROL_LENGTH = 16 * 1024  # of frames other than DATA and header blocks
 
@@ -51,6 +51,7 @@ class FrameCutter:
         "_stream",
         "_streams",
         "_with_end",
+        "frames",
     )
 
     def __init__(
@@ -73,6 +74,8 @@ class FrameCutter:
         self._left = 0
         self._stream: WireStream | None = None
         self._with_end = False
+        self.frames = 0
+        """Frames of any kind that came, those in the middle of a header block not counted."""
 
     @property
     def waiting(self) -> bool:
@@ -140,8 +143,8 @@ class FrameCutter:
                     raise ProtocolError("the first frame is not SETTINGS")
                 self._settings_due = False
             self._check_length(kind, length)
-            if kind > _CONTINUATION:
-                # A type that HTTP/2 tells to ignore: its bytes are passed over as they come.
+            if kind > _CONTINUATION or kind == _PRIORITY:
+                # A type to be ignored: its bytes are passed over as they come.
                 self._on_empty()
                 position += _HEAD
                 self._begin_data(None, length, False)
@@ -151,6 +154,8 @@ class FrameCutter:
                 self._need = end - position
                 break
             self._track_block(kind, flags, length)
+            if self._block < 0:
+                self.frames += 1
             events = self._h2.receive_frame(data[position:end])
             position = end
             if events:
@@ -159,6 +164,7 @@ class FrameCutter:
             self._rest += memoryview(data)[position:]
 
     def _begin_data(self, stream: WireStream | None, length: int, with_end: bool) -> None:
+        self.frames += 1
         if length:
             self._left = length
             self._stream = stream

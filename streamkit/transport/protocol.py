@@ -68,7 +68,7 @@ class WireProtocol(H2Protocol):
         self.connection.write_out()
         self.connection.initialize()
         self._watch = self.connection.loop.call_later(
-            self.limits.preface_timeout, self._overdue, "no HTTP/2 settings in time"
+            self.limits.preface_timeout, self._expect_settings
         )
         if self._on_made is not None:
             self._on_made(self)
@@ -97,11 +97,30 @@ class WireProtocol(H2Protocol):
         if cutter.waiting:
             if self._watch is None:
                 self._watch = self.connection.loop.call_later(
-                    self.limits.request_timeout, self._overdue, "a frame did not become whole"
+                    self.limits.request_timeout, self._look_again, cutter.frames
                 )
         elif self._watch is not None:
             self._watch.cancel()
             self._watch = None
+
+    def _look_again(self, frames: int) -> None:
+        """Cut the peer if the frame that was waited for is still the same one."""
+        self._watch = None
+        cutter = self._cutter
+        if cutter is None:
+            return
+        if cutter.waiting and cutter.frames == frames:
+            self._overdue("a frame did not become whole")
+        else:
+            self._watch_frames(cutter)
+
+    def _expect_settings(self) -> None:
+        self._watch = None
+        cutter = self._cutter
+        if cutter is None or not cutter.frames:
+            self._overdue("no HTTP/2 settings in time")
+        else:
+            self._watch_frames(cutter)
 
     def _overdue(self, reason: str) -> None:
         self._watch = None
