@@ -17,7 +17,8 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
@@ -131,7 +132,8 @@ class StreamHandler(logging.Handler):
         if threading.get_ident() == self._thread_id:
             return
         try:
-            portal.run(self._drained(), self._shutdown_timeout)
+            with _hushed():
+                portal.run(self._drained(), self._shutdown_timeout)
             self._stuck = False
         except (TimeoutError, StreamkitError):
             self._stuck = True
@@ -217,7 +219,9 @@ class StreamHandler(logging.Handler):
             self.address, on_event=self._on_event, ssl=self._ssl, metadata=self._metadata
         )
         async with client:
-            self._writer = writer = client.log_writer(self.service, buffer=_BUFFER)
+            self._writer = writer = client.log_writer(
+                self.service, buffer=min(_BUFFER, self._capacity)
+            )
             work = self._work
             assert work is not None  # made just before this task
             while not writer.pump.ended:
@@ -260,6 +264,24 @@ class StreamHandler(logging.Handler):
         if not self._warned:
             self._warned = True
             _say(f"logs of {self.service} do not reach {self.address}: {reason}")
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Keep the shipping thread away from the lock of the logging module.
+
+    dictConfig closes the old handlers while it holds that lock, and even a debug line that nobody
+    wants takes it for a moment: the thread would wait for the very flush that waits for it.
+    """
+    loggers = [logging.getLogger(name) for name in ("hpack.hpack", "hpack.table")]
+    before = [logger.disabled for logger in loggers]
+    for logger in loggers:
+        logger.disabled = True
+    try:
+        yield
+    finally:
+        for logger, disabled in zip(loggers, before, strict=True):
+            logger.disabled = disabled
 
 
 def _is_own(name: str) -> bool:

@@ -54,6 +54,8 @@ class Portal:
     def __init__(self, name: str = "streamkit") -> None:
         self.pid = os.getpid()
         self.loop = PrivateLoop()
+        # Debug mode logs from the loop; a logging handler must not have its own thread log.
+        self.loop.set_debug(False)
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
         self._thread.start()
 

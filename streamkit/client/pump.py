@@ -294,9 +294,10 @@ class Pump:
         how = self._reconnect
         if delay is None or not how.enabled:
             raise error
-        if len(self.outbox):
-            tell(how.on_event, ClientEvent("lost", f"{self._name}: {error}", error=error))
-            tell(how.on_event, ClientEvent("reconnecting", self._name, delay=delay))
+        if not len(self.outbox):
+            return  # nothing is held up: the next attempt comes with the next record
+        tell(how.on_event, ClientEvent("lost", f"{self._name}: {error}", error=error))
+        tell(how.on_event, ClientEvent("reconnecting", self._name, delay=delay))
         await how.sleep(delay)
 
     def _fail(self, error: StreamkitError) -> None:
@@ -316,8 +317,10 @@ class Pump:
             self._on_drop(records, error)
 
 
-def _expire(patience: asyncio.Timeout, _: object) -> None:
+def _expire(patience: asyncio.Timeout, sender: asyncio.Task[None]) -> None:
     """End the waiting for replies: nothing more is being sent."""
+    if sender.cancelled():
+        return
     when = patience.when()
     now = asyncio.get_running_loop().time()
     if when is None or when > now:

@@ -1,0 +1,290 @@
+"""StreamHandler, rule by rule."""
+
+from __future__ import annotations
+
+import logging
+import logging.config
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from streamkit.client.logging import StreamHandler
+from streamkit.client.sync import Client
+from streamkit.errors import InvalidArgumentError
+from streamkit.generated.streamservice import LogEntry
+from tests.client.servers import ThreadServer
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ThreadServer]:
+    with ThreadServer() as server:
+        yield server
+
+
+@pytest.fixture
+def log() -> Iterator[logging.Logger]:
+    # Not registered anywhere: what the test runner hangs on the root logger is not concerned.
+    log = logging.Logger("shop.orders", logging.DEBUG)
+    yield log
+    for handler in list(log.handlers):
+        log.removeHandler(handler)
+        handler.close()
+
+
+def entries(server: ThreadServer, service: str) -> list[LogEntry]:
+    with Client(server.address) as client:
+        return list(client.logs(service, lines=100_000))
+
+
+def test_records_arrive_with_level_time_and_fields(
+    server: ThreadServer, log: logging.Logger
+) -> None:
+    handler = StreamHandler("h-fields", server.address)
+    log.addHandler(handler)
+    before = time.time()
+    log.debug("d")
+    log.info("order %s", 7, extra={"user": "ada", "n": 3})
+    log.warning("w")
+    log.critical("c")
+    try:
+        raise ValueError("bad")
+    except ValueError:
+        log.exception("failed")
+    handler.flush()
+    got = entries(server, "h-fields")
+    assert [(e.level, e.message.partition("\n")[0]) for e in got] == [
+        ("debug", "d"),
+        ("info", "order 7"),
+        ("warn", "w"),
+        ("error", "c"),
+        ("error", "failed"),
+    ]
+    assert got[1].fields == {"logger": "shop.orders", "user": "ada", "n": "3"}
+    assert got[3].fields["level"] == "CRITICAL"
+    assert got[4].fields["exc_type"] == "ValueError"
+    assert "ValueError: bad" in got[4].fields["exc_text"]
+    assert "Traceback" in got[4].message, "one record, not one a line"
+    assert before - 1 < got[0].timestamp.timestamp() < time.time() + 1
+
+
+def test_logging_neither_connects_nor_waits_nor_raises(log: logging.Logger) -> None:
+    """A host that cannot be resolved, a port where nobody answers: the caller does not notice."""
+    for address in ("no.such.host.invalid:1", "127.0.0.1:9"):
+        handler = StreamHandler("h-away", address, capacity=100, shutdown_timeout=0.05)
+        log.addHandler(handler)
+        log.info("starts the thread")
+        slowest = 0.0
+        for number in range(2000):
+            started = time.perf_counter()
+            log.info("line %s", number)
+            slowest = max(slowest, time.perf_counter() - started)
+        assert slowest < 0.25
+        assert handler.dropped > 0
+        log.removeHandler(handler)
+        handler.close()
+
+
+class Unprintable:
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def test_a_record_that_cannot_be_formatted_is_reported_the_standard_way(
+    server: ThreadServer, log: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handler = StreamHandler("h-bad", server.address)
+    log.addHandler(handler)
+    log.info("%s", Unprintable())
+    log.info("two %s places %s", "one")
+    log.info("good", extra={"x": "\ud800"})
+    handler.flush()
+    assert [(e.message, e.fields["x"]) for e in entries(server, "h-bad")] == [("good", "�")]
+    assert "no text" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("policy", "kept"), [("drop_oldest", range(15, 25)), ("drop_new", range(10))]
+)
+def test_the_queue_is_bounded_and_drops_are_counted_and_told(
+    server: ThreadServer, log: logging.Logger, policy: Any, kept: range
+) -> None:
+    service = f"h-{policy}"
+    handler = StreamHandler(service, server.address, capacity=10, overflow=policy)
+    hold, held = threading.Event(), threading.Event()
+    log.addHandler(handler)
+    log.info("first")
+    handler.flush()
+    assert handler._portal is not None
+
+    def block() -> None:
+        held.set()
+        hold.wait(10)
+
+    handler._portal.loop.call_soon_threadsafe(block)
+    held.wait(10)
+    for number in range(25):
+        log.info("%s", number)
+    assert handler.dropped == 15
+    hold.set()
+    handler.flush()
+    got = entries(server, service)
+    texts = [entry.message for entry in got]
+    assert texts[0] == "first"
+    assert [text for text in texts if text.isdigit()] == [str(number) for number in kept]
+    (told,) = [entry for entry in got if "dropped" in entry.message]
+    assert (told.level, told.fields["dropped"]) == ("warn", "15")
+
+
+def test_lines_travel_in_batches(server: ThreadServer, log: logging.Logger) -> None:
+    handler = StreamHandler("h-batch", server.address)
+    log.addHandler(handler)
+    for number in range(3000):
+        log.info("%s", number)
+    handler.flush()
+    assert handler._writer is not None
+    assert handler._writer.pump.outbox._number < 300, "requests"
+    assert [e.message for e in entries(server, "h-batch")] == [str(n) for n in range(3000)]
+
+
+def test_own_records_are_ignored(server: ThreadServer) -> None:
+    root = logging.getLogger()
+    handler = StreamHandler("h-own", server.address)
+    root.addHandler(handler)
+    try:
+        for name in ("streamkit", "streamkit.client", "grpclib.client", "hpack", "asyncio"):
+            logging.getLogger(name).error("about the shipping")
+        logging.getLogger("mine").error("about me")
+        handler.flush()
+        assert handler._portal is not None
+        in_thread = logging.getLogger("mine").error
+        handler._portal.loop.call_soon_threadsafe(in_thread, "from the shipping thread")
+        handler.flush()
+    finally:
+        root.removeHandler(handler)
+        handler.close()
+    assert [entry.message for entry in entries(server, "h-own")] == ["about me"]
+
+
+def test_a_server_that_is_away_is_told_once_and_gets_the_lines_later(
+    log: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ThreadServer() as server:
+        handler = StreamHandler("h-later", server.address)
+        log.addHandler(handler)
+        log.info("1")
+        handler.flush()
+        server.do(server.proxy.refuse())
+        for number in range(2, 6):
+            log.info("%s", number)
+            time.sleep(0.02)
+        server.do(server.proxy.heal())
+        handler.flush()
+        assert [e.message for e in entries(server, "h-later")] == ["1", "2", "3", "4", "5"]
+    assert capsys.readouterr().err.count("cannot be reached") == 1
+
+
+@pytest.mark.parametrize("kind", ["refusing", "silent"])
+def test_the_end_is_held_up_for_two_seconds_at_most(log: logging.Logger, kind: str) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        if kind == "silent":
+            listener.listen()
+        host, port = listener.getsockname()
+        handler = StreamHandler("h-end", f"{host}:{port}")
+        log.addHandler(handler)
+        log.info("lost")
+        started = time.monotonic()
+        logging.shutdown([lambda: handler])  # type: ignore[list-item]  # what weak references do
+        assert time.monotonic() - started < 2.6
+        assert handler.dropped == 1
+        log.info("ignored")
+
+
+def test_a_short_script_delivers_its_last_lines(server: ThreadServer) -> None:
+    """Nothing but two lines and the end of the interpreter."""
+    script = (
+        "import logging, streamkit\n"
+        f"logging.getLogger().addHandler(streamkit.StreamHandler('h-script', '{server.address}'))\n"
+        "logging.error('one')\nlogging.error('two')\n"
+    )
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", script], capture_output=True, text=True, timeout=20
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    print(f"script with handler: {time.monotonic() - started:.2f} s")
+    assert [entry.message for entry in entries(server, "h-script")] == ["one", "two"]
+
+
+def test_a_name_is_resolved_even_when_the_interpreter_ends(server: ThreadServer) -> None:
+    port = server.address.rpartition(":")[2]
+    script = (
+        "import logging, streamkit\n"
+        f"logging.getLogger().addHandler(streamkit.StreamHandler('h-name', 'localhost:{port}'))\n"
+        "logging.error('by name')\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=20)
+    assert [entry.message for entry in entries(server, "h-name")] == ["by name"]
+
+
+def test_a_forked_child_ships_its_own_lines_only(server: ThreadServer, log: logging.Logger) -> None:
+    handler = StreamHandler("h-fork", server.address)
+    log.addHandler(handler)
+    log.info("parent before")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # threads and fork, from 3.12 on
+        child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            log.info("child")
+            handler.close()
+            code = 0 if handler.dropped == 0 else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    log.info("parent after")
+    handler.flush()
+    texts = sorted(entry.message for entry in entries(server, "h-fork"))
+    assert texts == ["child", "parent after", "parent before"]
+
+
+def test_dict_config_works_again_and_again(server: ThreadServer) -> None:
+    config = {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "handlers": {
+            "ship": {
+                "class": "streamkit.StreamHandler",
+                "service": "h-config",
+                "address": server.address,
+                "level": "INFO",
+            }
+        },
+        "loggers": {"configured": {"handlers": ["ship"], "level": "DEBUG", "propagate": False}},
+    }
+    started = time.monotonic()
+    for number in range(3):
+        logging.config.dictConfig(config)
+        logging.getLogger("configured").info("%s", number)
+        logging.getLogger("configured").debug("not wanted")
+    config["loggers"] = {"configured": {"handlers": [], "propagate": True}}
+    logging.config.dictConfig(config)
+    assert time.monotonic() - started < 5
+    assert [entry.message for entry in entries(server, "h-config")] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"service": ""}, {"service": "x", "capacity": 0}, {"service": "x", "overflow": "no"}]
+)
+def test_wrong_settings_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgumentError):
+        StreamHandler(**wrong)
