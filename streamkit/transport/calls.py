@@ -101,6 +101,8 @@ class Calls(AbstractHandler):
             self._calls.pop(stream, None)
             stream.connection.h2.active = len(self._calls)
             release_stream()
+            del call.stream.context  # the pair would wait for the garbage collector
+            call.task = None
             if not task.cancelled() and task.exception() is not None:
                 LOG.warning("fault in a call", repr(task.exception()), task.exception())
 

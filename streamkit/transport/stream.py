@@ -51,6 +51,11 @@ class StreamLost(StreamTerminatedError):
         self.code = code
         self.refused = refused or code == ErrorCodes.REFUSED_STREAM
 
+    def fresh(self) -> StreamLost:
+        """Return the same error to be raised: the kept one must not gather tracebacks, whose
+        frames would keep the stream alive."""
+        return StreamLost(self.reason, self.code, refused=self.refused)
+
     @property
     def status(self) -> Status:
         """The gRPC status that the specification gives to this end."""
@@ -129,14 +134,14 @@ class WireStream(Stream):
                     return messages
                 # Only the head of a message was here; now it is known how much it needs.
             if self.lost is not None:
-                raise self.lost
+                raise self.lost.fresh()
             await self._changed()
 
     async def recv_data(self, size: int) -> bytes:
         """Return exactly `size` bytes, fewer only at the end of the stream."""
         while (data := self.messages_in.read(size)) is None:
             if self.lost is not None:
-                raise self.lost
+                raise self.lost.fresh()
             await self._changed()
         self._free(len(data))
         return data
@@ -145,7 +150,7 @@ class WireStream(Stream):
         """Return the response's headers."""
         while self.headers is None:
             if self.lost is not None:
-                raise self.lost
+                raise self.lost.fresh()
             if self.messages_in.eof:
                 raise StreamLost("the stream ended without headers", ErrorCodes.PROTOCOL_ERROR)
             await self._changed()
@@ -155,7 +160,7 @@ class WireStream(Stream):
         """Return the trailers; StreamLost when the stream ended without."""
         while self.trailers is None:
             if self.lost is not None:
-                raise self.lost
+                raise self.lost.fresh()
             if self.messages_in.eof:
                 raise StreamLost("the stream ended without trailers", ErrorCodes.PROTOCOL_ERROR)
             await self._changed()
@@ -230,7 +235,7 @@ class WireStream(Stream):
     def put(self, data: bytes | memoryview) -> None:
         """Add bytes to what the next flush sends."""
         if self.lost is not None:
-            raise self.lost
+            raise self.lost.fresh()
         self._pending.append(data)
         self.pending_size += len(data)
         if not self.dirty:
@@ -258,7 +263,7 @@ class WireStream(Stream):
         while self.full:
             await self._progress()
         if self.lost is not None:
-            raise self.lost
+            raise self.lost.fresh()
 
     async def flushed(self) -> None:
         """Wait until everything put is on its way. LimitError like `drain`."""
@@ -267,7 +272,7 @@ class WireStream(Stream):
         while self.pending_size:
             await self._progress()
         if self.lost is not None:
-            raise self.lost
+            raise self.lost.fresh()
 
     async def _progress(self) -> None:
         """Wait until some of the pending bytes were sent."""
@@ -356,7 +361,7 @@ class WireStream(Stream):
         while True:
             await connection.write_ready.wait()
             if self.lost is not None:
-                raise self.lost
+                raise self.lost.fresh()
             connection.check_open()
             stream_id = connection.h2.get_next_available_stream_id()
             try:
@@ -373,7 +378,7 @@ class WireStream(Stream):
     def put_headers(self, headers: Headers, *, end_stream: bool = False) -> None:
         """Add a header block to the output now: what is pending must be flushed or dropped."""
         if self.lost is not None:
-            raise self.lost
+            raise self.lost.fresh()
         assert self.id is not None
         self.connection.h2.send_headers(self.id, headers, end_stream=end_stream)
         self.connection.schedule()

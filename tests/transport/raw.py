@@ -221,6 +221,7 @@ class RawClient:
             pass
         finally:
             self.closed = True
+            self.writer.close()
             for answer in self.answers.values():
                 answer.closed = True
             self._tell()

@@ -185,7 +185,7 @@ async def test_a_message_larger_than_the_windows_arrives(serve: Serve, dial: Dia
     while position < len(body):
         size = min(window, 16_384, len(body) - position)
         if size <= 0:
-            await client.until(lambda: len(client.frames) > seen)
+            await client.until(lambda n=seen: len(client.frames) > n)
         else:
             chunk = body[position : position + size]
             position += size

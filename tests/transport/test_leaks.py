@@ -1,0 +1,121 @@
+"""With the garbage collector off, nothing outlives its call."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+import weakref
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from streamkit.generated.streamservice import SubscribeRequest, Update
+from tests.transport.conftest import Dial, Serve
+from tests.transport.raw import SUBSCRIBE, RawClient, message
+from tests.transport.services import Streams, ask
+
+
+@pytest.fixture(autouse=True)
+def no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+async def closed(streams: Streams, count: int, timeout: float = 2.0) -> None:
+    async with asyncio.timeout(timeout):
+        while len(streams.closed) < count:
+            streams.changed.clear()
+            await streams.changed.wait()
+
+
+@pytest.mark.parametrize("how", ["reset", "abort", "deadline", "close"])
+@pytest.mark.parametrize("topic", ["flood", "idle"])
+async def test_generators_are_closed_at_once(
+    how: str, topic: str, serve: Serve, dial: Dial, streams: Streams
+) -> None:
+    """Whether the handler is suspended in its own wait, or in a yield that flow control blocks."""
+    server = await serve()
+    slowest = 0.0
+    rounds = 25
+    for number in range(rounds):
+        client: RawClient = await dial(server, {4: 1000})
+        more = [("grpc-timeout", "50m")] if how == "deadline" else []
+        head = client.headers(client.fields(SUBSCRIBE, *more))
+        client.send(head, client.data(head.stream_id, message(ask(f"{topic}:x"))))
+        await client.until(lambda c=client, h=head: bool(c.answer(h.stream_id).data))
+        started = time.monotonic()
+        if how == "reset":
+            client.send(client.rst(head.stream_id))
+        elif how == "abort":
+            client.writer.transport.abort()
+        elif how == "close":
+            client.writer.close()
+        else:
+            started += 0.05
+        await closed(streams, number + 1)
+        slowest = max(slowest, streams.closed[number] - started)
+        await client.close()
+    assert len(streams.closed) == rounds
+    assert slowest < 0.1
+    print(f"{rounds}/{rounds} {topic} closed after {how}, slowest {slowest * 1000:.1f} ms")
+
+
+async def test_the_end_of_the_server_closes_generators(
+    serve: Serve, dial: Dial, streams: Streams
+) -> None:
+    server = await serve()
+    client = await dial(server, {4: 1000})
+    for topic in ("flood", "idle:x"):
+        stream = client.call(ask(topic))
+        await client.until(lambda s=stream: bool(client.answer(s).data))
+    await server.close()
+    assert len(streams.closed) == 2
+
+
+async def test_a_handler_that_ends_early_is_closed(serve: Serve, dial: Dial) -> None:
+    """An iterator that is no generator has its own end to be told."""
+    ended: list[str] = []
+
+    class Source:
+        def __aiter__(self) -> Source:
+            return self
+
+        async def __anext__(self) -> Update:
+            raise ValueError
+
+        async def aclose(self) -> None:
+            ended.append("closed")
+
+    class Custom(Streams):
+        def subscribe_to_updates(
+            self, subscribe_request: SubscribeRequest
+        ) -> AsyncIterator[Update]:
+            return Source()
+
+    client = await dial(await serve(Custom()))
+    assert (await client.ended(client.call(ask("x")))).status == 13
+    assert ended == ["closed"]
+
+
+async def test_calls_and_connections_are_freed_without_a_collector(
+    serve: Serve, dial: Dial, streams: Streams
+) -> None:
+    server = await serve()
+    client = await dial(server)
+    calls, wires = [], []
+    for topic in ("count:3", "fail:missing", "idle:x", "flood"):
+        stream = client.call(ask(topic))
+        await client.until(lambda s=stream: bool(client.answer(s).data))
+        (protocol,) = server._connections
+        if stream in protocol.processor.streams:
+            wires.append(weakref.ref(protocol.processor.streams[stream]))
+        calls += [weakref.ref(task) for task in protocol.handler.tasks]
+        client.send(client.rst(stream))
+        assert await client.pong()
+    await asyncio.sleep(0.01)
+    assert not server.calls
+    assert [ref for ref in calls if ref() is not None] == []
+    assert [ref for ref in wires if ref() is not None] == []
