@@ -13,6 +13,7 @@ import importlib
 import os
 import signal
 import socket
+import tempfile
 import time
 from collections.abc import (
     AsyncIterator,
@@ -28,7 +29,7 @@ from ssl import SSLContext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from streamkit.codec import StreamkitCodec
+from streamkit.codec import StreamkitCodec, frame
 from streamkit.config import JournalOptions, QueryLimits, TransportLimits
 from streamkit.database import Databases, Source, StoreSource, open_source
 from streamkit.errors import ConnectError, InvalidArgumentError, PreconditionError
@@ -261,8 +262,14 @@ async def _opened(
     """The journal, closed at the end if it was opened here."""
     if isinstance(store, Journal):
         yield store
+    elif os.fspath(store) == ":memory:":
+        # On disk all the same, so that SQL over it works; nobody else sees it and nothing stays.
+        with tempfile.TemporaryDirectory(prefix="streamkit-") as folder:
+            url = os.path.join(folder, "store.db")
+            async with await open_journal(url, options, frame=frame) as journal:
+                yield journal
     else:
-        async with await open_journal(os.fspath(store), options) as journal:
+        async with await open_journal(os.fspath(store), options, frame=frame) as journal:
             yield journal
 
 
