@@ -96,6 +96,14 @@ class Link:
 
     def channel(self, **options: object) -> grpc.aio.Channel:
         if self.kind == "tls":
-            credentials = grpc.ssl_channel_credentials(self._certificates.ca.read_bytes())
-            return grpc.aio.secure_channel(self.target, credentials, **options)
+            return grpc.aio.secure_channel(self.target, self._credentials(), **options)
         return grpc.aio.insecure_channel(self.target, **options)
+
+    def blocking_channel(self) -> grpc.Channel:
+        """For use in a thread."""
+        if self.kind == "tls":
+            return grpc.secure_channel(self.target, self._credentials())
+        return grpc.insecure_channel(self.target)
+
+    def _credentials(self) -> grpc.ChannelCredentials:
+        return grpc.ssl_channel_credentials(self._certificates.ca.read_bytes())
