@@ -251,6 +251,11 @@ class RawClient:
             self.answer(frame.stream_id).reset = frame.error_code
         elif isinstance(frame, GoAwayFrame):
             self.goaways.append(frame)
+        elif isinstance(frame, PingFrame) and "ACK" not in frame.flags:
+            pong = PingFrame(0)
+            pong.opaque_data = frame.opaque_data
+            pong.flags.add("ACK")
+            self.send(pong)
         elif isinstance(frame, SettingsFrame) and "ACK" not in frame.flags:
             self.settings.update(frame.settings)
             if self.ack_settings:
