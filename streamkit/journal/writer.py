@@ -44,7 +44,8 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._queue: deque[tuple[Request, asyncio.Future[Any]]] = deque()
         self._queued = 0
-        self._room: set[asyncio.Future[None]] = set()
+        self._room: asyncio.Future[None] | None = None
+        self._turn = asyncio.Lock()
         self._wake = threading.Condition()
         self._idle = False
         self._draining = False
@@ -61,17 +62,18 @@ class Writer:
         return await asyncio.shield(self._opened)
 
     async def write(self, request: Request) -> Any:
-        """Return the request's result once it is durable, or raise its error."""
-        while self._queued >= _QUEUE and not self._draining:
-            room = self._loop.create_future()
-            self._room.add(room)
-            try:
-                await room
-            finally:
-                self._room.discard(room)
-        if self._draining:
-            raise StoreError("the journal is closed")
-        return await self._put(request)
+        """Return the request's result once it is durable, or raise its error.
+
+        Requests are stored in the order of the calls, also when they have to wait for room.
+        """
+        async with self._turn:  # gives turns in order, and one that is free at once
+            while self._queued >= _QUEUE and not self._draining:
+                self._room = self._loop.create_future()
+                await self._room
+            if self._draining:
+                raise StoreError("the journal is closed")
+            future = self._put(request)
+        return await future
 
     async def drain(self) -> None:
         """Accept no more, and return when all that was accepted is written and delivered."""
@@ -79,14 +81,14 @@ class Writer:
         self._make_room()
         await self._put(Request(self._now))
 
-    async def _put(self, request: Request) -> Any:
+    def _put(self, request: Request) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = self._loop.create_future()
         self._queued += request.weight
         self._queue.append((request, future))
         if self._idle:
             with self._wake:
                 self._wake.notify()
-        return await future
+        return future
 
     async def close(self) -> None:
         """Write what was accepted, close the store, end the thread. May be called twice."""
@@ -173,10 +175,9 @@ class Writer:
                     future.set_exception(request.error)
                 else:
                     future.set_result(request.result)
-        if self._room and self._queued < _QUEUE:
+        if self._queued < _QUEUE:
             self._make_room()
 
     def _make_room(self) -> None:
-        for room in self._room:
-            if not room.done():
-                room.set_result(None)
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)

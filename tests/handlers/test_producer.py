@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,7 +33,8 @@ from streamkit.generated.streamservice import (
     WriteRequest,
 )
 from streamkit.handlers import ProducerHandler
-from streamkit.journal import Journal
+from streamkit.handlers.pipeline import in_order
+from streamkit.journal import Journal, open_journal
 from streamkit.journal.base import Stream
 from streamkit.testing import connected
 from streamkit.transport import Channel
@@ -260,3 +263,21 @@ async def test_listing(channel: Channel) -> None:
     assert await listed() == ["b", "c", "a"]
     assert await listed(limit=1) == ["b"]
     assert await listed(statuses=["running"]) == ["c", "a"]
+
+
+async def test_order_holds_when_the_store_is_behind(tmp_path: Path) -> None:
+    """More is sent at once than the store takes in: what waits is still stored in order."""
+    async with await open_journal(str(tmp_path / "store.db")) as journal:
+        handler = ProducerHandler(journal=journal)
+        updates = [Update(topic="t", message="m")] * 50
+
+        async def requests() -> AsyncIterator[WriteRequest]:
+            for number in range(1, 2_001):
+                yield WriteRequest(Producer("p", number), updates=updates)
+
+        firsts: list[int] = []
+        async for replies in in_order(
+            requests(), handler._answer, weigh=lambda _: 1, limit=2_000, budget=2_000
+        ):
+            firsts += [reply.updates.first for reply in replies]
+        assert firsts == list(range(1, 100_001, 50))
