@@ -304,11 +304,6 @@ class _Attempt(WireStream):
         self._owner.on_trailers(trailers)
         super().got_trailers(trailers)
 
-    def feed(self, data: bytes) -> None:
-        super().feed(data)
-        if self._owner.initial is None and not self._owner.done:
-            self._owner.fail(InternalError("the server sent a message before its headers"))
-
     def __ended__(self) -> None:
         self._owner.on_ended()
         super().__ended__()

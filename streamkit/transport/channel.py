@@ -97,7 +97,12 @@ class Channel(grpclib.client.Channel):
         self._settings = CallSettings(self._pool, codec, base, tuple(interceptors), limits)
 
     def __repr__(self) -> str:
-        return f"Channel({self._pool.target!r})"
+        return f"Channel({self.target!r})"
+
+    @property
+    def target(self) -> str:
+        """The address as it was given."""
+        return self._pool.target
 
     async def unary(
         self,
