@@ -53,7 +53,7 @@ def one_line(error: BaseException, *, server: str = "") -> str:
         return sanitise(f"{name}{error.strerror}")
     text = str(error) or type(error).__name__
     hint = error.hint if isinstance(error, errors.StreamkitError) else ""
-    if isinstance(error, errors.ConnectError) and not hint and server:
+    if isinstance(error, errors.ConnectError) and server:
         hint = "start one with `streamkit serve`, or name another with -s HOST:PORT"
         if server not in text:
             text = f"no answer from {server}: {text}"

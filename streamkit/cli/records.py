@@ -25,7 +25,7 @@ __all__ = [
     "update_object",
 ]
 
-TIME_STYLES = ("local", "utc", "iso", "relative", "none")
+TIME_STYLES = ("local", "clock", "utc", "iso", "relative", "none")
 
 
 def iso(moment: datetime) -> str:
@@ -34,7 +34,7 @@ def iso(moment: datetime) -> str:
 
 
 def clock_text(moment: datetime, style: str, now: datetime | None = None) -> str:
-    """A time for eyes: local and utc to the millisecond, relative as an age, none as nothing."""
+    """A time for eyes, to the millisecond; `clock` leaves out the date, `relative` is an age."""
     if style == "none":
         return ""
     if style == "iso":
@@ -43,7 +43,8 @@ def clock_text(moment: datetime, style: str, now: datetime | None = None) -> str
         current = datetime.now(UTC) if now is None else now
         return f"{seconds_text(max(0.0, (current - moment).total_seconds()))} ago"
     shown = moment.astimezone(UTC) if style == "utc" else moment.astimezone()
-    return f"{shown:%Y-%m-%d %H:%M:%S}.{shown.microsecond // 1000:03d}"
+    day = "" if style == "clock" else f"{shown:%Y-%m-%d} "
+    return f"{day}{shown:%H:%M:%S}.{shown.microsecond // 1000:03d}"
 
 
 def seconds_text(seconds: float) -> str:
@@ -138,6 +139,4 @@ def job_line(job: JobProgress) -> str:
         parts.append(job.current_step)
     if job.error:
         parts.append(f"- {job.error}")
-    if job.exit_code:
-        parts.append(f"[exit code {job.exit_code}]")
     return " ".join(parts)

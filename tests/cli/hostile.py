@@ -50,6 +50,6 @@ def lines(count: int, seed: int = 1) -> list[str]:
 
 
 def is_visible(text: str) -> bool:
-    return not any(
-        unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in text if c not in "\t\n"
-    )
+    """Whether no character of the text is a control, a surrogate or a separator of lines."""
+    kinds = {unicodedata.category(character) for character in text if character not in "\t\n"}
+    return not kinds & {"Cc", "Cs", "Zl", "Zp"}

@@ -97,10 +97,7 @@ def test_markdown() -> None:
 def test_table_aligns_and_sanitises() -> None:
     rows = [{"id": "1", "name": "日本"}, {"id": "20", "name": "\x1b[2J"}]
     lines = written(TableWriter(COLUMNS[:2], TextOptions()), rows).splitlines()
-    assert lines == ["id  name", "--  ----", " 1  日本", "20  \\x1b[2J"] or lines[0].startswith(
-        "id"
-    )
-    assert "\x1b" not in "".join(lines)
+    assert lines == ["id  name", "--  -------", " 1  日本", "20  \\x1b[2J"]
 
 
 def test_table_fits_a_terminal() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -130,7 +131,8 @@ class _Tail:
     def __init__(self, client: AsyncClient, job: JobProgress, view: JobView) -> None:
         self._client = client
         self._service = job.service or job.job_id
-        self._since = job.created_at
+        # The first lines may have been written a moment before the job was known.
+        self._since = job.created_at - timedelta(seconds=2)
         self._view = view
         self._last = 0
         self._task = asyncio.create_task(self._read(follow=True))

@@ -14,6 +14,7 @@ from streamkit.cli import exits
 from streamkit.cli.parsing import duration, parameter
 from streamkit.cli.session import Session, UsageError, command, value_of
 from streamkit.cli.writers import FORMATS, TextOptions
+from streamkit.errors import InvalidArgumentError, QueryError
 
 if TYPE_CHECKING:
     from streamkit.cli.results import Sink
@@ -115,11 +116,14 @@ async def _query(
         except BrokenPipeError:
             progress.close()
             raise
-        except Exception:
+        except Exception as error:
             progress.close()
             sink.abandon()
             if sink.started:
                 session.note(f"the result is not complete: failed after {sink.count:,} rows")
+            if isinstance(error, InvalidArgumentError):
+                # The command line was right, the statement was not.
+                raise QueryError(error.message, hint=error.hint) from error
             raise
         progress.close()
     if not quiet:

@@ -17,7 +17,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from streamkit.cli.output import Output
@@ -133,10 +133,10 @@ def job_bars(**options: object) -> Progress:
         _Name(),
         _Status(),
         BarColumn(bar_width=24),
-        _Amount(),
+        _Amount(table_column=Column(no_wrap=True)),
         TimeElapsedColumn(),
         TimeRemainingColumn(compact=True),
-        _Step(),
+        _Step(table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
         **options,  # type: ignore[arg-type]
     )
 

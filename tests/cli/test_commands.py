@@ -1,0 +1,174 @@
+"""What holds for every command: exit codes, one-line errors, standard output is data."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+
+import pytest
+
+from tests.cli.tools import COMMAND, ServerProcess, Terminal, environment, streamkit, wait_for
+
+Here = Callable[..., subprocess.CompletedProcess[str]]
+
+CONNECTING = [
+    ["publish", "a", "x"],
+    ["subscribe", "a"],
+    ["query", "SELECT 1"],
+    ["watch-job", "x"],
+    ["jobs"],
+    ["cancel", "x"],
+    ["logs"],
+    ["ship", "x", os.devnull],
+    ["tables"],
+    ["schema", "x"],
+    ["status"],
+]
+
+
+@pytest.mark.parametrize("arguments", CONNECTING, ids=lambda a: a[0])
+def test_no_server(arguments: list[str], nowhere: str, here: Here) -> None:
+    done = here(*arguments, server=nowhere)
+    assert done.returncode == 3 and done.stdout == ""
+    assert done.stderr.count("\n") == 1 and nowhere in done.stderr
+    assert "streamkit serve" in done.stderr, "what to do"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ([], 2, "Usage"),
+        (["nonsense"], 2, "nonsense"),
+        (["logs", "--nonsense"], 2, "--nonsense"),
+        (["logs", "-l", "loud"], 2, "debug, info, warn or error"),
+        (["logs", "-n", "-5"], 2, "--lines"),
+        (["logs", "-n", "x"], 2, "--lines"),
+        (["logs", "-g", "("], 2, "regular expression"),
+        (["logs", "--since", "soon"], 2, "--since"),
+        (["logs", "-o", "xml"], 2, "pretty, raw or jsonl"),
+        (["logs", "--color", "red"], 2, "auto, always or never"),
+        (["subscribe"], 2, "TOPIC"),
+        (["subscribe", "a", "--all", "--new"], 2, "one of"),
+        (["subscribe", "a..b"], 2, "topic"),
+        (["subscribe", "a", "-e"], 2, "--exit"),
+        (["query", "SELECT 1", "--batch", "-1"], 2, "batch"),
+        (["query"], 2, "one statement"),
+        (["query", "SELECT 1", "-o", "xml"], 2, "not one of"),
+        (["query", "SELECT 1", "-p", "x"], 2, "key=value"),
+        (["query", "SELEC 1"], 1, "syntax error"),
+        (["query", "SELECT 1; SELECT 2"], 1, "statement"),
+        (["query", "DELETE FROM logs"], 1, ""),
+        (["query", "SELECT 1", "--database", "nothing"], 5, "nothing"),
+        (["watch-job"], 2, "--latest"),
+        (["watch-job", "nothing", "--wait", "0"], 5, "nothing"),
+        (["cancel", "nothing"], 5, "nothing"),
+        (["jobs", "--status", "odd"], 2, "odd"),
+        (["schema", "nothing"], 5, "nothing"),
+        (["ship", "x", "/no/such/file"], 2, "/no/such/file"),
+        (["ship", "x", "-f"], 2, "FILE"),
+        (["publish", "a.*", "x"], 2, "topic"),
+        (["publish", "", "x"], 2, "topic"),
+        (["publish", "a", "x", "-H", "nothing"], 2, "key=value"),
+        (["logs", "--connect-timeout", "x"], 2, "--connect-timeout"),
+        (["status", "--cert", "/nothing"], 1, "key"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_bad_input(server: str, here: Here, arguments: list[str], code: int, said: str) -> None:
+    done = here(*arguments, server=server)
+    assert done.returncode == code, done.stderr
+    assert said.lower() in (done.stderr + done.stdout).lower()
+    if arguments:
+        assert done.stderr.count("\n") <= 2 and done.stdout == ""
+
+
+def test_options_in_any_order(server: str, nowhere: str) -> None:
+    """-s before and after the command; the nearest one wins; then the environment."""
+    for line in (
+        ["-s", server, "status"],
+        ["status", "-s", server],
+        ["-s", nowhere, "status", "--server", server],
+    ):
+        assert streamkit(*line, server=nowhere).returncode == 0
+    assert streamkit("publish", "-H", "k=v", "order.test", "-q", "x", server=server).stdout == ""
+    assert streamkit("publish", "order.test", "x", "-s", server, "--header", "k=v").returncode == 0
+
+
+def test_the_traceback_is_for_those_who_ask(nowhere: str) -> None:
+    shown = subprocess.run(
+        [*COMMAND, "status", "--debug", "-s", nowhere],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        check=False,
+    )
+    assert shown.returncode == 3 and "Traceback" in shown.stderr
+
+
+def test_head_ends_a_stream_without_a_word(server: str) -> None:
+    """The reader goes away while a long result is written, and while nothing comes at all."""
+    items = "SELECT a.* FROM items a, items b LIMIT 2000000"
+    for line in (
+        f"query -d shop '{items}' -o csv | head -2",
+        "logs -f | true",
+        "subscribe quiet.topic | true",
+        "subscribe quiet.topic -o jsonl | true",
+        "--help | true",
+    ):
+        done = subprocess.run(
+            ["bash", "-c", f"set -o pipefail; {' '.join(COMMAND)} {line}"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            env=environment(server),
+            check=False,
+        )
+        assert done.stderr == "", line
+        assert done.returncode in (0, 1) if "help" in line else done.returncode == 0, line
+
+
+def test_interrupted(server: str) -> None:
+    """Ctrl-C ends quickly, with 130, and the terminal is left as it was."""
+    for line, stream in ((["logs", "-f"], "logs"), (["subscribe", "quiet.topic"], "updates")):
+        with Terminal(*line, server=server) as terminal:
+            wait_for(lambda stream=stream: subscribers(server, stream) == 1)
+            terminal.interrupt()
+            assert terminal.wait(5) == 130
+            assert "Traceback" not in terminal.text
+
+
+def subscribers(server: str, stream: str) -> int:
+    status = json.loads(streamkit("status", "-o", "json", server=server).stdout)
+    return next(s["subscribers"] for s in status["streams"] if s["name"] == stream)
+
+
+def test_terminated(server: str) -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "logs", "-f"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=environment(server),
+    )
+    wait_for(lambda: subscribers(server, "logs") == 1)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=10)
+    assert process.returncode == 143 and said == b""
+
+
+def test_a_stream_survives_the_server(start_server: Callable[..., ServerProcess]) -> None:
+    """The reader is told once on standard error and gets everything, once."""
+    first = start_server()
+    streamkit("publish", "t", "one", server=first.address)
+    with Terminal("subscribe", "t", "--all", server=first.address) as terminal:
+        terminal.wait_for("one")
+        first.kill()
+        terminal.wait_for("reconnecting in")
+        second = start_server(port=first.port)
+        streamkit("publish", "t", "two", server=second.address)
+        terminal.wait_for("two")
+        terminal.interrupt()
+        assert terminal.wait() == 130
+        assert terminal.text.count("one") == 1 and terminal.text.count("t two") == 1

@@ -1,0 +1,238 @@
+"""run: the command behaves as it would without us, whatever the server does."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.tools import COMMAND, ServerProcess, Terminal, environment, streamkit, wait_for
+
+
+def lines(server: str, service: str) -> list[dict[str, object]]:
+    done = streamkit("logs", service, "-n", "all", "-o", "jsonl", server=server)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_a_job_with_its_log(server: str) -> None:
+    script = "echo out; echo ERROR bad >&2; printf 'no newline'"
+    done = streamkit("run", "--job", "basic", "--", "sh", "-c", script, server=server)
+    assert (done.returncode, done.stdout) == (0, "out\nno newline")
+    assert done.stderr == "ERROR bad\n"
+    stored = {entry["message"]: entry for entry in lines(server, "basic")}
+    assert set(stored) == {"out", "ERROR bad", "no newline"}
+    assert stored["ERROR bad"]["level"] == "error"
+    assert stored["ERROR bad"]["fields"] == {"stream": "stderr"}
+    watched = streamkit("watch-job", "basic", "-o", "jsonl", server=server)
+    assert watched.returncode == 0
+    last = json.loads(watched.stdout.splitlines()[-1])
+    assert (last["status"], last["percentage"], last["exit_code"]) == ("completed", 100, 0)
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [("exit 0", 0), ("exit 1", 1), ("exit 42", 42), ("kill -9 $$", 137), ("kill -TERM $$", 143)],
+)
+def test_exit_code_is_the_commands(server: str, script: str, code: int) -> None:
+    job = f"code-{code}"
+    done = streamkit("run", "--job", job, "--", "sh", "-c", script, server=server)
+    assert done.returncode == code
+    watched = streamkit("watch-job", job, "-o", "jsonl", server=server)
+    last = json.loads(watched.stdout.splitlines()[-1])
+    assert watched.returncode == (1 if code else 0)
+    assert last["status"] == ("failed" if code else "completed")
+    assert last["exit_code"] == code
+
+
+def test_no_such_command(server: str, tmp_path: Path) -> None:
+    done = streamkit("run", "--", "no-such-command-here", server=server)
+    assert done.returncode == 127 and "no such command" in done.stderr
+    file = tmp_path / "not-executable"
+    file.write_text("x")
+    assert streamkit("run", "--", str(file), server=server).returncode == 126
+
+
+def test_stdin_directory_and_environment_pass_through(server: str) -> None:
+    code = (
+        "import os, sys; print(sys.stdin.read().upper(), os.getcwd(), os.environ['MINE'],"
+        "os.environ['PYTHONUNBUFFERED'], os.environ['STREAMKIT_JOB'], sys.argv[1:])"
+    )
+    line = ["run", "--job", "pass", "--", sys.executable, "-c", code, "--job", "-q", "-s", "x"]
+    done = streamkit(*line, server=server, stdin="given", env={"MINE": "kept"})
+    expected = f"GIVEN {os.getcwd()} kept 1 pass ['--job', '-q', '-s', 'x']\n"
+    assert done.stdout == expected
+
+
+def test_quiet_and_service(server: str) -> None:
+    line = ["run", "--quiet", "--job", "quiet", "--service", "other", "--", "echo", "x"]
+    done = streamkit(*line, server=server)
+    assert done.stdout == done.stderr == ""
+    assert [entry["message"] for entry in lines(server, "other")] == ["x"]
+
+
+def test_a_job_id_that_had_its_run(server: str) -> None:
+    for _ in range(3):
+        done = streamkit("run", "--job", "again", "--", "true", server=server)
+        assert done.returncode == 0
+    assert "this one is again-3" in done.stderr
+    assert streamkit("watch-job", "again-3", "--wait", "0", server=server).returncode == 0
+
+
+def test_progress_lines_and_bad_bytes(server: str) -> None:
+    script = r"printf 'a 10%%\ra 50%%\ra 100%%\n'; printf 'bad \xff\xfe utf8 \xe9\n'"
+    streamkit("run", "--job", "bytes", "--", "bash", "-c", script, server=server)
+    assert [entry["message"] for entry in lines(server, "bytes")] == ["a 100%", "bad �� utf8 �"]
+
+
+def test_progress_regex(server: str) -> None:
+    script = "for i in 1 2 3; do echo step $i/4; sleep 0.3; done"
+    line = ["--progress-regex", r"(\d+)/(\d+)", "--", "bash", "-c", script]
+    process = subprocess.Popen(
+        [*COMMAND, "run", "--job", "steps", *line], env=environment(server), stdout=subprocess.PIPE
+    )
+    watched = streamkit("watch-job", "steps", "-o", "jsonl", server=server)
+    assert process.communicate(timeout=20)[0].startswith(b"step 1/4\n")
+    states = [json.loads(line) for line in watched.stdout.splitlines()]
+    assert any(state.get("total") == 4 and state["percentage"] in (25, 50, 75) for state in states)
+
+
+def test_everything_arrives_from_a_loud_command(server: str) -> None:
+    """More than the buffer holds: while the server is there, nothing is dropped."""
+    done = streamkit("run", "-q", "--job", "loud", "--", "seq", "60000", server=server, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    counted = streamkit(
+        "query",
+        "SELECT count(*), count(DISTINCT message) FROM logs WHERE service = 'loud'",
+        "--no-header",
+        server=server,
+    )
+    assert counted.stdout == "60000,60000\n"
+
+
+def test_server_away(nowhere: str) -> None:
+    """The command runs as always; one line says that nobody listens; nothing hangs."""
+    started = time.monotonic()
+    script = "for i in $(seq 30000); do echo line $i; done; exit 7"
+    done = streamkit("run", "--", "bash", "-c", script, server=nowhere)
+    assert done.returncode == 7 and done.stdout.count("\n") == 30000
+    notes = done.stderr.splitlines()
+    assert len(notes) == 2 and "the command goes on" in notes[0]
+    assert "did not reach" in notes[1] and re.search(r"\b30000 lines", notes[1])
+    assert time.monotonic() - started < 15
+
+
+def test_server_goes_and_comes(start_server: Callable[..., ServerProcess], tmp_path: Path) -> None:
+    """What is written during an outage is stored when the server is back, once."""
+    server = start_server()
+    gate = tmp_path / "gate"
+    script = (
+        f"echo before; until [ -e {gate}.1 ]; do sleep 0.05; done; echo during; "
+        f"until [ -e {gate}.2 ]; do sleep 0.05; done; echo after"
+    )
+    process = subprocess.Popen(
+        [*COMMAND, "run", "-q", "--job", "outage", "--", "bash", "-c", script],
+        env=environment(server.address),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    address = server.address
+    wait_for(lambda: len(lines(address, "outage")) == 1)
+    server.kill()
+    Path(f"{gate}.1").touch()
+    assert process.stderr is not None
+    assert "goes on" in process.stderr.readline()
+    again = start_server(port=server.port)
+    wait_for(lambda: len(lines(again.address, "outage")) == 2)
+    Path(f"{gate}.2").touch()
+    assert process.wait(20) == 0
+    assert [entry["message"] for entry in lines(again.address, "outage")] == [
+        "before",
+        "during",
+        "after",
+    ]
+    process.stderr.close()
+    assert streamkit("watch-job", "outage", server=again.address).returncode == 0
+
+
+def test_cancel_ends_the_command(server: str) -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "run", "--job", "endless", "--", "sh", "-c", "echo up; exec sleep 600"],
+        env=environment(server),
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None and process.stdout.readline() == b"up\n"
+    wait_for(lambda: streamkit("cancel", "endless", server=server).returncode == 0)
+    assert process.wait(20) == 143
+    process.stdout.close()
+    watched = streamkit("watch-job", "endless", "-o", "jsonl", server=server)
+    assert watched.returncode == 1
+    assert json.loads(watched.stdout.splitlines()[-1])["status"] == "cancelled"
+
+
+COUNTING = """
+import signal, sys, time
+got = []
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda n, f: got.append(n))
+print("ready", flush=True)
+end = time.monotonic() + 20
+while not got and time.monotonic() < end:
+    time.sleep(0.02)
+time.sleep(0.5)
+print("signals", [int(n) for n in got], flush=True)
+sys.exit(9)
+"""
+
+
+def test_ctrl_c_reaches_the_command_once(server: str) -> None:
+    """On a terminal the kernel sends it to the whole group: passing it on would double it."""
+    line = ["run", "--", sys.executable, "-c", COUNTING]
+    with Terminal(*line, server=server) as terminal:
+        terminal.wait_for("ready")
+        terminal.interrupt()
+        terminal.wait_for("signals [2]")
+        assert terminal.wait() == 9
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_other_signals_are_passed_on(server: str, number: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "run", "--", sys.executable, "-c", COUNTING],
+        env=environment(server),
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+    process.send_signal(number)
+    assert process.stdout.read() == b"signals [%d]\n" % number
+    assert process.wait(20) == 9
+    process.stdout.close()
+
+
+def test_a_background_process_does_not_hold_us(server: str) -> None:
+    started = time.monotonic()
+    done = streamkit("run", "--", "sh", "-c", "sleep 5 & echo done", server=server, timeout=20)
+    assert done.stdout == "done\n" and time.monotonic() - started < 5
+
+
+def test_the_reader_of_the_output_goes(server: str) -> None:
+    """`| head` ends the command the way it does without us."""
+    line = f"{' '.join(COMMAND)} run --job headed -- yes | head -1"
+    done = subprocess.run(
+        ["bash", "-c", line + "; echo ${PIPESTATUS[0]}"],
+        capture_output=True,
+        text=True,
+        env=environment(server),
+        timeout=30,
+        check=False,
+    )
+    assert done.stdout == "y\n141\n" and "Traceback" not in done.stderr

@@ -1,0 +1,126 @@
+"""serve: what it says, what it refuses, how it ends."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from streamkit.cli.commands.serve import is_loopback
+from tests.cli.tools import ServerProcess, Terminal, streamkit
+
+Start = Callable[..., ServerProcess]
+
+
+def test_greeting_names_address_store_and_next_commands(
+    start_server: Start, tmp_path: Path
+) -> None:
+    server = start_server(tmp_path / "new" / "directory" / "events.db")
+    said = "\n".join(server.greeting)
+    assert f"store: {tmp_path}/new/directory/events.db" in said
+    assert f"export STREAMKIT_SERVER={server.address}" in said
+    assert streamkit("status", server=server.address).returncode == 0
+    assert server.stop(signal.SIGINT) == 0
+    assert server.greeting[-1] == "streamkit: stopped"
+
+
+def test_the_default_store_is_in_the_users_directory(tmp_path: Path) -> None:
+    with Terminal(
+        "serve", "--port", "0", env={"HOME": str(tmp_path), "XDG_DATA_HOME": ""}
+    ) as terminal:
+        terminal.wait_for("serves on", "next, in another terminal")
+        stores = list(tmp_path.rglob("streamkit.db"))
+        assert len(stores) == 1 and "streamkit" in stores[0].parent.name
+        terminal.interrupt()
+        assert terminal.wait() == 0
+
+
+def test_memory_store_leaves_nothing(start_server: Start, tmp_path: Path) -> None:
+    before = set(tmp_path.iterdir())
+    server = start_server(":memory:")
+    address = server.address
+    assert streamkit("publish", "a", "x", server=address).stdout == "1\n"
+    counted = streamkit("query", "SELECT count(*) AS n FROM updates", server=address)
+    assert counted.stdout == "n\n1\n"
+    assert server.stop() == 0
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_unix_socket(tmp_path: Path, start_server: Start) -> None:
+    path = tmp_path / "s"
+    server = start_server(tmp_path / "store.db", "--uds", str(path))
+    assert server.address == f"unix:{path}"
+    assert streamkit("publish", "a", "x", "-s", server.address).returncode == 0
+    server.stop()
+    assert not path.exists()
+
+
+def test_port_taken(start_server: Start, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = streamkit("serve", "--store", str(tmp_path / "x.db"), "--port", port)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1 and port in done.stderr and "in use" in done.stderr
+
+
+def test_store_in_use(start_server: Start, tmp_path: Path) -> None:
+    start_server(tmp_path / "x.db")
+    done = streamkit("serve", "--store", str(tmp_path / "x.db"), "--port", "0")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1 and "x.db" in done.stderr, done.stderr
+
+
+def test_store_that_is_not_one(tmp_path: Path) -> None:
+    (tmp_path / "x.db").write_text("this is not a database, it is a text of some length" * 100)
+    done = streamkit("serve", "--store", str(tmp_path / "x.db"), "--port", "0")
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_store_of_a_newer_version(start_server: Start, tmp_path: Path) -> None:
+    start_server(tmp_path / "x.db").stop()
+    with closing(sqlite3.connect(tmp_path / "x.db")) as connection, connection:
+        connection.execute("PRAGMA user_version = 999999")
+        if connection.execute("SELECT 1 FROM sqlite_master WHERE name='meta'").fetchone():
+            connection.execute("UPDATE meta SET value = '999999' WHERE key LIKE '%version%'")
+    done = streamkit("serve", "--store", str(tmp_path / "x.db"), "--port", "0")
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count("\n") == 1 and "newer" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--host", "0.0.0.0"], "--insecure"),
+        (["--host", "::"], "--insecure"),
+        (["--tls-cert", "x.pem"], "both --tls-cert and --tls-key"),
+        (["--tls-cert", "/nothing", "--tls-key", "/nothing"], "/nothing"),
+        (["--retain", "soon"], "--retain"),
+        (["--max-bytes", "much"], "--max-bytes"),
+        (["--durability", "maybe"], "--durability"),
+        (["--database", "nothing"], "key=value"),
+        (["--grace", "x"], "--grace"),
+        (["--port", "-1"], "port"),
+        (["extra"], "extra"),
+    ],
+)
+def test_what_it_refuses(arguments: list[str], said: str, tmp_path: Path) -> None:
+    done = streamkit("serve", "--store", str(tmp_path / "x.db"), "--port", "0", *arguments)
+    assert done.returncode in (1, 2) and said in done.stderr, done.stderr
+    assert done.stderr.count("\n") == 1 and done.stdout == ""
+
+
+def test_insecure_serves_everybody(start_server: Start, tmp_path: Path) -> None:
+    server = start_server(tmp_path / "x.db", "--host", "0.0.0.0", "--insecure")
+    assert streamkit("status", "-s", f"localhost:{server.port}").returncode == 0
+
+
+def test_is_loopback() -> None:
+    assert all(map(is_loopback, ("localhost", "127.0.0.1", "127.9.9.9", "::1", "[::1]")))
+    assert not any(map(is_loopback, ("0.0.0.0", "::", "10.0.0.1", "example.org")))
