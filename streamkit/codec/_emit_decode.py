@@ -43,7 +43,7 @@ def decode_source(
 
     `link(names, name, cls)` binds a name to the `scan` of another class, compiled when called.
     """
-    emitter = _Emitter(exact_nested, link)
+    emitter = _Emitter(plan, exact_nested, link)
     for field in plan.fields:
         emitter.field(field)
     body = "\n".join(f"        {line}" for line in emitter.lines)
@@ -85,8 +85,12 @@ def decode(data, start=0, end=None):
 
 class _Emitter:
     def __init__(
-        self, exact_nested: Callable[..., Any], link: Callable[[dict[str, Any], str, type], None]
+        self,
+        plan: MessagePlan,
+        exact_nested: Callable[..., Any],
+        link: Callable[[dict[str, Any], str, type], None],
     ) -> None:
+        self.last = plan.fields[-1] if plan.fields else None
         self.exact_nested = exact_nested
         self.link = link
         self.lines: list[str] = []
@@ -121,6 +125,9 @@ class _Emitter:
     def _body(self, field: Field, tag: int) -> list[str]:
         skip = 2 if tag > 127 else 1
         if field.kind == "map":
+            if field is self.last and tag < 128 and field.is_text_map:
+                body = [*self._text_entries(tag), *self._loop(tag, self._entry(field))]
+                return [*self._list(field, "{}"), *body]
             return self._many(field, tag, "{}", self._entry(field))
         if field.repeated:
             if field.packable:
@@ -150,12 +157,37 @@ class _Emitter:
     def _many(self, field: Field, tag: int, empty: str, body: list[str]) -> list[str]:
         """A run of one repeated field."""
         method = ["a = x.append"] if empty == "[]" else []
+        return [*self._list(field, empty), *method, *self._loop(tag, body)]
+
+    def _loop(self, tag: int, body: list[str]) -> list[str]:
+        return [f"while t == {tag}:", *(f"    {line}" for line in body + self._next())]
+
+    def _text_entries(self, tag: int) -> list[str]:
+        """All that is left of the message, if it is ASCII and nothing but entries of one map.
+
+        All lengths are then below 128, and one conversion to text serves all keys and values.
+        """
         return [
-            *self._list(field, empty),
-            *method,
-            f"while t == {tag}:",
-            *(f"    {line}" for line in body + self._next()),
+            "y = buf[i:end]",
+            "if y.isascii():",
+            "    w = y.decode()",
+            "    j = 0",
+            "    n = end - i",
+            "    while j < n:",
+            "        k = j + 4 + y[j + 3]",
+            "        e = k + 2 + y[k + 1]",
+            f"        if y[j] != {tag} or y[j + 2] != 10 or y[k] != 18 or j + 2 + y[j + 1] != e:",
+            "            break",
+            "        x[w[j + 4 : k]] = w[k + 2 : e]",
+            "        j = e",
+            "    if j > n:",
+            "        raise Odd",
+            "    i += j",
+            "    if i == end:",
+            "        return m",
+            "    t = buf[i]",
         ]
+
 
     def _packed(self, field: Field) -> list[str]:
         name = f"packed_{field.number}"

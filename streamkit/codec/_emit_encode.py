@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from streamkit.codec._plan import FIXED_FORMAT, INTEGER_RANGE, Field, MessagePlan
+from streamkit.codec._rows import rows_bytes
 from streamkit.codec._tables import (
     ENDING,
     Odd,
@@ -25,32 +26,27 @@ from streamkit.codec._tables import (
 )
 from streamkit.codec._wire import varint as any_varint
 
-__all__ = ["encode_source"]
+__all__ = ["encode_all_source", "encode_source"]
 
 _LIMIT = {kind: high + 1 for kind, (_, high) in INTEGER_RANGE.items()}
 _LOWEST = {kind: low for kind, (low, _) in INTEGER_RANGE.items()}
 
 
-def encode_source(
-    plan: MessagePlan,
-    exact: Callable[[Any], bytes],
-    link: Callable[[dict[str, Any], str, type], None],
-) -> tuple[str, dict[str, Any]]:
-    """Return the source of `encode(message)` and the names that it needs.
+Link = Callable[[dict[str, Any], str, type], None]
+"""`link(names, name, cls)` binds a name to a function of another class, compiled when called."""
 
-    `link(names, name, cls)` binds a name to the encoder of another class, compiled when called.
-    """
-    emitter = _Emitter(link)
-    for field in plan.fields:
-        emitter.field(field)
-    body = "\n".join(f"        {line}" for line in emitter.lines)
-    functions = "".join(f"{text}\n\n\n" for text in emitter.functions.values())
+
+def encode_source(
+    plan: MessagePlan, exact: Callable[[Any], bytes], link: Link, link_all: Link
+) -> tuple[str, dict[str, Any]]:
+    """Return the source of `encode(message)` and the names that it needs."""
+    emitter = _Emitter(plan, link, link_all)
     source = f"""\
-{functions}def encode(message):
+{emitter.functions_text()}def encode(message):
     try:
         d = message.__dict__
         r = b""
-{body}
+{emitter.body(8)}
         if "_unknown_fields" in d:
             r += d["_unknown_fields"]
         return r
@@ -61,9 +57,48 @@ def encode_source(
     return source, emitter.names | {"exact": exact}
 
 
+def encode_all_source(
+    plan: MessagePlan, link: Link, link_all: Link
+) -> tuple[str, dict[str, Any]]:
+    """Return the source of `encode_all(messages, heads, tag)` and the names that it needs.
+
+    It writes a repeated field of this class: one call for all the elements.
+    """
+    emitter = _Emitter(plan, link, link_all)
+    source = f"""\
+{emitter.functions_text()}def encode_all(messages, heads, tag):
+{_in_columns(plan)}    z = []
+    for message in messages:
+        if type(message) is not cls:
+            raise Odd
+        d = message.__dict__
+        r = b""
+{emitter.body(8)}
+        if "_unknown_fields" in d:
+            r += d["_unknown_fields"]
+        n = len(r)
+        z += (heads[n] if n < 128 else tag + varint(n), r)
+    return join(z)
+"""
+    return source, emitter.names | {"cls": plan.cls, "rows_bytes": rows_bytes}
+
+
+def _in_columns(plan: MessagePlan) -> str:
+    if len(plan.fields) != 1 or not plan.fields[0].is_text_map:
+        return ""
+    (field,) = plan.fields
+    return f"""\
+    try:
+        return rows_bytes(messages, cls, {field.name!r}, {field.tag}, tag)
+    except Exception:
+        pass
+"""
+
+
 class _Emitter:
-    def __init__(self, link: Callable[[dict[str, Any], str, type], None]) -> None:
+    def __init__(self, plan: MessagePlan, link: Link, link_all: Link) -> None:
         self.link = link
+        self.link_all = link_all
         self.lines: list[str] = []
         self.functions: dict[str, str] = {}
         self.names: dict[str, Any] = {
@@ -76,8 +111,16 @@ class _Emitter:
             "join": b"".join,
             "join_text": "".join,
         }
+        for field in plan.fields:
+            self._field(field)
 
-    def field(self, field: Field) -> None:
+    def functions_text(self) -> str:
+        return "".join(f"{text}\n\n\n" for text in self.functions.values())
+
+    def body(self, indent: int) -> str:
+        return "\n".join(" " * indent + line for line in self.lines)
+
+    def _field(self, field: Field) -> None:
         self.lines += [f"if {field.name!r} in d:", f"    v = d[{field.name!r}]"]
         body = self._value(field)
         if field.optional:
@@ -166,8 +209,11 @@ class _Emitter:
         elif field.kind == "bytes":
             convert = ["    if type(b) is not bytes:", "        raise Odd"]
         else:
-            target, encode = self._linked(field)
-            convert = [f"    if type(b) is not {target}:", "        raise Odd", f"    b = {encode}(b)"]
+            assert field.target is not None
+            name = f"encode_all_{field.number}"
+            self.link_all(self.names, name, field.target)
+            self._head(field)
+            return [f"r += {name}(v, H{field.tag}, {any_varint(field.tag)!r})"]
         return [
             "o = []",
             "for b in v:",
@@ -189,7 +235,7 @@ class _Emitter:
             f"    o += ({self._head(field)}, b)",
             "r += join(o)",
         ]
-        if field.key.kind != "string" or field.value.kind != "string" or field.tag > 127:
+        if not field.is_text_map or field.tag > 127:
             return lines + pairs
         # Short ASCII, the usual case: its length in characters is that in bytes, so the field is
         # put together as text and encoded at once. Anything else leaves this form by an exception

@@ -23,7 +23,7 @@ import betterproto
 
 from streamkit.codec._compile import compile_function
 from streamkit.codec._emit_decode import decode_source
-from streamkit.codec._emit_encode import encode_source
+from streamkit.codec._emit_encode import encode_all_source, encode_source
 from streamkit.codec._emit_init import init_source
 from streamkit.codec._exact_decode import ExactDecoder
 from streamkit.codec._exact_encode import ExactEncoder
@@ -41,6 +41,7 @@ __all__ = [
 
 _PLAN: Final = "_streamkit_plan"
 _ENCODE: Final = "_streamkit_encode"
+_ENCODE_ALL: Final = "_streamkit_encode_all"
 _DECODE: Final = "_streamkit_decode"
 _SCAN: Final = "_streamkit_scan"
 
@@ -77,7 +78,9 @@ def encoder_for(cls: type[_M]) -> Callable[[_M], bytes]:
     """Return the class's compiled encoder. It raises EncodeError."""
     if _ENCODE not in cls.__dict__:
         with _lock:
-            source, names = encode_source(ready(cls), exact_encode, _link_encoder)
+            source, names = encode_source(
+                ready(cls), exact_encode, _link_encoder, _link_encode_all
+            )
             encode = compile_function(ready(cls), "encode", source, names)
             cls.__bytes__ = encode  # type: ignore[method-assign]
             setattr(cls, _ENCODE, staticmethod(encode))
@@ -107,6 +110,23 @@ def _link_encoder(names: dict[str, Any], name: str, cls: type) -> None:
     def first(message: Any) -> bytes:
         names[name] = encode = encoder_for(cls)
         return encode(message)
+
+    names[name] = first
+
+
+def _link_encode_all(names: dict[str, Any], name: str, cls: type) -> None:
+    """Bind the name to the class's encoder of many messages."""
+
+    def first(messages: list[Any], heads: list[bytes], tag: bytes) -> bytes:
+        with _lock:
+            if _ENCODE_ALL not in cls.__dict__:
+                plan = ready(cls)
+                source, used = encode_all_source(plan, _link_encoder, _link_encode_all)
+                function = compile_function(plan, "encode_all", source, used)
+                setattr(cls, _ENCODE_ALL, staticmethod(function))
+        names[name] = encode_all = getattr(cls, _ENCODE_ALL)
+        result: bytes = encode_all(messages, heads, tag)
+        return result
 
     names[name] = first
 

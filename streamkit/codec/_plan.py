@@ -105,6 +105,11 @@ class Field:
         return bool(self.optional or self.group) or self.kind in _MESSAGE_KINDS
 
     @property
+    def is_text_map(self) -> bool:
+        key, value = self.key, self.value
+        return key is not None and value is not None and key.kind == value.kind == "string"
+
+    @property
     def packable(self) -> bool:
         return WIRE_TYPE[self.kind] != LEN
 
