@@ -8,7 +8,8 @@ dictionary. An item's message is a copy: the caller may use theirs again.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+
+from betterproto import PLACEHOLDER
 
 from streamkit.errors import InvalidArgumentError
 from streamkit.generated.streamservice import LogEntry, Update
@@ -24,6 +25,8 @@ _UNSET_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 _OVERHEAD = 640
 """What an item, its message and its frame cost beside their text, measured with 80-byte texts."""
 
+_new = object.__new__
+_assign = object.__setattr__
 _dictionary = object.__getattribute__
 _BLANK_UPDATE = {**_dictionary(Update(), "__dict__"), "_serialized_on_wire": True}
 _BLANK_LOG = {**_dictionary(LogEntry(), "__dict__"), "_serialized_on_wire": True}
@@ -40,55 +43,67 @@ def make_update(
     sequence: int, topic: str, time: datetime, message: str, metadata: dict[str, str]
 ) -> Update:
     """An update as its class would construct it."""
-    update = Update.__new__(Update)
-    fields = _dictionary(update, "__dict__")
-    fields.update(_BLANK_UPDATE)
-    fields["topic"] = topic
-    fields["message"] = message
-    fields["timestamp"] = time
-    fields["metadata"] = metadata
-    fields["sequence"] = sequence
-    return update
+    own = _BLANK_UPDATE.copy()
+    own["topic"] = topic
+    own["message"] = message
+    own["timestamp"] = time
+    own["metadata"] = metadata
+    own["sequence"] = sequence
+    made = _new(Update)
+    _assign(made, "__dict__", own)
+    return made
 
 
 def make_log(
     sequence: int, service: str, level: str, time: datetime, message: str, fields: dict[str, str]
 ) -> LogEntry:
     """A log entry as its class would construct it."""
-    entry = LogEntry.__new__(LogEntry)
-    own = _dictionary(entry, "__dict__")
-    own.update(_BLANK_LOG)
+    own = _BLANK_LOG.copy()
     own["service"] = service
     own["level"] = level
     own["timestamp"] = time
     own["message"] = message
     own["fields"] = fields
     own["sequence"] = sequence
-    return entry
+    made = _new(LogEntry)
+    _assign(made, "__dict__", own)
+    return made
 
 
 def update_item(update: Update, sequence: int, now: datetime) -> Entry:
     """The item to store for a published update; a missing timestamp becomes `now`."""
-    given = _dictionary(update, "__dict__")
-    topic = _text(update, given, "topic")
-    message = _text(update, given, "message")
-    metadata = _map(update, given, "metadata")
-    time = _time(update, given, now)
+    own = _dictionary(update, "__dict__")
+    topic = own.get("topic")
+    message = own.get("message")
+    if topic.__class__ is not str or message.__class__ is not str:
+        topic, message = _text(update, "topic"), _text(update, "message")
+    metadata = own.get("metadata")
+    metadata = _copy(update, "metadata") if metadata and metadata is not PLACEHOLDER else {}
+    time = own.get("timestamp")
+    if time.__class__ is not datetime or time.tzinfo is not UTC or time.year == 1970:
+        time = _time(time, now)
     made = make_update(sequence, topic, time, message, metadata)
     return Item(sequence, topic, 0, made, item_size(topic, message, metadata))
 
 
 def log_item(entry: LogEntry, sequence: int, now: datetime) -> Entry:
     """The item to store for a log line; InvalidArgumentError for a level that is none."""
-    given = _dictionary(entry, "__dict__")
-    service = _text(entry, given, "service")
-    message = _text(entry, given, "message")
-    level = _text(entry, given, "level")
+    own = _dictionary(entry, "__dict__")
+    service = own.get("service")
+    message = own.get("message")
+    if service.__class__ is not str or message.__class__ is not str:
+        service, message = _text(entry, "service"), _text(entry, "message")
+    level = own.get("level")
     rank = _RANKS.get(level)
     if rank is None:
-        raise InvalidArgumentError(f"level must be one of {', '.join(LEVELS)}, not {level!r}")
-    fields = _map(entry, given, "fields")
-    time = _time(entry, given, now)
+        raise InvalidArgumentError(
+            f"level must be one of {', '.join(LEVELS)}, not {_text(entry, 'level')!r}"
+        )
+    fields = own.get("fields")
+    fields = _copy(entry, "fields") if fields and fields is not PLACEHOLDER else {}
+    time = own.get("timestamp")
+    if time.__class__ is not datetime or time.tzinfo is not UTC or time.year == 1970:
+        time = _time(time, now)
     made = make_log(sequence, service, level, time, message, fields)
     return Item(sequence, service, rank, made, item_size(service, message, fields))
 
@@ -101,31 +116,24 @@ def item_size(key: str, message: str, extra: dict[str, str]) -> int:
     return size
 
 
-def _text(message: object, given: dict[str, Any], name: str) -> str:
-    value = given.get(name)
-    if value.__class__ is str:
-        return value
-    value = getattr(message, name)  # the class's own default for a field that was not set
+def _time(given: object, now: datetime) -> datetime:
+    """The time of a record: its own in UTC, or `now` if it has none."""
+    if not isinstance(given, datetime):
+        return now
+    time = given if given.tzinfo is UTC else utc(given)
+    return now if time == _UNSET_TIME else time
+
+
+def _text(message: Update | LogEntry, name: str) -> str:
+    value = getattr(message, name)  # for a field that is not set, the class's own default
     if not isinstance(value, str):
         raise InvalidArgumentError(f"{name} must be text, not {type(value).__name__}")
     return value
 
 
-def _map(message: object, given: dict[str, Any], name: str) -> dict[str, str]:
-    value = given.get(name)
-    if value.__class__ is not dict:
-        value = getattr(message, name)
-    if not value:
-        return {}
+def _copy(message: Update | LogEntry, name: str) -> dict[str, str]:
+    value: dict[str, str] = dict(getattr(message, name))
     for key, text in value.items():
         if not isinstance(key, str) or not isinstance(text, str):
             raise InvalidArgumentError(f"{name} must map text to text, not {key!r} to {text!r}")
-    return dict(value)
-
-
-def _time(message: Update | LogEntry, given: dict[str, Any], now: datetime) -> datetime:
-    value = given.get("timestamp")
-    if not isinstance(value, datetime):
-        value = message.timestamp
-    value = utc(value)
-    return now if value == _UNSET_TIME else value
+    return value

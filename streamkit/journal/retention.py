@@ -55,20 +55,23 @@ class Retention:
             return
         horizon = now - timedelta(seconds=self._settings.max_age)
         for stream in TABLES:
-            # A mark stands for one second: all before the last mark that is older is older.
+            # A mark stands for its second: all before it is older, and what it marks is, too,
+            # once that second is over.
             row = execute(
                 "select sequence, time from marks where stream = ? and time <= ?"
                 " order by time desc limit 1",
                 (stream, text_of(horizon)),
             ).fetchone()
-            if row is not None:
-                cut, time = row
-                newer = execute(
-                    "select 1 from marks where stream = ? and sequence > ? limit 1", (stream, cut)
+            if row is None:
+                continue
+            cut, time = row
+            if time_of(time) + _SECOND <= horizon:
+                (following,) = execute(
+                    "select min(sequence) from marks where stream = ? and sequence > ?",
+                    (stream, cut),
                 ).fetchone()
-                if newer is None and time_of(time) + _SECOND <= horizon:
-                    cut = self._following[stream]
-                self._cuts[stream] = cut
+                cut = following or self._following[stream]
+            self._cuts[stream] = cut
         ended = ", ".join(f"'{status}'" for status in sorted(TERMINAL))
         execute(
             f"delete from jobs where status in ({ended}) and updated_at < ?", (text_of(horizon),)

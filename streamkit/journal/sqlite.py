@@ -25,7 +25,7 @@ from streamkit.journal.lock import StoreLock
 from streamkit.journal.reader import Page
 from streamkit.journal.reads import Reads
 from streamkit.journal.records import utc
-from streamkit.journal.store import Append, Cancel, Committed, Report, Sweep
+from streamkit.journal.store import Append, Ask, Cancel, Committed, Report, Sweep
 from streamkit.journal.writer import Writer
 
 __all__ = ["SqliteJournal", "path_of"]
@@ -130,8 +130,11 @@ class SqliteJournal(EngineJournal):
                 self._rings[stream].push(items)
 
     async def _sweep(self, now: datetime) -> None:
-        if not self._closed:
-            await self._writer.write(Sweep(now))
+        if self._closed:
+            return
+        await self._writer.write(Sweep(now))
+        while await self._writer.write(Ask(now)):  # one step of retention follows each commit
+            pass
 
     async def _page(self, selector: Selector, after: int, end: int) -> Page[Record]:
         return await self._reads.run(self._reads.page, selector, after, end)

@@ -28,7 +28,7 @@ from streamkit.journal.reports import settle
 from streamkit.journal.retention import Retention
 from streamkit.journal.schema import TABLES, open_store, store_error
 
-__all__ = ["Append", "Cancel", "Committed", "Report", "Request", "Store", "Sweep"]
+__all__ = ["Append", "Ask", "Cancel", "Committed", "Report", "Request", "Store", "Sweep"]
 
 _PRODUCERS = 1024
 
@@ -108,6 +108,13 @@ class Sweep(Request):
 
     def apply(self, store: Store) -> None:
         store.sweep(self)
+
+
+class Ask(Request):
+    """Whether retention has something left to do."""
+
+    def apply(self, store: Store) -> None:
+        self.result = store.retaining
 
 
 @dataclass(slots=True)

@@ -1,0 +1,97 @@
+"""A clock that a test moves, and short ways to write and read records."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+from streamkit.generated.streamservice import LogEntry, Update
+from streamkit.journal import Batch, Entry, Journal, Selector, Start, Stream
+
+BEGAN = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
+
+
+class Clock:
+    """Stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = BEGAN
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, seconds: float) -> datetime:
+        self.now += timedelta(seconds=seconds)
+        return self.now
+
+
+def updates(*texts: str, topic: str = "t") -> list[Update]:
+    return [Update(topic=topic, message=text) for text in texts]
+
+
+def log(message: str, level: str = "info", service: str = "api") -> LogEntry:
+    return LogEntry(service=service, level=level, message=message)
+
+
+def topics(*patterns: str) -> Selector:
+    return Selector(Stream.UPDATES, patterns)
+
+
+def logs(*services: str, level: int = 0) -> Selector:
+    return Selector(Stream.LOGS, services, level)
+
+
+def jobs(*ids: str) -> Selector:
+    return Selector(Stream.JOBS, ids)
+
+
+def texts(entries: list[Entry]) -> list[str]:
+    return [entry.message.message for entry in entries]
+
+
+async def stored(journal: Journal, selector: Selector, start: Start | None = None) -> list[Entry]:
+    """Everything that a reader that does not follow gets."""
+    found: list[Entry] = []
+    async with aclosing(journal.read(selector, start or Start(all=True), follow=False)) as batches:
+        async for batch in batches:
+            found += batch.entries
+    return found
+
+
+class Follower:
+    """A following reader whose batches a test asks for one by one."""
+
+    def __init__(self, batches: AsyncIterator[Batch]) -> None:
+        self.batches = batches
+        self.entries: list[Entry] = []
+
+    async def next(self) -> Batch:
+        async with asyncio.timeout(10):
+            batch = await anext(self.batches)
+        self.entries += batch.entries
+        return batch
+
+    async def until(self, count: int) -> list[Entry]:
+        """Read until so many entries came."""
+        while len(self.entries) < count:
+            await self.next()
+        assert len(self.entries) == count
+        return self.entries
+
+
+@asynccontextmanager
+async def following(
+    journal: Journal, selector: Selector, start: Start | None = None, **manner: object
+) -> AsyncIterator[Follower]:
+    """A follower that has started: its first batch was read."""
+    batches = journal.read(selector, start or Start(), follow=True, **manner)  # type: ignore[arg-type]
+    async with aclosing(batches):
+        follower = Follower(batches)
+        await follower.next()
+        yield follower
+
+
+Opener = Callable[..., Awaitable[Journal]]
+"""Opens the engine under test: options and clock by name."""

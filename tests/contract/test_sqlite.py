@@ -1,0 +1,59 @@
+"""The SQLite engine passes the journal's contract."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from streamkit.config import JournalOptions
+from streamkit.journal import Journal, open_journal
+from tests.contract import jobs, journal
+from tests.contract.support import Clock, Opener
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def opener(clock: Clock, tmp_path: Path) -> Opener:
+    names = (str(tmp_path / f"journal{n}.db") for n in count())
+
+    async def open_one(options: JournalOptions | None = None) -> Journal:
+        return await open_journal(next(names), options, clock=clock)
+
+    return open_one
+
+
+@pytest.fixture(name="journal")
+async def _journal(opener: Opener) -> AsyncIterator[Journal]:
+    async with await opener() as opened:
+        yield opened
+
+
+class TestWriting(journal.Writing):
+    pass
+
+
+class TestProducers(journal.Producers):
+    pass
+
+
+class TestReading(journal.Reading):
+    pass
+
+
+class TestFollowing(journal.Following):
+    pass
+
+
+class TestRetaining(journal.Retaining):
+    pass
+
+
+class TestJobs(jobs.Jobs):
+    pass

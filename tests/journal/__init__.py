@@ -1,0 +1,1 @@
+"""What is particular to an engine of the journal, and the parts that engines share."""
