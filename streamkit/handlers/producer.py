@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -23,9 +23,11 @@ from streamkit.generated.streamservice import (
     JobReport,
     ListJobsReply,
     ListJobsRequest,
+    LogEntry,
     ProducerServiceBase,
     PublishRequest,
     SequenceRange,
+    Update,
     WriteLogsRequest,
     WriteReply,
     WriteRequest,
@@ -40,7 +42,7 @@ from streamkit.handlers.validation import (
     check_updates,
     producer_id,
 )
-from streamkit.journal.base import Journal
+from streamkit.journal.base import Journal, ProducerId
 from streamkit.transport import Framed
 
 __all__ = ["ProducerHandler"]
@@ -133,42 +135,45 @@ class ProducerHandler(ProducerServiceBase):
         """Check all of a request, then store its groups. Work on the journal begins at once."""
         producer = producer_id(request.producer)
         updates, logs, jobs = request.updates, request.logs, request.jobs
-        check_updates(updates)
-        check_log_entries(logs, logs_field)
+        if updates:
+            check_updates(updates)
+        if logs:
+            check_log_entries(logs, logs_field)
         for place, report in enumerate(jobs):
             check_job_report(report, f"jobs[{place}].")
             if producer is not None and producer_id(report.producer) is None:
                 report.producer = request.producer
         reply = WriteReply(producer_sequence=request.producer.sequence, epoch=self._journal.epoch)
-
-        async def store_updates() -> None:
-            stored = await self._journal.append_updates(updates, producer)
-            reply.updates = SequenceRange(stored.first, stored.count)
-
-        async def store_logs() -> None:
-            stored = await self._journal.append_logs(logs, producer)
-            reply.logs = SequenceRange(stored.first, stored.count)
-
-        async def store_jobs() -> None:
-            states = await self._journal.report_jobs(jobs)
-            reply.job_sequences = [state.sequence for state in states]
-            reply.cancel_requested = [s.job_id for s in states if s.cancel_requested]
-
-        groups = [
-            store()
-            for wanted, store in (
-                (updates, store_updates),
-                (logs, store_logs),
-                (jobs, store_jobs),
-            )
-            if wanted
-        ]
+        groups = []
+        if updates:
+            groups.append(self._store_updates(reply, updates, producer))
+        if logs:
+            groups.append(self._store_logs(reply, logs, producer))
+        if jobs:
+            groups.append(self._store_jobs(reply, jobs))
         if len(groups) == 1:
             await groups[0]
         elif groups:
             # All begin at once: a later request must not overtake one of them on its stream.
             await asyncio.gather(*groups)
         return reply
+
+    async def _store_updates(
+        self, reply: WriteReply, updates: Sequence[Update], producer: ProducerId | None
+    ) -> None:
+        stored = await self._journal.append_updates(updates, producer)
+        reply.updates = SequenceRange(stored.first, stored.count)
+
+    async def _store_logs(
+        self, reply: WriteReply, entries: Sequence[LogEntry], producer: ProducerId | None
+    ) -> None:
+        stored = await self._journal.append_logs(entries, producer)
+        reply.logs = SequenceRange(stored.first, stored.count)
+
+    async def _store_jobs(self, reply: WriteReply, reports: Sequence[JobReport]) -> None:
+        states = await self._journal.report_jobs(reports)
+        reply.job_sequences = [state.sequence for state in states]
+        reply.cancel_requested = [state.job_id for state in states if state.cancel_requested]
 
     async def _answer(self, request: WriteRequest) -> WriteReply:
         """`_store`, with a refusal as a reply; a fault of the store ends the stream instead."""

@@ -200,24 +200,26 @@ def producer_id(producer: Producer) -> ProducerId | None:
 
 
 def check_updates(updates: Sequence[Update]) -> None:
-    """Topics are plain names, and what the server sets is not set by the producer."""
-    for place, update in enumerate(updates):
-        fault = _topic_fault(update.topic)
+    """Topics are plain names. What the server sets (sequence, control, skipped) is not looked at:
+    a journal does not take it from a producer."""
+    for topic in {update.topic for update in updates}:
+        fault = _topic_fault(topic)
         if fault:
-            _require(fault, f"updates[{place}].topic", update.topic)
-        _check_server_fields(update, "updates", place)
+            place = [update.topic for update in updates].index(topic)
+            _require(fault, f"updates[{place}].topic", topic)
 
 
 def check_log_entries(entries: Sequence[LogEntry], field: str) -> None:
     """Map every level to one of the four, keeping the producer's own name in `fields`."""
-    for place, entry in enumerate(entries):
-        fault = _service_fault(entry.service)
+    for service in {entry.service for entry in entries}:
+        fault = _service_fault(service)
         if fault:
-            _require(fault, f"{field}[{place}].service", entry.service)
+            place = [entry.service for entry in entries].index(service)
+            _require(fault, f"{field}[{place}].service", service)
+    for entry in entries:
         level = entry.level
         if level not in LEVELS:
             _map_level(entry, level)
-        _check_server_fields(entry, field, place)
 
 
 def _map_level(entry: LogEntry, level: str) -> None:
@@ -225,14 +227,6 @@ def _map_level(entry: LogEntry, level: str) -> None:
     entry.level = _LEVEL_ALIASES.get(lower, "info")
     if level and lower != entry.level:
         entry.fields.setdefault("level", level)
-
-
-def _check_server_fields(record: Update | LogEntry, field: str, place: int) -> None:
-    # A control record made by a producer would reach clients that never asked for one.
-    if record.is_set("control") and betterproto.serialized_on_wire(record.control):
-        raise InvalidArgumentError(f"{field}[{place}].control is set by the server only")
-    if record.skipped:
-        record.skipped = 0
 
 
 def check_job_report(report: JobReport, field: str = "", *, finish: bool = False) -> None:

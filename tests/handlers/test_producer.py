@@ -91,11 +91,6 @@ async def test_logs_are_written_with_mapped_levels(channel: Channel) -> None:
         ("Publish", PublishRequest(updates=[Update(message="x")]), r"updates\[0\].topic"),
         (
             "Publish",
-            PublishRequest(updates=[Update(topic="t", control=Control(heartbeat=Heartbeat()))]),
-            r"updates\[0\].control",
-        ),
-        (
-            "Publish",
             PublishRequest(producer=Producer(id="p"), updates=[Update(topic="t")]),
             "producer.sequence",
         ),
@@ -115,6 +110,20 @@ async def test_bad_requests_name_their_field(
     with pytest.raises(InvalidArgumentError, match=words):
         await channel.unary(PATH + method, request_message, WriteReply)
     assert [journal.bounds(stream).newest for stream in Stream] == [0, 0, 0]
+
+
+async def test_what_the_server_sets_is_not_taken_from_a_producer(channel: Channel) -> None:
+    control = Control(heartbeat=Heartbeat())
+    update = Update(topic="t", message="m", sequence=77, skipped=5, control=control)
+    await channel.unary(PATH + "Publish", PublishRequest(updates=[update]), WriteReply)
+    entry = LogEntry(service="s", sequence=77, skipped=5, control=control)
+    await channel.unary(PATH + "WriteLogs", WriteLogsRequest(entries=[entry]), WriteReply)
+    async with subscribe(channel, "t", start=StartFrom(all=True)) as call:
+        [stored] = await take(call, 1)
+    async with tail(channel, "s") as call:
+        [line] = await rest(call)
+    for record in (stored, line):
+        assert (record.sequence, record.skipped, record.is_set("control")) == (1, 0, False)
 
 
 # ---- the pipelined stream ----

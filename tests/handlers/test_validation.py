@@ -9,8 +9,6 @@ import pytest
 
 from streamkit.errors import InvalidArgumentError
 from streamkit.generated.streamservice import (
-    Control,
-    Heartbeat,
     JobReport,
     LogEntry,
     Producer,
@@ -64,22 +62,12 @@ from streamkit.journal.base import Position, ProducerId, Start
             "updates[1].topic must not contain wildcards",
         ),
         (
-            lambda: check_updates([Update(topic="a", control=Control(heartbeat=Heartbeat()))]),
-            "updates[0].control is set by the server only",
-        ),
-        (
             lambda: check_log_entries([LogEntry(message="x")], "logs"),
             "logs[0].service must not be empty",
         ),
         (
             lambda: check_log_entries([LogEntry(service="a*")], "entries"),
             'entries[0].service must not contain "*"',
-        ),
-        (
-            lambda: check_log_entries(
-                [LogEntry(service="a", control=Control(heartbeat=Heartbeat()))], "logs"
-            ),
-            "logs[0].control",
         ),
         (lambda: check_job_report(JobReport()), "job_id must not be empty"),
         (
