@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import betterproto
@@ -47,6 +48,12 @@ class StreamkitCodec(CodecBase):  # type: ignore[misc]
         if isinstance(message, bytes):
             return message
         raise TypeError(f"a {type(message).__name__} was given for {message_type.__name__}")
+
+    def decoder(self, message_type: Any) -> Callable[[bytes], Any]:
+        """Return what `decode` does for one message type, for a stream of such messages."""
+        if issubclass(message_type, betterproto.Message):
+            return decoder_for(message_type)
+        return lambda data: self.decode(data, message_type)
 
     def decode(self, data: bytes, message_type: Any) -> Any:
         if issubclass(message_type, betterproto.Message):

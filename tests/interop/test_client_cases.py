@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
@@ -36,9 +36,14 @@ class NotingCodec(StreamkitCodec):
     def __init__(self) -> None:
         self.compressed: list[bool] = []
 
-    def decode(self, data: bytes, message_type: Any) -> Any:
-        self.compressed.append(isinstance(data, Inflated))
-        return super().decode(data, message_type)
+    def decoder(self, message_type: Any) -> Callable[[bytes], Any]:
+        decode = super().decoder(message_type)
+
+        def noting(data: bytes) -> Any:
+            self.compressed.append(isinstance(data, Inflated))
+            return decode(data)
+
+        return noting
 
 
 @pytest.fixture
