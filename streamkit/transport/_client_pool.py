@@ -170,9 +170,8 @@ class Pool:
         self._serve()
 
     def _on_lost(self, protocol: WireProtocol) -> None:
-        gone = self._alive.pop(protocol, None)
-        if gone is not None and not gone.done():
-            gone.set_result(None)
+        protocol.connection.room()  # a dial that waits for settings waits in vain
+        _settle(self._alive.pop(protocol))
         self._serve()
 
     def _withdraw(self, stream: ClientStream) -> None:
@@ -216,8 +215,16 @@ class Pool:
     async def _connect(self) -> WireProtocol:
         loop = asyncio.get_running_loop()
         address = self._address
+        # Connected means that the server's settings are here: now its stream limit holds, and
+        # something that accepts and stays silent is not taken for a server.
+        settled = loop.create_future()
         make = partial(
-            WireProtocol, _NoRequests(), self._limits, client=True, on_lost=self._on_lost
+            WireProtocol,
+            _NoRequests(),
+            self._limits,
+            client=True,
+            on_made=partial(self._on_made, settled),
+            on_lost=self._on_lost,
         )
         tls: dict[str, Any] = {}
         if self._tls is not None:
@@ -230,24 +237,21 @@ class Pool:
         connection = protocol.connection
         try:
             require_h2(connection.transport)
-            protocol.processor.on_terminated = partial(self._on_goaway, protocol)
-            # Connected means that the server's settings are here: now its stream limit holds, and
-            # something that accepts and stays silent is not taken for a server.
-            settled = loop.create_future()
-            self._alive[protocol] = settled
-            connection.on_room = partial(_settle, settled)
             await settled
             if connection.dead or connection.is_closing():
                 raise ConnectError(f"{address.target} closed the connection at once")
         except BaseException:
-            self._alive.pop(protocol, None)
             connection.transport.abort()
             raise
         connection.on_room = self._serve
         if self._keepalive != self._limits.keepalive_time:
             connection.keep_alive(self._keepalive)
-        self._alive[protocol] = loop.create_future()
         return protocol
+
+    def _on_made(self, settled: asyncio.Future[None], protocol: WireProtocol) -> None:
+        self._alive[protocol] = asyncio.get_running_loop().create_future()
+        protocol.connection.on_room = partial(_settle, settled)
+        protocol.processor.on_terminated = partial(self._on_goaway, protocol)
 
 
 def _settle(future: asyncio.Future[None]) -> None:

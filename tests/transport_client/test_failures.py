@@ -146,8 +146,8 @@ MALFORMED: list[tuple[str, Response, type[StreamkitError], Status]] = [
     (
         "a message before the headers",
         lambda peer, n: [peer.data(n, message(REPLY))],
-        ConnectError,  # it violates HTTP/2, so the connection ends
-        Status.UNAVAILABLE,
+        InternalError,
+        Status.INTERNAL,
     ),
     (
         "no message",
