@@ -21,6 +21,7 @@ from streamkit.codec._tables import (
     Odd,
     duration,
     more,
+    more_size,
     packed_reader,
     timestamp,
     unknown,
@@ -79,8 +80,9 @@ def decode(data, start=0, end=None):
         pass
     return exact(cls, data, start, end)
 """
-    names = {"cls": plan.cls, "new": object.__new__, "exact": exact, "known": plan.by_tag}
-    return source, emitter.names | names
+    # The very dictionary that was given to `link`: it is where the link is replaced later.
+    emitter.names.update(cls=plan.cls, new=object.__new__, exact=exact, known=plan.by_tag)
+    return source, emitter.names
 
 
 class _Emitter:
@@ -101,6 +103,7 @@ class _Emitter:
             "Odd": Odd,
             "duration": duration,
             "more": more,
+            "more_size": more_size,
             "timestamp": timestamp,
             "unknown": unknown,
         }
@@ -196,9 +199,9 @@ class _Emitter:
 
     def _length(self, skip: int) -> list[str]:
         """`i` at the start of a length-delimited value and `e` at its end."""
-        return [*self._varint(skip, "n"), "e = i + n"]
+        return [*self._varint(skip, "n", "more_size"), "e = i + n"]
 
-    def _varint(self, skip: int, into: str) -> list[str]:
+    def _varint(self, skip: int, into: str, more: str = "more") -> list[str]:
         ahead = f"i + {skip}" if skip else "i"
         return [
             f"{into} = buf[{ahead}]",
@@ -207,7 +210,7 @@ class _Emitter:
             f"    {into} += buf[i] * 128 - 128",
             "    i += 1",
             f"    if {into} > 16383:",
-            f"        {into}, i = more(buf, {into}, i)",
+            f"        {into}, i = {more}(buf, {into}, i)",
         ]
 
     def _read(self, field: Field, skip: int, put: str, levels: int = 1) -> list[str]:

@@ -54,7 +54,9 @@ def encode_source(
         pass
     return exact(message)
 """
-    return source, emitter.names | {"exact": exact}
+    # The very dictionary that was given to `link`: it is where the link is replaced later.
+    emitter.names.update(exact=exact)
+    return source, emitter.names
 
 
 def encode_all_source(
@@ -80,7 +82,8 @@ def encode_all_source(
         z += (heads[n] if n < 128 else tag + varint(n), r)
     return join(z)
 """
-    return source, emitter.names | {"cls": plan.cls, "rows_bytes": rows_bytes}
+    emitter.names.update(cls=plan.cls, rows_bytes=rows_bytes)
+    return source, emitter.names
 
 
 def _in_columns(plan: MessagePlan) -> str:
@@ -184,7 +187,7 @@ class _Emitter:
         return [*lines, *([f"    {put}"] if presence else ["    if v:", f"        {put}"]), "else:", "    raise Odd"]
 
     def _wrapper(self, field: Field) -> list[str]:
-        inner = self._inner(Field("value", 1, field.wraps), presence=False)
+        inner = self._inner(field.wrapped, presence=False)
         return [
             "if v is not None:",
             f"    b = {inner}(v)",
@@ -202,7 +205,7 @@ class _Emitter:
             tag = any_varint(field.tag)
             return [f"r += join([{tag!r} + {field.kind}_bytes(b) for b in v])"]
         if field.kind == "wrapper":
-            inner = self._inner(Field("value", 1, field.wraps), presence=False)
+            inner = self._inner(field.wrapped, presence=False)
             convert = [f"    b = {inner}(b)"]
         elif field.kind == "string":
             convert = ["    b = b.encode()"]
@@ -273,7 +276,7 @@ class _Emitter:
             body.append(f"return {self._head(field)} + b")
         elif field.kind == "wrapper":
             name += f"_{field.wraps}"
-            inner = self._inner(Field("value", 1, field.wraps), presence=False)
+            inner = self._inner(field.wrapped, presence=False)
             body = [f"b = {inner}(v)", "n = len(b)", f"return {self._head(field)} + b"]
         elif field.kind in ("timestamp", "duration"):
             body = [f"return {any_varint(field.tag)!r} + {field.kind}_bytes(v)"]
