@@ -17,12 +17,18 @@ from h2.config import H2Configuration
 from h2.connection import AllowedStreamIDs, ConnectionInputs, ConnectionState, H2Connection
 from h2.errors import ErrorCodes
 from h2.events import ConnectionTerminated, Event, StreamReset
-from h2.exceptions import DenialOfServiceError, FlowControlError, ProtocolError
+from h2.exceptions import (
+    DenialOfServiceError,
+    FlowControlError,
+    NoSuchStreamError,
+    ProtocolError,
+)
 from h2.settings import SettingCodes, Settings
 from h2.stream import H2Stream, StreamClosedBy, StreamInputs, StreamState
 from hpack.exceptions import HPACKError, OversizedHeaderListError
 from hyperframe.frame import (
     AltSvcFrame,
+    DataFrame,
     ExtensionFrame,
     Frame,
     GoAwayFrame,
@@ -161,7 +167,6 @@ class Http2(H2Connection):
         if (
             (state is not StreamState.OPEN and state is not StreamState.HALF_CLOSED_LOCAL)
             or not machine.headers_received
-            or stream._expected_content_length is not None
             or self.state_machine.state not in _OPEN_STATES
         ):
             return False
@@ -224,6 +229,8 @@ class Http2(H2Connection):
         if stream is None:
             if self._is_late(stream_id):
                 return [], []
+            if self.config.client_side:
+                raise ProtocolError("a server opened a stream")
             if stream_id >= self.refuse_from or self.active >= self.limits.max_streams:
                 self.highest_inbound_stream_id = stream_id
                 self._closed_streams[stream_id] = StreamClosedBy.SEND_RST_STREAM
@@ -232,12 +239,27 @@ class Http2(H2Connection):
                 stream_id, AllowedStreamIDs(not self.config.client_side)
             )
         try:
-            return stream.receive_headers(
+            answer = stream.receive_headers(
                 headers, "END_STREAM" in frame.flags, self.config.header_encoding
             )
         except ProtocolError as error:
             code = error.error_code or ErrorCodes.PROTOCOL_ERROR
             return self._stream_error(stream, known, code)
+        # gRPC messages carry their own length; h2 would end the connection over a wrong one.
+        stream._expected_content_length = None
+        return answer
+
+    def _receive_data_frame(self, frame: DataFrame) -> _Answer:
+        try:
+            return super()._receive_data_frame(frame)
+        except (FlowControlError, NoSuchStreamError):
+            raise
+        except ProtocolError as error:
+            stream = self.streams.get(frame.stream_id)
+            if stream is None:
+                raise
+            self.give_back(frame.flow_controlled_length)
+            return self._stream_error(stream, True, error.error_code or ErrorCodes.PROTOCOL_ERROR)
 
     def _is_late(self, stream_id: int) -> bool:
         """Headers of a stream that ended here while they were on their way."""

@@ -82,7 +82,7 @@ class WireProtocol(H2Protocol):
             cutter.feed(data)
         except ProtocolError as error:
             code = ErrorCodes(error.error_code or ErrorCodes.PROTOCOL_ERROR)
-            self._fail(code, str(error))
+            self._fail(code, f"{type(error).__name__}: {error}")
         except Exception as error:  # no input may end more than its own connection
             LOG.warning("fault while reading a connection", repr(error), error)
             self._fail(ErrorCodes.INTERNAL_ERROR, "internal error")

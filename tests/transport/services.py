@@ -57,7 +57,7 @@ class Streams(StreamServiceBase):
     ) -> AsyncIterator[Update]:
         self.started += 1
         self.changed.set()
-        word, _, rest = subscribe_request.topics[0].partition(":")
+        word, _, rest = "".join(subscribe_request.topics[:1]).partition(":")
         try:
             async for update in self._updates(word, rest):
                 yield update
