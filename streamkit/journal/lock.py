@@ -23,9 +23,15 @@ class StoreLock:
             try:
                 self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
             except OSError as error:
+                folder = os.path.dirname(os.path.abspath(store))
+                if not os.path.isdir(folder):
+                    raise StoreError(
+                        f"{store} cannot be opened: {folder} does not exist",
+                        hint="create the directory, or give another path",
+                    ) from None
                 raise StoreError(
                     f"{store} cannot be opened for writing: {error.strerror}",
-                    hint="check that its directory exists and may be written to",
+                    hint="check the permissions of its directory, or give another path",
                 ) from None
             if not _lock(self._file):
                 holder = os.pread(self._file, 64, 0).decode("ascii", "replace").strip()

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TypeVar
 
 from streamkit.config import JournalOptions
-from streamkit.errors import NotFoundError, StoreError
+from streamkit.errors import InvalidArgumentError, NotFoundError, StoreError
 from streamkit.generated.streamservice import JobProgress, JobReport, LogEntry, Update
 from streamkit.journal.base import (
     Appended,
@@ -74,7 +74,10 @@ class MemoryJournal(EngineJournal):
             return Appended(*known)
         first = self._logs[stream].newest + 1
         now = self._clock()
-        self._store(stream, [make(m, n, now) for n, m in enumerate(messages, first)], now)
+        items = [make(message, n, now) for n, message in enumerate(messages, first)]
+        for item in items:
+            _check_text(item)
+        self._store(stream, items, now)
         self._remember(stream, producer, (first, len(messages)))
         return Appended(first, len(messages))
 
@@ -249,3 +252,17 @@ class _Log:
         self.oldest += count
         self.bytes -= freed
         return freed
+
+
+def _check_text(item: Entry) -> None:
+    """Refuse what no store and no encoder would take."""
+    record = item.message
+    texts = [item.key]
+    if isinstance(record, Update):
+        texts += (record.message, *record.metadata, *record.metadata.values())
+    elif isinstance(record, LogEntry):
+        texts += (record.message, *record.fields, *record.fields.values())
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError as error:
+        raise InvalidArgumentError(f"text that is not valid Unicode: {error}") from None

@@ -45,7 +45,7 @@ class Retention:
         self._oldest = oldest
         self._following = following
         self._cuts: dict[Stream, int] = {}
-        self._trimmed = False
+        self._shrunk = False
 
     def look(self, now: datetime) -> None:
         """Find out what time made too old; the steps that follow remove it."""
@@ -92,12 +92,13 @@ class Retention:
                 chunk = self._chunk((pages - free) * size, over)
                 self._remove(first, self._oldest[first] + chunk)
                 return True
-        if free > _FREE_PAGES_KEPT + pages // 16:
+        if free > _FREE_PAGES_KEPT + pages // 8:  # fewer are soon used again
             # Through execute() this pragma frees one page only.
             self._connection.executescript(f"pragma incremental_vacuum({_VACUUM_PAGES})")
+            self._shrunk = True
             return True
-        if self._trimmed or self._wal_bytes() > _WAL_LARGE:
-            self._trimmed = False
+        if self._shrunk or self._wal_bytes() > _WAL_LARGE:
+            self._shrunk = False
             self._connection.execute("pragma busy_timeout = 20")
             self._connection.execute("pragma wal_checkpoint(truncate)").fetchall()
             self._connection.execute("pragma busy_timeout = 5000")
@@ -148,7 +149,6 @@ class Retention:
                 execute("rollback")
             raise
         self._oldest[stream] = cut
-        self._trimmed = True
 
     def _forget_requests(self, now: datetime) -> None:
         execute = self._connection.execute

@@ -32,7 +32,7 @@ T = TypeVar("T")
 BATCH_RECORDS = 1024
 """The most items of one delivery."""
 BATCH_BYTES = 384 * 1024
-"""A delivery ends with the item whose size, summed up, reaches this."""
+"""The most that the items of one delivery sum up to, unless it is a single one."""
 
 _KNOWN_KEYS = 65_536
 _SCAN = 8192
@@ -145,9 +145,9 @@ class Route(Generic[T]):
 def cut(items: Sequence[Item[T]]) -> Items[T]:
     """The first items that together are one delivery; at least one if there is one."""
     total = 0
-    for count, item in enumerate(items, 1):
+    for count, item in enumerate(items):
         total += item.size
-        if total >= BATCH_BYTES:
+        if total > BATCH_BYTES and count:
             return Items(items[:count])
     return Items(items)
 

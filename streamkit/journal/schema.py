@@ -8,7 +8,6 @@ or NULL when empty. Sequences are contiguous from the oldest that is kept to the
 
 from __future__ import annotations
 
-import os
 import sqlite3
 
 from streamkit.config import JournalOptions
@@ -195,9 +194,6 @@ def _cannot_open(path: str, error: sqlite3.Error) -> StoreError:
     if code == sqlite3.SQLITE_NOTADB:
         return StoreError(f"{path} is not an SQLite database", hint="give another path")
     if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
-        folder = os.path.dirname(os.path.abspath(path))
-        if not os.path.isdir(folder):
-            return StoreError(f"{path} cannot be opened: {folder} does not exist")
         return StoreError(
             f"{path} cannot be opened for writing",
             hint="check the permissions of the file and of its directory",

@@ -129,6 +129,7 @@ class Writing:
             journal.append_updates(updates("d")),
             return_exceptions=True,
         )
+        assert isinstance(results[0], InvalidArgumentError)
         assert isinstance(results[1], Appended)
         assert texts(await stored(journal, topics()))[-1] == "d"
 
