@@ -61,7 +61,7 @@ class AdbcSource(Source):
         return found
 
     def close(self) -> None:
-        """Nothing is held between queries."""
+        self._engine.close()
 
     def _ask(self, question: Callable[[Session], list[T]]) -> list[T]:
         """Ask the catalogue on a connection of its own."""

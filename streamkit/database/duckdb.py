@@ -74,6 +74,12 @@ class DuckDbEngine(Engine):
             self,
         )
 
+    def close(self) -> None:
+        with self._parsing:
+            if self._parser is not None:
+                self._parser.close()
+                self._parser = None
+
     def brief(self, words: str) -> str:
         return brief(words).replace(str(self._path), self._path.name)
 

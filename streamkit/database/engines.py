@@ -109,6 +109,9 @@ class Engine:
             connection.adbc_connection.set_options(**{_READ_ONLY: "true"})
         return Session(connection)
 
+    def close(self) -> None:
+        """Release what is shared by all connections, if anything is."""
+
     def connect_error(self, name: str, words: str) -> StreamkitError:
         """What a failed connection means, without anything that could be a secret."""
         lowered = words.lower()

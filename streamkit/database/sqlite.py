@@ -33,8 +33,10 @@ from streamkit.errors import (
 
 __all__ = ["SqliteSource", "StoreSource"]
 
-_PART = 64
-"""Rows fetched at once: their size is looked at before more come, so that memory stays bounded."""
+_MOST_ROWS = 64
+_PART_BYTES = 256 * 1024
+"""Rows are fetched in parts: the size of one is looked at before the next, so that memory stays
+bounded by the size of a few rows."""
 _SIZED = frozenset({bytearray, bytes})
 
 _STORAGE_CLASSES = {int: "INTEGER", float: "REAL", bytearray: "TEXT", bytes: "BLOB"}
@@ -144,6 +146,7 @@ class _SqliteResult(Result):
         self._hidden = source.hidden
         self._cursor: sqlite3.Cursor | None = None
         self._typed = False
+        self._part = 1
         self._cancelled = False
         self._closed = False
         # Interrupting a connection that another thread closes meanwhile is undefined.
@@ -160,7 +163,7 @@ class _SqliteResult(Result):
             )
             self._check()
             self._cursor = self._connection.execute(self._sql, _bound(self._parameters))
-        except (sqlite3.Error, sqlite3.Warning, ValueError) as error:
+        except (sqlite3.Error, sqlite3.Warning, ValueError, MemoryError) as error:
             raise self._translated(error) from None
         if self._cursor.description is None:
             raise QueryError("the query holds no statement")
@@ -173,10 +176,15 @@ class _SqliteResult(Result):
         rows: list[tuple[Any, ...]] = []
         held = 0
         try:
-            while part := self._cursor.fetchmany(min(_PART, size - len(rows))):
+            while part := self._cursor.fetchmany(min(self._part, size - len(rows))):
                 self._check()
                 rows += part
-                held += sum([len(v) for row in part for v in row if type(v) in _SIZED])
+                part_bytes = sum([len(v) for row in part for v in row if type(v) in _SIZED])
+                held += part_bytes
+                if part_bytes > _PART_BYTES:
+                    self._part = max(1, self._part // 4)
+                elif self._part < _MOST_ROWS:
+                    self._part *= 2
                 if len(rows) >= size or held >= max_bytes:
                     break
         except sqlite3.Error as error:
@@ -199,6 +207,8 @@ class _SqliteResult(Result):
         with self._lock:
             if not self._closed:
                 self._closed = True
+                if self._cursor is not None:
+                    self._cursor.close()  # else its statement keeps the file open
                 self._connection.close()
 
     def _must_stop(self) -> bool:
@@ -214,7 +224,9 @@ class _SqliteResult(Result):
         if monotonic() > self._end and (error is None or "interrupted" in str(error)):
             return DeadlineError(f"the query ran longer than {self._seconds:g} s")
         words = str(error)
-        if "too big" in words:
+        if isinstance(error, MemoryError):
+            words = "the statement or a value of it is too large"
+        elif "too big" in words:
             words += f" (no value may be larger than {self._limits.max_value} bytes)"
         elif words == "not authorized":
             words += ": this database is read-only here"

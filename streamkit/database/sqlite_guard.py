@@ -12,6 +12,8 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from urllib.parse import quote
 
+from streamkit.database.sqlite_functions import replace_unbounded
+
 __all__ = ["connect_read_only", "guard"]
 
 _DENIED_FUNCTIONS = frozenset(
@@ -26,7 +28,9 @@ _EPONYMOUS = (
 
 _MAX_SQL = 1_000_000
 _BUSY_SECONDS = 1.0
-_CACHE_KIB = 8192
+_CACHE_KIB = 2048
+_COLUMNS = 64
+"""Result columns that are always allowed; every one may hold a value of the largest size."""
 
 
 def connect_read_only(path: Path) -> sqlite3.Connection:
@@ -62,7 +66,7 @@ def guard(
     hidden: Collection[str],
     max_value: int,
     stop: Callable[[], bool],
-    instructions: int = 5000,
+    instructions: int = 50_000,
 ) -> None:
     """From now on the connection only reads, within limits, and ends when `stop` says so.
 
@@ -70,7 +74,9 @@ def guard(
     every so many instructions of SQLite's virtual machine.
     """
     _connect_virtual_tables(connection)
+    replace_unbounded(connection)
     for limit, value in (
+        (sqlite3.SQLITE_LIMIT_COLUMN, _COLUMNS + 2 * _widest_table(connection)),
         (sqlite3.SQLITE_LIMIT_LENGTH, max_value),
         (sqlite3.SQLITE_LIMIT_SQL_LENGTH, _MAX_SQL),
         (sqlite3.SQLITE_LIMIT_ATTACHED, 0),
@@ -78,7 +84,7 @@ def guard(
         (sqlite3.SQLITE_LIMIT_EXPR_DEPTH, 200),
         (sqlite3.SQLITE_LIMIT_COMPOUND_SELECT, 200),
         (sqlite3.SQLITE_LIMIT_VDBE_OP, 250_000),
-        (sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1000),
+        (sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 256),
     ):
         connection.setlimit(limit, value)
     connection.set_authorizer(_authorizer(frozenset(name.lower() for name in hidden)))
@@ -99,6 +105,17 @@ def _connect_virtual_tables(connection: sqlite3.Connection) -> None:
             connection.execute(statement).close()
         except sqlite3.Error:
             continue  # a module that this SQLite does not have; the query will say so
+
+
+def _widest_table(connection: sqlite3.Connection) -> int:
+    try:
+        found = connection.execute(
+            "SELECT max(n) FROM (SELECT count(*) AS n FROM sqlite_master AS m,"
+            " pragma_table_info(m.name) GROUP BY m.name)"
+        ).fetchone()
+    except sqlite3.Error:
+        return 0  # a table of a module that this SQLite does not have
+    return found[0] or 0
 
 
 def _name(value: bytearray) -> str:

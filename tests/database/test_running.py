@@ -1,0 +1,299 @@
+"""The way of a query from its thread to the loop: counts, snapshots, cancels, flat memory."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import sqlite3
+import threading
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from streamkit.config import QueryLimits
+from streamkit.database import Databases, QueryPlan, SqliteSource, open_source
+from streamkit.database.base import ColumnInfo, Parameters, Result, Source
+from streamkit.errors import InternalError, QueryError
+from tests.database.engines import Engine, Postgres
+from tests.database.google import messages
+from tests.database.running import messages_of, rows_of
+
+MANY = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT {}) SELECT {} FROM n"
+
+
+@pytest.fixture
+async def databases(sqlite_engine: Engine) -> AsyncIterator[Databases]:
+    databases = Databases({"db": open_source("db", sqlite_engine.url)})
+    yield databases
+    await databases.close()
+
+
+class Gate(Result):
+    """Rows in steps that a test lets through one by one."""
+
+    def __init__(self, counting: bool) -> None:
+        self.steps = threading.Semaphore(0)
+        self.counting = counting
+        self.cancelled = threading.Event()
+
+    def start(self) -> None:
+        self.columns = [ColumnInfo("n")]
+
+    def rows(self, size: int, max_bytes: int) -> list[tuple[Any, ...]]:
+        if self.counting:
+            return [(1000,)]
+        assert self.steps.acquire(timeout=10)
+        if self.cancelled.is_set():
+            raise QueryError("cancelled")
+        return [(1,)] * size
+
+    def cancel(self) -> None:
+        self.cancelled.set()
+        self.steps.release()
+
+    def close(self) -> None:
+        pass
+
+
+class GatedSource(Source):
+    name = "db"
+
+    def __init__(self) -> None:
+        self.result = Gate(counting=False)
+
+    def open(self, sql: str, parameters: Parameters = (), *, seconds: float) -> Result:
+        return Gate(counting=True) if "count(*)" in sql else self.result
+
+    def tables(self) -> list[Any]:
+        return []
+
+    def describe(self, table: str) -> list[Any]:
+        return []
+
+    def close(self) -> None:
+        pass
+
+
+async def test_a_full_batch_does_not_wait_for_the_next_one_nor_for_the_count() -> None:
+    source = GatedSource()
+    databases = Databases({"db": source})
+    async with databases.run("db", QueryPlan(sql="SELECT n", batch_rows=2)) as frames:
+        source.result.steps.release()
+        first = list(messages((await anext(frames)).data))
+        assert [(len(m.rows), m.is_last, m.total_rows) for m in first] == [(2, False, 0)], first
+        totals = 0
+        while not totals:  # the count comes when it comes; nothing waits for it
+            source.result.steps.release()
+            (message,) = messages((await anext(frames)).data)
+            totals = message.total_rows
+            if message.batch_number > 4:
+                break
+    await databases.close()
+
+
+async def test_the_count_is_announced_while_rows_still_come(databases: Databases) -> None:
+    plan = QueryPlan(sql=MANY.format(200_000, "x"), batch_rows=100)
+    announced = set()
+    async with databases.run("db", plan) as frames:
+        async for data, _ in frames:
+            await asyncio.sleep(0)
+            for message in messages(data):
+                announced.add((message.total_batches, message.total_rows))
+    assert (2000, 200_000) in announced
+    assert announced <= {(0, 0), (2000, 200_000)}
+
+
+async def test_no_count_when_none_is_wanted(sqlite_engine: Engine) -> None:
+    databases = Databases(
+        {"db": open_source("db", sqlite_engine.url)}, QueryLimits(count_seconds=0)
+    )
+    got = await messages_of(databases, MANY.format(5000, "x"))
+    assert {message.total_rows for message in got[:-1]} == {0}
+    assert got[-1].total_rows == 5000
+    await databases.close()
+
+
+async def test_a_fault_of_the_source_is_an_internal_error(
+    databases: Databases, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: Any, **__: Any) -> Result:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(SqliteSource, "open", broken)
+    with pytest.raises(InternalError, match="server's own"):
+        await rows_of(databases, "SELECT 1")
+    assert "ZeroDivisionError" in caplog.text
+    assert databases.running == 0
+
+
+async def test_one_result_is_one_snapshot_under_a_writer(tmp_path: Path) -> None:
+    """A writer adds and removes in pairs: every snapshot has the sum 0."""
+    path = tmp_path / "pairs.db"
+    writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    writer.execute("PRAGMA journal_mode=WAL")
+    writer.execute("PRAGMA synchronous=OFF")
+    writer.execute("CREATE TABLE pairs(id INTEGER PRIMARY KEY, n INTEGER)")
+    writer.execute("BEGIN")
+    writer.executemany("INSERT INTO pairs(n) VALUES (?)", ((0,) for _ in range(5000)))
+    writer.execute("COMMIT")
+    stop = threading.Event()
+    written = 0
+
+    def write() -> None:
+        nonlocal written
+        while not stop.is_set():
+            low, high = random.sample(range(1, 5001), 2)
+            writer.execute("BEGIN")
+            writer.execute("UPDATE pairs SET n = n + 1 WHERE id = ?", (low,))
+            writer.execute("UPDATE pairs SET n = n - 1 WHERE id = ?", (high,))
+            writer.execute("COMMIT")
+            written += 1
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    databases = Databases({"db": SqliteSource("db", path)})
+    try:
+        for _ in range(10):
+            sums = changed = 0
+            async with databases.run("db", QueryPlan(sql="SELECT n FROM pairs")) as frames:
+                before = written
+                async for data, _ in frames:
+                    await asyncio.sleep(0.001)
+                    sums += sum(int(r.columns["n"]) for m in messages(data) for r in m.rows)
+                changed = written - before
+            assert (sums, changed > 0) == (0, True)
+    finally:
+        stop.set()
+        thread.join()
+        await databases.close()
+        writer.close()
+
+
+def query_threads() -> int:
+    return sum(thread.name.startswith("streamkit-") for thread in threading.enumerate())
+
+
+async def storm(databases: Databases, statements: list[str], queries: int) -> list[float]:
+    """Cancel queries at random moments of their lives, 8 at a time; how long each took to end."""
+    took: list[float] = []
+    dice = random.Random(7)
+    todo = iter(range(queries))
+
+    async def one() -> None:
+        sql = dice.choice(statements)
+        task = asyncio.create_task(rows_of(databases, sql))
+        await asyncio.sleep(dice.random() * 0.02)
+        began = time.monotonic()
+        task.cancel()
+        await asyncio.wait([task])
+        took.append(time.monotonic() - began)
+
+    async def worker() -> None:
+        for _ in todo:
+            await one()
+
+    await asyncio.gather(*(worker() for _ in range(8)))
+    return sorted(took)
+
+
+async def quiet(databases: Databases) -> None:
+    async with asyncio.timeout(5):
+        while databases.running or query_threads():
+            await asyncio.sleep(0.01)
+
+
+async def check_storm(databases: Databases, statements: list[str], queries: int) -> None:
+    process = psutil.Process()
+    await storm(databases, statements, 50)
+    await quiet(databases)
+    gc.collect()
+    files = process.num_fds()
+    took = await storm(databases, statements, queries)
+    await quiet(databases)
+    p99 = took[int(len(took) * 0.99)]
+    print(
+        f"\n{queries} cancelled queries: p50 {took[len(took) // 2] * 1e3:.1f} ms,"
+        f" p99 {p99 * 1e3:.1f} ms, longest {took[-1] * 1e3:.1f} ms,"
+        f" leaked threads {query_threads()}, leaked files {process.num_fds() - files}"
+    )
+    assert query_threads() == 0
+    assert process.num_fds() <= files
+    assert p99 < 1.0
+
+
+async def test_a_storm_of_cancelled_queries_leaves_nothing(sqlite_engine: Engine) -> None:
+    databases = Databases(
+        {"db": open_source("db", sqlite_engine.url)}, QueryLimits(max_concurrent=16)
+    )
+    await check_storm(databases, [sqlite_engine.endless, sqlite_engine.unbounded], 400)
+    await databases.close()
+
+
+async def test_cancelled_queries_leave_no_connection_on_postgresql(postgres: Postgres) -> None:
+    engine = Engine("postgresql", postgres.url)
+    databases = Databases({"db": open_source("db", engine.url)}, QueryLimits(max_concurrent=16))
+    before = postgres.backends()
+    await storm(databases, [engine.endless, engine.unbounded], 40)
+    await quiet(databases)
+    async with asyncio.timeout(10):
+        while postgres.backends() > before:
+            await asyncio.sleep(0.05)
+    await databases.close()
+
+
+@pytest.mark.soak
+async def test_a_storm_of_10000_cancelled_queries(sqlite_engine: Engine) -> None:
+    databases = Databases(
+        {"db": open_source("db", sqlite_engine.url)}, QueryLimits(max_concurrent=16)
+    )
+    await check_storm(databases, [sqlite_engine.endless, sqlite_engine.unbounded], 10_000)
+    await databases.close()
+
+
+async def read_flat(engine: Engine, sql: str, rows: int, **plan: Any) -> int:
+    """Read a large result and return by how much the process grew at most, after a first part."""
+    databases = Databases({"db": open_source("db", engine.url)})
+    process = psutil.Process()
+    seen = floor = peak = 0
+    async with databases.run("db", QueryPlan(sql=sql, batch_rows=500, **plan)) as frames:
+        async for _, count in frames:
+            seen += count
+            resident = process.memory_info().rss
+            if seen < rows // 500 // 10:
+                floor = max(floor, resident)  # the working set: windows, tables, imports
+            else:
+                peak = max(peak, resident)
+    await databases.close()
+    assert seen == -(-rows // 500)
+    print(f"\n{engine.kind}: {rows} rows, memory +{max(0, peak - floor) >> 20} MiB")
+    return peak - floor
+
+
+def generated(kind: str, rows: int) -> str:
+    if kind == "sqlite":
+        return MANY.format(rows, "x AS id, 'Record ' || x AS name, x * 1.5 AS value")
+    if kind == "duckdb":
+        return (
+            "SELECT range AS id, 'Record ' || range AS name, range * 1.5::DOUBLE AS value"
+            f" FROM range({rows})"
+        )
+    return (
+        "SELECT x AS id, 'Record ' || x AS name, x * 1.5::float8 AS value"
+        f" FROM (SELECT generate_series(1, {rows}) AS x) AS n"
+    )
+
+
+async def test_memory_is_flat(engine: Engine) -> None:
+    rows = 200_000
+    assert await read_flat(engine, generated(engine.kind, rows), rows) < 64 << 20
+
+
+@pytest.mark.soak
+async def test_memory_is_flat_over_ten_million_rows(engine: Engine) -> None:
+    rows = 10_000_000
+    assert await read_flat(engine, generated(engine.kind, rows), rows) < 64 << 20
