@@ -147,7 +147,8 @@ class Calls(AbstractHandler):
             if left <= 0:
                 await self._finish(call, LATE)
                 return
-            timer = self._loop.call_later(left, call.end, LATE)
+            context = stream.wire.connection.context
+            timer = self._loop.call_later(left, call.end, LATE, context=context)
         try:
             outcome = await self._outcome(call, asked)
         finally:

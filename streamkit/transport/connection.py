@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
+from contextvars import Context
 
 from grpclib.config import Configuration
 from grpclib.protocol import Connection
@@ -34,6 +35,9 @@ class WireConnection(Connection):
         self.h2 = h2
         self.limits = limits
         self.loop = asyncio.get_running_loop()
+        self.context = Context()
+        """Of all callbacks here: a timer that took a call's context would keep that call alive
+        until its time, even when it is cancelled."""
         self.writable = True
         self.draining = False
         """A GOAWAY was sent or received: no new calls, the running ones go on."""
@@ -128,12 +132,16 @@ class WireConnection(Connection):
         stream.dirty = True
         self._dirty.append(stream)
         if self._flush_handle is None:
-            self._flush_handle = self.loop.call_soon(self.flush)
+            self._flush_handle = self.loop.call_soon(self._flush_soon, context=self.context)
 
     def schedule(self) -> None:
         """Flush when the loop comes around."""
         if self._flush_handle is None:
-            self._flush_handle = self.loop.call_soon(self.flush)
+            self._flush_handle = self.loop.call_soon(self._flush_soon, context=self.context)
+
+    def _flush_soon(self) -> None:
+        self._flush_handle = None
+        self.flush()
 
     def flush(self) -> None:
         """Send what is ready on all streams with one write."""
@@ -215,7 +223,7 @@ class WireConnection(Connection):
     def _look_in(self, seconds: float) -> None:
         if self._keepalive is not None:
             self._keepalive.cancel()
-        self._keepalive = self.loop.call_later(seconds, self._look)
+        self._keepalive = self.loop.call_later(seconds, self._look, context=self.context)
 
     def _look(self) -> None:
         now = self.loop.time()

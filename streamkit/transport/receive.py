@@ -50,6 +50,11 @@ class ReceiveBuffer:
         self.size += len(data)
         return self.size >= self._need
 
+    def fail(self, error: StreamkitError) -> None:
+        """Raise `error` from now on, unless there is an error already."""
+        if self._error is None:
+            self._error = error
+
     @property
     def ready(self) -> bool:
         """Whether `take` has something to say: messages, an error, or the end."""
@@ -152,4 +157,5 @@ class ReceiveBuffer:
         """Forget everything here; return how many bytes it was."""
         size, self.size, self._offset = self.size, 0, 0
         self._chunks.clear()
+        self._error = None  # its traceback leads back here
         return size

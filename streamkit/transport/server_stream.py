@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import deque
 from typing import Any, TypeVar
@@ -105,16 +104,19 @@ class ServerStream(Stream[_Recv, _Send]):
         """The one message of a unary request: exactly one, and in time."""
         if self._single_done:
             return None
-        buffer = self.wire.messages_in
-        if not buffer.ready:
-            limit = self.wire.connection.limits.request_timeout
-            try:
-                async with asyncio.timeout(limit):
-                    messages = await self.wire.messages()
-            except TimeoutError:
-                raise DeadlineError(f"no request message within {limit:g} s") from None
+        wire = self.wire
+        if wire.messages_in.ready:
+            messages = await wire.messages()
         else:
-            messages = await self.wire.messages()
+            limit = wire.connection.limits.request_timeout
+            late = DeadlineError(f"no request message within {limit:g} s")
+            timer = wire.connection.loop.call_later(
+                limit, wire.fail_reading, late, context=wire.connection.context
+            )
+            try:
+                messages = await wire.messages()
+            finally:
+                timer.cancel()
         if not messages:
             raise UnimplementedError("the request has no message, the method takes one")
         self._single_done = True

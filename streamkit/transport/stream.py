@@ -17,7 +17,7 @@ from h2.errors import ErrorCodes
 from h2.exceptions import TooManyStreamsError
 from h2.stream import H2Stream, StreamState
 
-from streamkit.errors import LimitError, Status
+from streamkit.errors import LimitError, Status, StreamkitError
 from streamkit.transport.metadata import Headers
 from streamkit.transport.receive import ReceiveBuffer
 
@@ -118,6 +118,11 @@ class WireStream(Stream):
             # The reader needs the rest of a message that may be larger than the window.
             self._ahead += size
             self.connection.consumed(self, size)
+
+    def fail_reading(self, error: StreamkitError) -> None:
+        """The reader gets this error instead of more messages."""
+        self.messages_in.fail(error)
+        self._wake()
 
     async def messages(self) -> list[bytes]:
         """Return the whole messages that are here, waiting for at least one; [] at the end.
@@ -279,7 +284,9 @@ class WireStream(Stream):
         waiter = self.connection.loop.create_future()
         self._drained = waiter
         stall = self.connection.limits.stall_timeout
-        timer = self.connection.loop.call_later(stall, self._stalled, waiter)
+        timer = self.connection.loop.call_later(
+            stall, self._stalled, waiter, context=self.connection.context
+        )
         try:
             await waiter
         finally:

@@ -115,7 +115,16 @@ async def test_calls_and_connections_are_freed_without_a_collector(
         calls += [weakref.ref(task) for task in protocol.handler.tasks]
         client.send(client.rst(stream))
         assert await client.pong()
+    for body in (b"\0\0", b"\0\xff\xff\xff\xff", message(b"\xff"), message(b"", 1), b""):
+        head = client.headers()
+        client.send(head)
+        assert await client.pong()
+        wires.append(weakref.ref(protocol.processor.streams[head.stream_id]))
+        calls += [weakref.ref(task) for task in protocol.handler.tasks]
+        client.send(client.data(head.stream_id, body))
+        await client.ended(head.stream_id)
     await asyncio.sleep(0.01)
     assert not server.calls
+    assert len(wires) >= 7
     assert [ref for ref in calls if ref() is not None] == []
     assert [ref for ref in wires if ref() is not None] == []
