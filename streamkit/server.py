@@ -51,6 +51,10 @@ __all__ = ["Server"]
 
 DEFAULT_PORT = 50051
 
+_LARGEST_REQUEST = 4 * 1024 * 1024 - 4096
+"""A stock client refuses messages over 4 MiB. What fits into a request fits into one of its
+messages too, after the server has added time and sequence."""
+
 
 class Server:
     """A gRPC server of streamkit's services, of your own, or of both.
@@ -88,7 +92,7 @@ class Server:
         self._port = port
         self._path = None if path is None else os.fspath(path)
         self._ssl = ssl
-        self._limits = limits or TransportLimits()
+        self._limits = limits or TransportLimits(max_message=_LARGEST_REQUEST)
         self._query_limits = query_limits or QueryLimits()
         self._journal_options = journal_options or JournalOptions()
         self._interceptors = tuple(interceptors)

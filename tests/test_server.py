@@ -7,7 +7,9 @@ import contextlib
 import os
 import signal
 import socket
+import sqlite3
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,7 +20,7 @@ import grpc.aio
 import pytest
 
 from streamkit.codec import StreamkitCodec
-from streamkit.errors import ConnectError, PreconditionError, UnimplementedError
+from streamkit.errors import ConnectError, LimitError, PreconditionError, UnimplementedError
 from streamkit.generated.grpc.health.v1 import HealthCheckRequest, HealthCheckResponse
 from streamkit.generated.streamservice import (
     AdminServiceBase,
@@ -26,6 +28,7 @@ from streamkit.generated.streamservice import (
     ListTablesRequest,
     PublishRequest,
     ServerStatus,
+    StartFrom,
     StatusRequest,
     StreamServiceBase,
     SubscribeRequest,
@@ -38,7 +41,7 @@ from streamkit.handlers import UpdatesHandler
 from streamkit.journal import open_journal
 from streamkit.server import Server
 from streamkit.testing import serve
-from streamkit.transport import Channel
+from streamkit.transport import Channel, context
 from tests.handlers.calls import SERVICE, subscribe, take
 from tests.processes import ServerProcess
 
@@ -83,8 +86,6 @@ async def test_status_of_a_running_server(tmp_path: Path) -> None:
 
 
 async def test_tables_of_the_store_and_of_a_database(tmp_path: Path) -> None:
-    import sqlite3
-
     shop = tmp_path / "shop.db"
     with contextlib.closing(sqlite3.connect(shop)) as database:
         database.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, total REAL NOT NULL)")
@@ -169,6 +170,27 @@ async def test_a_dead_servers_socket_is_taken_over(tmp_path: Path) -> None:
         await publish(channel, "a", "b")
 
 
+async def test_what_is_stored_fits_into_a_stock_client() -> None:
+    """Its limit is 4 MiB: a record that only just fits into a request arrives all the same."""
+    async with serve() as address, dial(address) as channel:
+        for size in range(4 * 1024 * 1024, 0, -512):
+            try:
+                await publish(channel, "a", "x" * size)
+            except LimitError:
+                continue
+            break
+        async with grpc.aio.insecure_channel(address) as grpcio:
+            method = grpcio.unary_stream(
+                SERVICE + "SubscribeToUpdates",
+                request_serializer=bytes,
+                response_deserializer=Update.FromString,
+            )
+            call = method(SubscribeRequest(topics=["a"], start=StartFrom(all=True)))
+            update = await call.read()
+            assert len(update.message) == size > 4 * 1024 * 1024 - 8192
+            call.cancel()
+
+
 # ---- what it says when it cannot ----
 
 
@@ -207,6 +229,20 @@ async def test_a_locked_store_is_one_line(tmp_path: Path) -> None:
     assert (second.address, code) == ("", 3)
     assert errors.count("\n") == 1
     assert "in use" in errors or "locked" in errors
+
+
+async def test_a_store_of_a_newer_version_is_one_line(tmp_path: Path) -> None:
+    store = tmp_path / "store.db"
+    async with serve(journal=store):
+        pass
+    with contextlib.closing(sqlite3.connect(store)) as database:
+        database.execute("PRAGMA user_version = 9999")
+    server = ServerProcess(journal=str(store))
+    await server.start()
+    code, errors = await server.outcome()
+    assert (server.address, code) == ("", 3)
+    assert errors.count("\n") == 1
+    assert "newer" in errors
 
 
 # ---- how it goes ----
@@ -280,8 +316,6 @@ class Slow(StreamServiceBase):
     async def subscribe_to_updates(
         self, subscribe_request: SubscribeRequest
     ) -> AsyncIterator[Update]:
-        from streamkit.transport import context
-
         context().finite = True
         yield Update(topic="begun")
         await asyncio.sleep(3600)
@@ -338,8 +372,6 @@ async def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
                 reply = await publish(channel, "a", str(number))
             server.send(signal.SIGKILL)
         await server.outcome()
-    from streamkit.generated.streamservice import StartFrom
-
     async with ServerProcess(journal=store) as server, dial(server.address) as channel:
         async with subscribe(channel, "a", start=StartFrom(all=True)) as call:
             metadata = await call.initial_metadata()
@@ -371,8 +403,6 @@ def test_run_has_its_own_loop(tmp_path: Path) -> None:
     async def leave(ctx: Any, call_next: Any) -> None:
         await call_next(ctx)
         os.kill(os.getpid(), signal.SIGTERM)
-
-    import threading
 
     server = Server(path=tmp_path / "socket", interceptors=[leave], grace=5)
 

@@ -38,6 +38,7 @@ from streamkit.handlers.validation import (
     check_job_id,
     check_job_report,
     check_log_entries,
+    check_reason,
     check_statuses,
     check_updates,
     producer_id,
@@ -111,7 +112,8 @@ class ProducerHandler(ProducerServiceBase):
 
     async def cancel_job(self, cancel_job_request: CancelJobRequest) -> JobProgress:
         job_id = check_job_id(cancel_job_request.job_id)
-        return await self._journal.cancel_job(job_id, cancel_job_request.reason)
+        reason = check_reason(cancel_job_request.reason)
+        return await self._journal.cancel_job(job_id, reason)
 
     async def list_jobs(self, list_jobs_request: ListJobsRequest) -> ListJobsReply:
         since = list_jobs_request.since if list_jobs_request.is_set("since") else None

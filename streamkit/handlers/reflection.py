@@ -21,6 +21,8 @@ from betterproto.lib.google.protobuf import (
 )
 from grpclib.const import Status
 
+from streamkit.codec import decode
+from streamkit.errors import DecodeError, InvalidArgumentError
 from streamkit.generated.grpc.reflection import v1, v1alpha
 
 __all__ = ["ReflectionAlphaHandler", "ReflectionHandler"]
@@ -110,15 +112,22 @@ class _Index:
     """Where each file, symbol and extension is found. Parsed when it is first asked."""
 
     def __init__(self, descriptor_sets: Iterable[bytes]) -> None:
-        self._sets = tuple(descriptor_sets)
+        self._raw_files: list[bytes] = []
+        for place, descriptor_set in enumerate(descriptor_sets, -1):  # our own comes first
+            try:
+                self._raw_files += decode(_RawSet, descriptor_set).file
+            except DecodeError as error:
+                raise InvalidArgumentError(
+                    f"descriptor_sets[{place}] is not a descriptor set: {error}",
+                    hint="protoc --include_imports --descriptor_set_out writes one.",
+                ) from None
 
     @cached_property
     def _files(self) -> dict[str, tuple[bytes, FileDescriptorProto]]:
         found: dict[str, tuple[bytes, FileDescriptorProto]] = {}
-        for descriptor_set in self._sets:
-            for raw in _RawSet().parse(descriptor_set).file:
-                file = FileDescriptorProto().parse(raw)
-                found.setdefault(file.name, (raw, file))
+        for raw in self._raw_files:
+            file = FileDescriptorProto().parse(raw)
+            found.setdefault(file.name, (raw, file))
         return found
 
     @cached_property

@@ -23,7 +23,9 @@ __all__ = [
     "check_count",
     "check_job_id",
     "check_job_report",
+    "check_length",
     "check_log_entries",
+    "check_reason",
     "check_statuses",
     "check_topics",
     "check_updates",
@@ -53,6 +55,9 @@ _STATUSES = frozenset({"pending", "running"}) | TERMINAL
 _REPORTABLE = _STATUSES - {"lost"}  # only the server finds that a worker is lost
 _MAX_NAME = 255
 _MAX_PATTERNS = 1_000
+_MAX_STEP = 65_536
+_MAX_ERROR = 262_144
+"""Characters. A job's state holds both, and has to fit into the message of any client."""
 _CONTROL_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
@@ -242,11 +247,26 @@ def check_job_report(report: JobReport, field: str = "", *, finish: bool = False
         raise InvalidArgumentError(
             f"{field}percentage must be from 0 to 100 (it is {report.percentage})"
         )
+    check_length(report.current_step or "", _MAX_STEP, f"{field}current_step")
+    check_length(report.error, _MAX_ERROR, f"{field}error")
     check_count(report.completed or 0, f"{field}completed")
     check_count(report.total or 0, f"{field}total")
     seconds(report.heartbeat, f"{field}heartbeat")
     if report.service:
         _require(_service_fault(report.service), f"{field}service", report.service)
+
+
+def check_reason(reason: str) -> str:
+    """Why a job is cancelled; it becomes the job's error."""
+    return check_length(reason, _MAX_ERROR, "reason")
+
+
+def check_length(text: str, most: int, field: str) -> str:
+    if len(text) > most:
+        raise InvalidArgumentError(
+            f"{field} must not be longer than {most} characters (it has {len(text)})"
+        )
+    return text
 
 
 def check_statuses(statuses: Sequence[str]) -> tuple[str, ...]:

@@ -14,6 +14,8 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpclib.reflection.v1 import reflection_pb2 as v1
 from grpclib.reflection.v1alpha import reflection_pb2 as v1alpha
 
+from streamkit.errors import InvalidArgumentError
+from streamkit.handlers import ReflectionHandler
 from streamkit.testing import serve
 
 OWN = [
@@ -136,3 +138,8 @@ async def test_files_are_served_in_their_original_bytes() -> None:
     async with serve(descriptor_sets=[users_descriptors()]) as address:
         [found] = await ask(address, v1, wanted)
     assert original in found.file_descriptor_response.file_descriptor_proto
+
+
+def test_what_is_no_descriptor_set_is_refused_at_once() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"descriptor_sets\[1\]"):
+        ReflectionHandler([users_descriptors(), b'syntax = "proto3";'])

@@ -21,6 +21,7 @@ from streamkit.handlers.validation import (
     check_job_id,
     check_job_report,
     check_log_entries,
+    check_reason,
     check_statuses,
     check_topics,
     check_updates,
@@ -75,6 +76,15 @@ from streamkit.journal.base import Position, ProducerId, Start
             "jobs[3].percentage must be from 0 to 100 (it is 101)",
         ),
         (lambda: check_job_report(JobReport(job_id="j", percentage=-1)), "percentage"),
+        (
+            lambda: check_job_report(JobReport(job_id="j", current_step="x" * 70_000)),
+            "current_step must not be longer than 65536 characters (it has 70000)",
+        ),
+        (
+            lambda: check_job_report(JobReport(job_id="j", error="x" * 300_000), "jobs[0]."),
+            "jobs[0].error must not be longer",
+        ),
+        (lambda: check_reason("x" * 300_000), "reason must not be longer"),
         (lambda: check_job_report(JobReport(job_id="j", status="done")), "status must be one of"),
         (lambda: check_job_report(JobReport(job_id="j", status="lost")), "status must be one of"),
         (
