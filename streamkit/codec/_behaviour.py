@@ -8,7 +8,7 @@ betterproto_rust_codec when that is installed: there is one codec, whatever else
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
@@ -114,12 +114,19 @@ def _equal(self: Message, other: object) -> bool:
     return True
 
 
-def _same(left: object, right: object) -> bool:
+def _same(left: Any, right: Any) -> bool:
     """Whether two values that are not equal stand for the same on the wire."""
     if isinstance(left, float) and isinstance(right, float):
         return math.isnan(left) and math.isnan(right)
     if isinstance(left, datetime) and isinstance(right, datetime):
         return _aware(left) == _aware(right)
+    if isinstance(left, list) and isinstance(right, list):
+        pairs: Iterable[tuple[Any, Any]] = zip(left, right, strict=False)
+        return len(left) == len(right) and all(a == b or _same(a, b) for a, b in pairs)
+    if isinstance(left, dict) and isinstance(right, dict):
+        pairs = ((left[key], right[key]) for key in left if key in right)
+        same = left.keys() == right.keys()
+        return same and all(a == b or _same(a, b) for a, b in pairs)
     return False
 
 

@@ -113,10 +113,11 @@ class _Emitter:
         if tag >= _TWO_BYTE_TAG:
             return  # numbers from 2048 on are for the exact decoder
         if tag > 127 and not self.wide:
-            # From here on the tags take two bytes.
+            # From here on the tags take two bytes. The mark of the first one stays in `t`, so that
+            # no tag written longer than needed can be taken for another.
             self.wide = True
-            self.lines += ["if t > 127:", "    t = buf[i] + buf[i + 1] * 128 - 128"]
-        self.lines.append(f"if t == {tag}:")
+            self.lines += ["if t > 127:", "    t = buf[i] + buf[i + 1] * 128"]
+        self.lines.append(f"if t == {_looked_for(tag)}:")
         self.lines += [f"    {line}" for line in self._group(field) + self._body(field, tag)]
 
     def _group(self, field: Field) -> list[str]:
@@ -147,7 +148,7 @@ class _Emitter:
         return [
             "t = buf[i] if i < end else 0",
             "if t > 127:",
-            "    t += buf[i + 1] * 128 - 128",
+            "    t += buf[i + 1] * 128",
         ]
 
     def _list(self, field: Field, empty: str) -> list[str]:
@@ -163,7 +164,7 @@ class _Emitter:
         return [*self._list(field, empty), *method, *self._loop(tag, body)]
 
     def _loop(self, tag: int, body: list[str]) -> list[str]:
-        return [f"while t == {tag}:", *(f"    {line}" for line in body + self._next())]
+        return [f"while t == {_looked_for(tag)}:", *(f"    {line}" for line in body + self._next())]
 
     def _text_entries(self, tag: int) -> list[str]:
         """All that is left of the message, if it is ASCII and nothing but entries of one map.
@@ -301,3 +302,8 @@ class _Emitter:
             self.names[f"{name}_class"] = cls
             self.link(self.names, name, cls)
         return name
+
+
+def _looked_for(tag: int) -> int:
+    """The value of `t` for a tag."""
+    return tag if tag < 128 else tag + 128

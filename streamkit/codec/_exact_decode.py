@@ -4,8 +4,8 @@ It runs whenever a compiled decoder meets anything that it was not written for: 
 also unknown fields, fields out of order or seen twice. What it accepts, what it refuses and what
 comes out is what google.protobuf does.
 
-A singular message that is seen more than once is merged. Merging two messages is the same as
-decoding their bytes one after the other, so the pieces are collected and decoded once, at the end.
+A singular message that is seen more than once is merged: its pieces are read one after the other
+into one state, which becomes the value at the end.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 import betterproto
+from betterproto import _get_wrapper
+from betterproto.lib.google.protobuf import Duration, Timestamp
 
 from streamkit.codec._plan import UNSET, Field, MessagePlan, tags_of
 from streamkit.codec._times import duration_from, timestamp_from
@@ -26,6 +28,7 @@ from streamkit.codec._wire import (
     length_at,
     skip,
     tag_at,
+    varint,
     varint_at,
     varints,
 )
@@ -38,18 +41,36 @@ _M = TypeVar("_M", bound=betterproto.Message)
 _SECONDS: Final = tags_of([Field("seconds", 1, "int64"), Field("nanos", 2, "int32")])
 
 
-class ExactDecoder:
-    """Decodes messages of every class; `ready` makes a class usable and returns its plan."""
+class _State:
+    """A message while it is read: its values, and the singular messages in it, read likewise."""
 
-    def __init__(self, ready: Callable[[type[betterproto.Message]], MessagePlan]) -> None:
+    __slots__ = ("nested", "unknown", "values")
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+        self.nested: dict[str, tuple[Field, _State]] = {}
+        self.unknown: list[bytes] = []
+
+
+class ExactDecoder:
+    """Decodes messages of every class.
+
+    `ready` makes a class usable and returns its plan; `write` encodes one field.
+    """
+
+    def __init__(
+        self,
+        ready: Callable[[type[betterproto.Message]], MessagePlan],
+        write: Callable[[Field, Any], bytes],
+    ) -> None:
         self._ready = ready
+        self._write = write
         self._wrappers = {
             kind: tags_of([Field("value", 1, kind)])
             for kind in ("bool", "bytes", "double", "float", "string")
             + ("int32", "int64", "uint32", "uint64", "enum")
         }
-        # What a map's wrapper wraps is not known for floats: read either width.
-        self._wrappers["double"] = self._wrappers["float"] | self._wrappers["double"]
+        self._wrappers["any float"] = self._wrappers["double"] | self._wrappers["float"]
 
     def decode(self, cls: type[_M], data: bytes, start: int = 0, end: int | None = None) -> _M:
         """Decode data[start:end]. Raises DecodeError with the reason and the field's path."""
@@ -65,26 +86,46 @@ class ExactDecoder:
             raise DecodeError(bad.reason, path) from None
 
     def _message(self, plan: MessagePlan, buf: bytes, at: int, end: int, depth: int) -> Any:
-        values, unknown = self._fields(plan.by_tag, plan.siblings, buf, at, end, depth)
+        state = _State()
+        self._fields(plan.by_tag, plan.siblings, state, buf, at, end, depth)
+        return self._finished_message(plan, state)
+
+    def _finished_message(self, plan: MessagePlan, state: _State) -> Any:
+        self._finish(state)
         message = object.__new__(plan.cls)
-        if unknown:
-            values["_unknown_fields"] = b"".join(unknown)
-        if values:
-            vars(message).update(values)
+        if state.unknown:
+            state.values["_unknown_fields"] = b"".join(state.unknown)
+        if state.values:
+            vars(message).update(state.values)
         return message
+
+    def _finish(self, state: _State) -> None:
+        """Turn the singular messages, which may have come in pieces, into their values."""
+        for field, nested in state.nested.values():
+            state.values[field.name] = self._value(field, nested)
+
+    def _value(self, field: Field, state: _State) -> Any:
+        if field.kind == "message":
+            assert field.target is not None
+            return self._finished_message(self._ready(field.target), state)
+        found = state.values
+        if field.kind == "wrapper":
+            return found.get("value", field.wrapped.default())
+        make = timestamp_from if field.kind == "timestamp" else duration_from
+        return make(found.get("seconds", 0), found.get("nanos", 0))
 
     def _fields(
         self,
         by_tag: Mapping[int, Field],
         siblings: Mapping[str, tuple[str, ...]],
+        state: _State,
         buf: bytes,
         at: int,
         end: int,
         depth: int,
-    ) -> tuple[dict[str, Any], list[bytes]]:
-        values: dict[str, Any] = {}
-        pieces: dict[Field, list[bytes]] = {}
-        unknown: list[bytes] = []
+    ) -> None:
+        """Read buf[at:end] into `state`."""
+        values, unknown = state.values, state.unknown
         while at < end:
             start = at
             tag, at = tag_at(buf, at, end)
@@ -97,12 +138,16 @@ class ExactDecoder:
                 if field.group:
                     for name in siblings[field.name]:
                         values.pop(name, None)
-                        for other in [other for other in pieces if other.name == name]:
-                            del pieces[other]
+                        state.nested.pop(name, None)
                 if tag & 7 == 2:
                     at, stop = length_at(buf, at, end)
-                    if field.kind in _MERGED and not field.repeated:
-                        pieces.setdefault(field, []).append(buf[at:stop])
+                    if field.kind == "map":
+                        odd = self._entry(field, values, buf, at, stop, depth)
+                        if odd:
+                            unknown += (varint(tag), odd)
+                    elif field.kind in _MERGED and not field.repeated:
+                        nested = state.nested.setdefault(field.name, (field, _State()))[1]
+                        self._read(field, nested, buf, at, stop, depth)
                     else:
                         self._delimited(field, values, buf, at, stop, depth)
                     at = stop
@@ -115,14 +160,23 @@ class ExactDecoder:
             except Malformed as bad:
                 bad.path.append(_element(field, values))
                 raise
-        for field, parts in pieces.items():
-            whole = parts[0] if len(parts) == 1 else b"".join(parts)
-            try:
-                values[field.name] = self.nested(field, whole, 0, len(whole), depth)
-            except Malformed as bad:
-                bad.path.append(field.name)
-                raise
-        return values, unknown
+
+    def _read(
+        self, field: Field, state: _State, buf: bytes, at: int, end: int, depth: int
+    ) -> None:
+        """Read a message, or one of those that are shown as a value, into its state."""
+        if depth == 0:
+            raise Malformed("nested too deeply")
+        if at == end:
+            return
+        siblings: Mapping[str, tuple[str, ...]] = {}
+        if field.kind == "message":
+            assert field.target is not None
+            plan = self._ready(field.target)
+            table, siblings = plan.by_tag, plan.siblings
+        else:
+            table = self._wrappers[field.wraps] if field.kind == "wrapper" else _SECONDS
+        self._fields(table, siblings, state, buf, at, end, depth - 1)
 
     def _scalar(self, field: Field, buf: bytes, at: int, end: int) -> tuple[Any, int]:
         if field.tag & 7 == 0:
@@ -137,11 +191,8 @@ class ExactDecoder:
     def _delimited(
         self, field: Field, values: dict[str, Any], buf: bytes, at: int, stop: int, depth: int
     ) -> None:
-        """One length-delimited value of a string, bytes, map or repeated field."""
-        if field.kind == "map":
-            key, value = self._entry(field, buf, at, stop, depth)
-            values.setdefault(field.name, {})[key] = value
-        elif field.packable:
+        """One length-delimited value of a string, bytes or repeated field."""
+        if field.packable:
             found = values.setdefault(field.name, [])
             if field.tag & 7 == 0:
                 found.extend(map(integer_reader(field.kind, field.target), varints(buf[at:stop])))
@@ -158,36 +209,52 @@ class ExactDecoder:
                 values[field.name] = value
 
     def nested(self, field: Field, buf: bytes, at: int, end: int, depth: int) -> Any:
-        """A message, or one of those that are shown as a value."""
-        if depth == 0:
-            raise Malformed("nested too deeply")
-        depth -= 1
-        if field.kind == "message":
-            assert field.target is not None
-            return self._message(self._ready(field.target), buf, at, end, depth)
-        if field.kind == "wrapper":
-            table = self._wrappers[field.wraps]
-            found, _ = self._fields(table, {}, buf, at, end, depth)
-            return found.get("value", next(iter(table.values())).default())
-        found, _ = self._fields(_SECONDS, {}, buf, at, end, depth)
-        make = timestamp_from if field.kind == "timestamp" else duration_from
-        return make(found.get("seconds", 0), found.get("nanos", 0))
+        """A message that comes in one piece, or one of those that are shown as a value."""
+        state = _State()
+        self._read(field, state, buf, at, end, depth)
+        return self._value(field, state)
 
-    def _entry(self, field: Field, buf: bytes, at: int, end: int, depth: int) -> tuple[Any, Any]:
+    def _entry(
+        self, field: Field, values: dict[str, Any], buf: bytes, at: int, end: int, depth: int
+    ) -> bytes:
+        """One entry of a map. With unknown fields in it, it is unknown itself and returned."""
         if depth == 0:
             raise Malformed("nested too deeply")
         key, value = field.key, field.value
         assert key is not None and value is not None
-        entry, _ = self._fields(tags_of([key, value]), {}, buf, at, end, depth - 1)
+        state = _State()
+        self._fields(tags_of([key, value]), {}, state, buf, at, end, depth - 1)
+        if state.unknown:
+            # As google.protobuf does it: written anew, with what the value itself did not know.
+            value, state = _as_message(value), _State()
+            self._fields(tags_of([key, value]), {}, state, buf, at, end, depth - 1)
+            self._finish(state)
+            entry = state.values
+            known = [self._write(one, entry[one.name]) for one in (key, value) if one.name in entry]
+            odd = b"".join(known + state.unknown)
+            return varint(len(odd)) + odd
+        self._finish(state)
+        entry = state.values
         found = entry.get("value", UNSET)
         if found is UNSET:
             # A message that is missing is an empty one.
             empty = value.kind in _MERGED
             found = self.nested(value, b"", 0, 0, depth - 1) if empty else value.default()
-        return entry.get("key", key.default()), found
+        values.setdefault(field.name, {})[entry.get("key", key.default())] = found
+        return b""
 
 
 _MERGED: Final = frozenset({"message", "timestamp", "duration", "wrapper"})
+
+
+def _as_message(field: Field) -> Field:
+    """The same field without the conversion to a Python value."""
+    if field.kind not in _MERGED or field.kind == "message":
+        return field
+    if field.kind == "wrapper":
+        return Field(field.name, field.number, "message", target=_get_wrapper(field.wrapped.kind))
+    target = Timestamp if field.kind == "timestamp" else Duration
+    return Field(field.name, field.number, "message", target=target)
 
 
 def _text(raw: bytes) -> str:

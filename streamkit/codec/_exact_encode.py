@@ -56,6 +56,12 @@ class ExactEncoder:
         except RecursionError:
             raise EncodeError("nested too deeply", plan.name) from None
 
+    def field(self, field: Field, value: Any) -> bytes:
+        """Encode one field that was decoded."""
+        out: list[bytes] = []
+        self._field(field, value, out)
+        return b"".join(out)
+
     def _message(self, plan: MessagePlan, message: betterproto.Message) -> bytes:
         values = vars(message)
         out: list[bytes] = []
@@ -132,7 +138,7 @@ class ExactEncoder:
         if kind == "message":
             return self._nested(field, value)
         if kind == "wrapper":
-            inner = Field("value", 1, field.wraps)
+            inner = field.wrapped
             if value is None or _is_default(inner, value):
                 return b""
             if field.wraps == "int64" and isinstance(value, int) and value >> 63 == 1:

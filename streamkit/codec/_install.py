@@ -61,8 +61,8 @@ def ready(cls: type[betterproto.Message]) -> MessagePlan:
     return plan
 
 
-_decoder: Final = ExactDecoder(ready)
 _encoder: Final = ExactEncoder(ready)
+_decoder: Final = ExactDecoder(ready, _encoder.field)
 exact_decode = _decoder.decode
 exact_encode = _encoder.encode
 

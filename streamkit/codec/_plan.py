@@ -105,6 +105,11 @@ class Field:
         return bool(self.optional or self.group) or self.kind in _MESSAGE_KINDS
 
     @property
+    def wrapped(self) -> Field:
+        """The field inside a wrapper."""
+        return Field("value", 1, "double" if self.wraps == "any float" else self.wraps)
+
+    @property
     def is_text_map(self) -> bool:
         key, value = self.key, self.value
         return key is not None and value is not None and key.kind == value.kind == "string"
@@ -228,7 +233,7 @@ def _typed(name: str, number: int, proto_type: str, hint: Any, *, wraps: str = "
 _WRAPPED: Final[dict[Any, str]] = {
     bool: "bool",
     int: "int64",
-    float: "double",
+    float: "any float",
     str: "string",
     bytes: "bytes",
 }

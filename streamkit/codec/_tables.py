@@ -24,6 +24,7 @@ __all__ = [
     "duration_bytes",
     "heads",
     "more",
+    "more_size",
     "packed_reader",
     "packed_writer",
     "text_heads",
@@ -91,6 +92,14 @@ def more(buf: bytes, value: int, at: int) -> tuple[int, int]:
         shift += 7
         if shift == 70:
             raise Odd
+
+
+def more_size(buf: bytes, value: int, at: int) -> tuple[int, int]:
+    """The same for the size of a value, which has five bytes at most."""
+    value, after = more(buf, value, at)
+    if after - at > 3 or value > 0x7FFFFFFF:
+        raise Odd
+    return value, after
 
 
 _seconds: dict[bytes, int] = {}

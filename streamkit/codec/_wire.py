@@ -68,11 +68,16 @@ def varint_at(buf: bytes, at: int, end: int) -> tuple[int, int]:
 
 def tag_at(buf: bytes, at: int, end: int) -> tuple[int, int]:
     """Return a checked tag, number and wire type in one, and the offset behind it."""
+    tag, after = _any_tag_at(buf, at, end)
+    if tag < 8:
+        raise Malformed("field number 0")
+    return tag, after
+
+
+def _any_tag_at(buf: bytes, at: int, end: int) -> tuple[int, int]:
     tag, after = varint_at(buf, at, end)
     if after - at > 5 or tag >> 32:
         raise Malformed("a field number is out of range")
-    if tag < 8:
-        raise Malformed("field number 0")
     return tag, after
 
 
@@ -106,13 +111,14 @@ def skip(buf: bytes, tag: int, at: int, end: int, depth: int) -> int:
 
 
 def _skip_group(buf: bytes, tag: int, at: int, end: int, depth: int) -> int:
+    # Within a group that nobody knows, google.protobuf lets field number 0 pass; so does this.
     open_groups = [tag >> 3]
     while open_groups:
         if len(open_groups) > depth:
             raise Malformed("nested too deeply")
         if at >= end:
             raise Malformed("the data ends inside a group")
-        tag, at = tag_at(buf, at, end)
+        tag, at = _any_tag_at(buf, at, end)
         if tag & 7 == 3:
             open_groups.append(tag >> 3)
         elif tag & 7 == 4:

@@ -1,0 +1,77 @@
+"""What upb accepts is accepted with the same values, what upb refuses is refused."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Any
+
+import pytest
+from google.protobuf.message import DecodeError as GoogleDecodeError
+
+from streamkit.codec import decode, encode
+from streamkit.errors import DecodeError
+from tests.codec.mutations import fill, mutate, noise
+from tests.codec.peers import Peers, difference, plain_google, plain_ours
+
+SEEDS = [1, 2, 3, 2024, 77_001]
+"""Kept from run to run; a failure names its seed and input."""
+
+
+def check(ours: Any, google: Any, data: bytes) -> bool:
+    """Compare both decoders on one input; return whether it was accepted."""
+    try:
+        theirs = google.FromString(data)
+    except GoogleDecodeError:
+        theirs = None
+    try:
+        mine = decode(ours, data)
+    except DecodeError as error:
+        assert theirs is None, f"refused ({error}) what upb accepts: {data!r}"
+        assert error.reason and error.path.startswith(ours.__name__), data
+        return False
+    assert theirs is not None, f"accepted what upb refuses: {data!r}"
+    plain = plain_google(theirs)
+    found = difference(plain_ours(mine), plain)
+    assert not found, f"{found} in {data!r}"
+    again = encode(mine)
+    found = difference(plain_google(google.FromString(again)), plain)
+    assert not found, f"written again: {found} in {data!r}"
+    assert decode(ours, again) == mine
+    return True
+
+
+def fuzz(every: Peers, seed: int, count: int) -> tuple[int, int]:
+    """Return how many inputs were accepted and refused."""
+    rng = random.Random(seed)
+    ours, google = every.ours.Every, every.google.Every
+    numbers = [field.number for field in google.DESCRIPTOR.fields]
+    accepted = done = 0
+    while done < count:
+        message = google()
+        fill(rng, message, rng.choice([0.02, 0.05, 0.2, 0.6]))
+        seed_data = message.SerializeToString()
+        others = [seed_data[:40], noise(rng, numbers), noise(rng, numbers), b"\x0b\x0c"]
+        accepted += check(ours, google, seed_data)
+        accepted += check(ours, google, noise(rng, numbers))
+        for _ in range(18):
+            accepted += check(ours, google, mutate(rng, seed_data, others))
+        done += 20
+    return accepted, done - accepted
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_mutated_messages_are_judged_as_upb_judges_them(every: Peers, seed: int) -> None:
+    accepted, refused = fuzz(every, seed, 1000)
+    assert accepted > 100 and refused > 100
+
+
+@pytest.mark.soak
+def test_a_million_mutated_messages(every: Peers) -> None:
+    begun = time.monotonic()
+    accepted = refused = 0
+    for seed in range(100):
+        yes, no = fuzz(every, 1_000_000 + seed, 10_000)
+        accepted, refused = accepted + yes, refused + no
+    assert accepted + refused >= 1_000_000
+    print(f"\n{accepted} accepted, {refused} refused in {time.monotonic() - begun:.0f} s")
