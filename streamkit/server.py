@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from streamkit.codec import StreamkitCodec, frame
 from streamkit.config import JournalOptions, QueryLimits, TransportLimits
-from streamkit.database import Databases, Source, StoreSource, open_source
+from streamkit.database import Databases, Source, SqliteSource, StoreSource, open_source
 from streamkit.errors import ConnectError, InvalidArgumentError, PreconditionError
 from streamkit.handlers import (
     AdminHandler,
@@ -223,6 +223,10 @@ class Server:
         journal = await resources.enter_async_context(_opened(self._store, self._journal_options))
         databases = Databases(self._sources(journal), self._query_limits)
         resources.push_async_callback(databases.close)
+        for name in self._database_urls:
+            # A wrong path is told at once. A database elsewhere may be away and come back.
+            if isinstance(databases.source(name), SqliteSource):
+                await databases.tables(name)
         self.journal = journal
         return [
             StreamService(journal=journal, databases=databases, limits=self._query_limits),

@@ -231,6 +231,14 @@ async def test_a_locked_store_is_one_line(tmp_path: Path) -> None:
     assert "in use" in errors or "locked" in errors
 
 
+async def test_a_database_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConnectError, match="'shop'") as raised:
+        async with serve(databases={"shop": str(tmp_path / "nothing.db")}):
+            pass
+    assert "\n" not in raised.value.message
+    assert not (tmp_path / "nothing.db").exists()
+
+
 async def test_a_store_of_a_newer_version_is_one_line(tmp_path: Path) -> None:
     store = tmp_path / "store.db"
     async with serve(journal=store):
