@@ -44,8 +44,10 @@ class Reporter:
         self._progress = progress
         self._writer: LogWriter | None = None
         self._job: JobHandle | None = None
+        self._ready = asyncio.Event()
         self._job_known = asyncio.Event()
         self._early: list[tuple[str, str]] = []
+        self._dropped_early = 0
         self._online = False
         self._warned = False
         session.on_event = self._on_event
@@ -54,45 +56,66 @@ class Reporter:
         """Report until cancelled. Ends only by cancellation: no error of ours matters."""
         session = self._session
         async with session.client(check=False) as client:
-            self._writer = client.log_writer(self._service, buffer=BUFFER)
-            await self._writer.__aenter__()
+            await self._look_for_server(client)
+            writer = client.log_writer(self._service, buffer=BUFFER)
+            await writer.__aenter__()
             try:
-                early, self._early = self._early, []
-                for name, line in early:
-                    self._write(name, line)
-                await self._look_for_server(client)
+                while self._early:
+                    early, self._early = self._early, []
+                    for name, line in early:
+                        await self._put(writer, name, [line])
+                self._writer = writer
+                self._ready.set()
                 await self._open_job(client, command)
                 await asyncio.Event().wait()
             finally:
-                await self._close()
+                await self._close(writer)
 
     async def take(self, name: str, lines: list[str]) -> None:
         """Take the next lines of "stdout" or "stderr". Waits only for a server that is there."""
-        for line in lines:
-            if self._write(name, line) or not self._online or self._writer is None:
-                continue
+        if self._writer is None:
+            self._early += [(name, line) for line in lines]
+            if len(self._early) < BUFFER:
+                return
+            # A loud command right at the start: it is soon known whether the server is there.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE):
+                    await self._ready.wait()
+            self._dropped_early += len(self._early[BUFFER:])
+            del self._early[BUFFER:]
+            return
+        await self._put(self._writer, name, lines)
+        if self._job is not None:
+            await self._show_step(self._job, lines)
+
+    async def _put(self, writer: LogWriter, name: str, lines: list[str]) -> None:
+        taken, fields = 0, {"stream": name}
+        if self._online:
             try:
                 async with asyncio.timeout(PATIENCE):
-                    await self._writer.send(line, detect_level(line), {"stream": name})
+                    for line in lines:
+                        await writer.send(line, detect_level(line), fields)
+                        taken += 1
             except (TimeoutError, StreamkitError):
                 self._online = False
-        if lines and self._job is not None:
-            await self._show_step(self._job, lines)
+        for line in lines[taken:]:
+            writer.write(line, detect_level(line), fields)
 
     async def finish(self, code: int) -> None:
         """The command has ended: deliver what is left, the output before the end."""
-        writer = self._writer
-        if writer is None:
-            return
         try:
             async with asyncio.timeout(LAST_WORDS if self._online else LAST_TRY):
-                await writer.flush()
+                await self._ready.wait()
+                if self._writer is not None:
+                    await self._writer.flush()
                 await self._job_known.wait()
                 if self._job is not None:
                     await self._finish_job(self._job, code)
         except (TimeoutError, StreamkitError):
             self._warn("the end of the job could not be reported")
-        missing = writer.buffered + writer.dropped
+        missing = len(self._early) + self._dropped_early
+        if self._writer is not None:
+            missing += self._writer.buffered + self._writer.dropped
         if missing:
             self._session.note(f"{missing} lines of output did not reach {self._session.server}")
 
@@ -103,13 +126,6 @@ class Reporter:
         cancelled = self.cancel_requested.is_set() and code > 128
         why = f"ended by signal {code - 128}" if code > 128 else f"exit code {code}"
         await job.finish("cancelled" if cancelled else "failed", why, exit_code=code)
-
-    def _write(self, name: str, line: str) -> bool:
-        if self._writer is None:
-            if len(self._early) < BUFFER:
-                self._early.append((name, line))
-            return True
-        return self._writer.write(line, detect_level(line), {"stream": name})
 
     async def _show_step(self, job: JobHandle, lines: list[str]) -> None:
         if self._progress is not None:
@@ -150,16 +166,15 @@ class Reporter:
         await job.cancel_requested.wait()
         self.cancel_requested.set()
 
-    async def _close(self) -> None:
+    async def _close(self, writer: LogWriter) -> None:
         """Let go of everything without waiting; `finish` has waited for what could be delivered."""
         if self._job is not None:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
             # Not finished means that the server is away: it will find the job lost by itself.
             await self._job.__aexit__(asyncio.CancelledError, asyncio.CancelledError(), None)
-        if self._writer is not None:
-            with contextlib.suppress(ConnectError):  # `finish` told how many lines were left
-                await self._writer.close(0)
+        with contextlib.suppress(ConnectError):  # `finish` told how many lines were left
+            await writer.close(0)
 
     def _on_event(self, event: ClientEvent) -> None:
         if event.kind in ("connected", "resumed"):

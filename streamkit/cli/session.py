@@ -295,7 +295,7 @@ async def _until_ended(session: Session, work: Coroutine[Any, Any, int | None]) 
         task.cancel()
 
     # Not on Windows, and not outside the main thread.
-    with contextlib.suppress(NotImplementedError, ValueError):
+    with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
     try:
         return await work

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -61,20 +60,3 @@ def nowhere() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"localhost:{probe.getsockname()[1]}"
-
-
-@pytest.fixture
-def here(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs a command line in this process, which is much quicker than in one of its own."""
-    from streamkit.cli.app import run
-
-    def invoke(*arguments: str, server: str = "") -> subprocess.CompletedProcess[str]:
-        monkeypatch.setenv("STREAMKIT_SERVER", server)
-        code = run(arguments)
-        out, err = capfd.readouterr()
-        assert "Traceback" not in err, err
-        return subprocess.CompletedProcess(arguments, code, out, err)
-
-    return invoke

@@ -10,9 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.cli.tools import COMMAND, ServerProcess, Terminal, environment, streamkit, wait_for
-
-Here = Callable[..., subprocess.CompletedProcess[str]]
+from tests.cli.tools import COMMAND, ServerProcess, Terminal, environment, invoke, wait_for
 
 CONNECTING = [
     ["publish", "a", "x"],
@@ -30,8 +28,8 @@ CONNECTING = [
 
 
 @pytest.mark.parametrize("arguments", CONNECTING, ids=lambda a: a[0])
-def test_no_server(arguments: list[str], nowhere: str, here: Here) -> None:
-    done = here(*arguments, server=nowhere)
+def test_no_server(arguments: list[str], nowhere: str) -> None:
+    done = invoke(*arguments, server=nowhere)
     assert done.returncode == 3 and done.stdout == ""
     assert done.stderr.count("\n") == 1 and nowhere in done.stderr
     assert "streamkit serve" in done.stderr, "what to do"
@@ -77,8 +75,8 @@ def test_no_server(arguments: list[str], nowhere: str, here: Here) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_bad_input(server: str, here: Here, arguments: list[str], code: int, said: str) -> None:
-    done = here(*arguments, server=server)
+def test_bad_input(server: str, arguments: list[str], code: int, said: str) -> None:
+    done = invoke(*arguments, server=server)
     assert done.returncode == code, done.stderr
     assert said.lower() in (done.stderr + done.stdout).lower()
     if arguments:
@@ -92,9 +90,9 @@ def test_options_in_any_order(server: str, nowhere: str) -> None:
         ["status", "-s", server],
         ["-s", nowhere, "status", "--server", server],
     ):
-        assert streamkit(*line, server=nowhere).returncode == 0
-    assert streamkit("publish", "-H", "k=v", "order.test", "-q", "x", server=server).stdout == ""
-    assert streamkit("publish", "order.test", "x", "-s", server, "--header", "k=v").returncode == 0
+        assert invoke(*line, server=nowhere).returncode == 0
+    assert invoke("publish", "-H", "k=v", "order.test", "-q", "x", server=server).stdout == ""
+    assert invoke("publish", "order.test", "x", "-s", server, "--header", "k=v").returncode == 0
 
 
 def test_the_traceback_is_for_those_who_ask(nowhere: str) -> None:
@@ -141,7 +139,7 @@ def test_interrupted(server: str) -> None:
 
 
 def subscribers(server: str, stream: str) -> int:
-    status = json.loads(streamkit("status", "-o", "json", server=server).stdout)
+    status = json.loads(invoke("status", "-o", "json", server=server).stdout)
     return next(s["subscribers"] for s in status["streams"] if s["name"] == stream)
 
 
@@ -161,13 +159,13 @@ def test_terminated(server: str) -> None:
 def test_a_stream_survives_the_server(start_server: Callable[..., ServerProcess]) -> None:
     """The reader is told once on standard error and gets everything, once."""
     first = start_server()
-    streamkit("publish", "t", "one", server=first.address)
+    invoke("publish", "t", "one", server=first.address)
     with Terminal("subscribe", "t", "--all", server=first.address) as terminal:
         terminal.wait_for("one")
         first.kill()
         terminal.wait_for("reconnecting in")
         second = start_server(port=first.port)
-        streamkit("publish", "t", "two", server=second.address)
+        invoke("publish", "t", "two", server=second.address)
         terminal.wait_for("two")
         terminal.interrupt()
         assert terminal.wait() == 130

@@ -14,11 +14,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.tools import COMMAND, ServerProcess, Terminal, environment, streamkit, wait_for
+from tests.cli.tools import (
+    COMMAND,
+    ServerProcess,
+    Terminal,
+    environment,
+    invoke,
+    streamkit,
+    wait_for,
+)
 
 
 def lines(server: str, service: str) -> list[dict[str, object]]:
-    done = streamkit("logs", service, "-n", "all", "-o", "jsonl", server=server)
+    done = invoke("logs", service, "-n", "all", "-o", "jsonl", server=server)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -32,7 +40,7 @@ def test_a_job_with_its_log(server: str) -> None:
     assert set(stored) == {"out", "ERROR bad", "no newline"}
     assert stored["ERROR bad"]["level"] == "error"
     assert stored["ERROR bad"]["fields"] == {"stream": "stderr"}
-    watched = streamkit("watch-job", "basic", "-o", "jsonl", server=server)
+    watched = invoke("watch-job", "basic", "-o", "jsonl", server=server)
     assert watched.returncode == 0
     last = json.loads(watched.stdout.splitlines()[-1])
     assert (last["status"], last["percentage"], last["exit_code"]) == ("completed", 100, 0)
@@ -46,7 +54,7 @@ def test_exit_code_is_the_commands(server: str, script: str, code: int) -> None:
     job = f"code-{code}"
     done = streamkit("run", "--job", job, "--", "sh", "-c", script, server=server)
     assert done.returncode == code
-    watched = streamkit("watch-job", job, "-o", "jsonl", server=server)
+    watched = invoke("watch-job", job, "-o", "jsonl", server=server)
     last = json.loads(watched.stdout.splitlines()[-1])
     assert watched.returncode == (1 if code else 0)
     assert last["status"] == ("failed" if code else "completed")
@@ -84,7 +92,7 @@ def test_a_job_id_that_had_its_run(server: str) -> None:
         done = streamkit("run", "--job", "again", "--", "true", server=server)
         assert done.returncode == 0
     assert "this one is again-3" in done.stderr
-    assert streamkit("watch-job", "again-3", "--wait", "0", server=server).returncode == 0
+    assert invoke("watch-job", "again-3", "--wait", "0", server=server).returncode == 0
 
 
 def test_progress_lines_and_bad_bytes(server: str) -> None:
@@ -99,7 +107,7 @@ def test_progress_regex(server: str) -> None:
     process = subprocess.Popen(
         [*COMMAND, "run", "--job", "steps", *line], env=environment(server), stdout=subprocess.PIPE
     )
-    watched = streamkit("watch-job", "steps", "-o", "jsonl", server=server)
+    watched = invoke("watch-job", "steps", "-o", "jsonl", server=server)
     assert process.communicate(timeout=20)[0].startswith(b"step 1/4\n")
     states = [json.loads(line) for line in watched.stdout.splitlines()]
     assert any(state.get("total") == 4 and state["percentage"] in (25, 50, 75) for state in states)
@@ -109,7 +117,7 @@ def test_everything_arrives_from_a_loud_command(server: str) -> None:
     """More than the buffer holds: while the server is there, nothing is dropped."""
     done = streamkit("run", "-q", "--job", "loud", "--", "seq", "60000", server=server, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
-    counted = streamkit(
+    counted = invoke(
         "query",
         "SELECT count(*), count(DISTINCT message) FROM logs WHERE service = 'loud'",
         "--no-header",
@@ -160,7 +168,7 @@ def test_server_goes_and_comes(start_server: Callable[..., ServerProcess], tmp_p
         "after",
     ]
     process.stderr.close()
-    assert streamkit("watch-job", "outage", server=again.address).returncode == 0
+    assert invoke("watch-job", "outage", server=again.address).returncode == 0
 
 
 def test_cancel_ends_the_command(server: str) -> None:
@@ -170,10 +178,10 @@ def test_cancel_ends_the_command(server: str) -> None:
         stdout=subprocess.PIPE,
     )
     assert process.stdout is not None and process.stdout.readline() == b"up\n"
-    wait_for(lambda: streamkit("cancel", "endless", server=server).returncode == 0)
+    wait_for(lambda: invoke("cancel", "endless", server=server).returncode == 0)
     assert process.wait(20) == 143
     process.stdout.close()
-    watched = streamkit("watch-job", "endless", "-o", "jsonl", server=server)
+    watched = invoke("watch-job", "endless", "-o", "jsonl", server=server)
     assert watched.returncode == 1
     assert json.loads(watched.stdout.splitlines()[-1])["status"] == "cancelled"
 

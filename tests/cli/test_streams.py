@@ -11,27 +11,27 @@ from pathlib import Path
 import pytest
 
 from tests.cli import hostile
-from tests.cli.tools import COMMAND, Terminal, environment, streamkit
+from tests.cli.tools import COMMAND, Terminal, environment, invoke, streamkit
 
 
 def publish(server: str, topic: str, *bodies: str) -> None:
     text = "".join(f"{body}\n" for body in bodies)
-    assert streamkit("publish", topic, "--lines", "-q", server=server, stdin=text).returncode == 0
+    assert invoke("publish", topic, "--lines", "-q", server=server, stdin=text).returncode == 0
 
 
 def test_publish_from_everywhere(server: str, tmp_path: Path) -> None:
     file = tmp_path / "body"
     file.write_bytes(b"from a file \xff")
-    assert streamkit("publish", "pub", "argument", server=server).stdout.strip().isdigit()
-    assert streamkit("publish", "pub", "-", server=server, stdin="typed\n").returncode == 0
-    assert streamkit("publish", "pub", server=server, stdin="piped").returncode == 0
-    assert streamkit("publish", "pub", "-f", str(file), "-H", "k=v", server=server).returncode == 0
-    done = streamkit("publish", "pub", "--lines", server=server, stdin="a\nb\n")
+    assert invoke("publish", "pub", "argument", server=server).stdout.strip().isdigit()
+    assert invoke("publish", "pub", "-", server=server, stdin="typed\n").returncode == 0
+    assert invoke("publish", "pub", server=server, stdin="piped").returncode == 0
+    assert invoke("publish", "pub", "-f", str(file), "-H", "k=v", server=server).returncode == 0
+    done = invoke("publish", "pub", "--lines", server=server, stdin="a\nb\n")
     assert re.search(r"published 2 messages to pub; the last has \d+", done.stderr)
-    shown = streamkit("subscribe", "pub", "--all", "-e", "-o", "raw", server=server)
+    shown = invoke("subscribe", "pub", "--all", "-e", "-o", "raw", server=server)
     expected = ["argument", "typed", "piped", "from a file �", "a", "b"]
     assert shown.stdout.splitlines() == expected
-    assert streamkit("publish", "pub", "x", "--lines", server=server).returncode == 2
+    assert invoke("publish", "pub", "x", "--lines", server=server).returncode == 2
 
 
 def test_publish_does_not_wait_for_a_terminal(server: str) -> None:
@@ -44,7 +44,7 @@ def test_where_a_subscription_starts_and_stops(server: str) -> None:
     publish(server, "start.b", "4", "5")
 
     def shown(*arguments: str) -> list[str]:
-        done = streamkit("subscribe", *arguments, "-o", "raw", server=server)
+        done = invoke("subscribe", *arguments, "-o", "raw", server=server)
         assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()
 
@@ -53,14 +53,14 @@ def test_where_a_subscription_starts_and_stops(server: str) -> None:
     assert shown("start.>", "--last", "2", "-e") == list("45")
     assert shown("start.a", "start.b", "--since", "10m", "-n", "4") == list("1234")
     assert shown("start.nothing", "--all", "-e") == []
-    timed = streamkit("subscribe", "start.a", "--new", "--timeout", "300ms", server=server)
+    timed = invoke("subscribe", "start.a", "--new", "--timeout", "300ms", server=server)
     assert timed.returncode == 124 and timed.stdout == ""
 
 
 def test_json_has_everything(server: str) -> None:
     line = ["publish", "js", '{"price": 1}', "-H", "k=v"]
-    sequence = int(streamkit(*line, server=server).stdout)
-    done = streamkit("subscribe", "js", "--all", "-n", "1", "-o", "jsonl", server=server)
+    sequence = int(invoke(*line, server=server).stdout)
+    done = invoke("subscribe", "js", "--all", "-n", "1", "-o", "jsonl", server=server)
     update = json.loads(done.stdout)
     assert update.pop("timestamp").endswith("Z")
     assert update == {
@@ -89,11 +89,11 @@ def test_every_record_is_flushed_in_a_pipe(server: str) -> None:
 
 def test_logs_history_levels_and_filters(server: str) -> None:
     text = "\n".join(["DEBUG d", "INFO i", "WARN w", "ERROR e"] + [f"n {n}" for n in range(150)])
-    streamkit("ship", "lg-a", server=server, stdin=text)
-    streamkit("ship", "lg-b", server=server, stdin="INFO from b")
+    invoke("ship", "lg-a", server=server, stdin=text)
+    invoke("ship", "lg-b", server=server, stdin="INFO from b")
 
     def raw(*arguments: str) -> list[str]:
-        done = streamkit("logs", *arguments, "-o", "raw", server=server)
+        done = invoke("logs", *arguments, "-o", "raw", server=server)
         assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()
 
@@ -109,23 +109,23 @@ def test_logs_history_levels_and_filters(server: str) -> None:
 
 
 def test_logs_as_text(server: str) -> None:
-    streamkit("ship", "txt", "-F", "k=v", server=server, stdin="WARN careful")
-    line = streamkit("logs", "txt", server=server).stdout
+    invoke("ship", "txt", "-F", "k=v", server=server, stdin="WARN careful")
+    line = invoke("logs", "txt", server=server).stdout
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} warn  WARN careful k=v\n", line)
-    assert "txt warn" in streamkit("logs", "txt", "--prefix", server=server).stdout
-    bare = streamkit("logs", "txt", "--time", "none", server=server).stdout
+    assert "txt warn" in invoke("logs", "txt", "--prefix", server=server).stdout
+    bare = invoke("logs", "txt", "--time", "none", server=server).stdout
     assert bare == "warn  WARN careful k=v\n"
-    iso = streamkit("logs", "txt", "--time", "iso", server=server).stdout.split()[0]
+    iso = invoke("logs", "txt", "--time", "iso", server=server).stdout.split()[0]
     assert datetime.fromisoformat(iso).tzinfo is not None
-    wide = streamkit("logs", "txt", server=server, env={"COLUMNS": "20"}).stdout
+    wide = invoke("logs", "txt", server=server, env={"COLUMNS": "20"}).stdout
     assert wide == line, "a pipe is never wrapped"
 
 
 def test_follow_gives_history_then_what_comes(server: str) -> None:
-    streamkit("ship", "fol", server=server, stdin="".join(f"old {n}\n" for n in range(20)))
+    invoke("ship", "fol", server=server, stdin="".join(f"old {n}\n" for n in range(20)))
     with Terminal("logs", "fol", "-f", "-n", "3", server=server) as terminal:
         terminal.wait_for("old 17", "old 18", "old 19")
-        streamkit("ship", "fol", server=server, stdin="new\n")
+        invoke("ship", "fol", server=server, stdin="new\n")
         terminal.wait_for("new")
         assert "old 16" not in terminal.text
         terminal.interrupt()
@@ -139,7 +139,7 @@ def test_hostile_lines_on_a_real_terminal(server: str, output: str, columns: int
     service = f"evil-{output}-{columns}"
     corpus = [line for line in hostile.CORPUS + hostile.lines(400) if "\n" not in line]
     text = "\n".join(corpus).encode("utf-8", "replace")
-    assert streamkit("ship", service, "-F", "k=\x1b[2J", server=server, stdin=text).returncode == 0
+    assert invoke("ship", service, "-F", "k=\x1b[2J", server=server, stdin=text).returncode == 0
     line = ["logs", service, "-n", "all", "-o", output]
     with Terminal(*line, server=server, columns=columns, rows=40) as terminal:
         assert terminal.wait() == 0
@@ -152,18 +152,18 @@ def test_hostile_lines_on_a_real_terminal(server: str, output: str, columns: int
 
 
 def test_no_colour_where_it_is_not_wanted(server: str) -> None:
-    streamkit("ship", "col", server=server, stdin="ERROR red\n")
+    invoke("ship", "col", server=server, stdin="ERROR red\n")
     for env in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
         with Terminal("logs", "col", server=server, env=env) as terminal:
             assert terminal.wait() == 0
             assert b"\x1b" not in terminal.raw and b"ERROR red" in terminal.raw
-    assert "\x1b" not in streamkit("logs", "col", server=server).stdout
-    assert "\x1b[" in streamkit("logs", "col", server=server, env={"FORCE_COLOR": "1"}).stdout
-    assert "\x1b[" in streamkit("logs", "col", "--color", "always", server=server).stdout
+    assert "\x1b" not in invoke("logs", "col", server=server).stdout
+    assert "\x1b[" in invoke("logs", "col", server=server, env={"FORCE_COLOR": "1"}).stdout
+    assert "\x1b[" in invoke("logs", "col", "--color", "always", server=server).stdout
 
 
 def test_an_output_that_is_not_utf8(server: str) -> None:
-    streamkit("ship", "enc", server=server, stdin="日本 ü\n")
+    invoke("ship", "enc", server=server, stdin="日本 ü\n")
     env = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"}
     done = streamkit("logs", "enc", "-o", "raw", server=server, env=env)
     assert (done.returncode, done.stdout) == (0, "\\u65e5\\u672c \\xfc\n")
@@ -171,7 +171,7 @@ def test_an_output_that_is_not_utf8(server: str) -> None:
 
 def test_standard_input_is_left_alone(server: str) -> None:
     """Inside a `while read` loop the commands must not eat the loop's lines."""
-    streamkit("publish", "loop", "x", server=server)
+    invoke("publish", "loop", "x", server=server)
     script = (
         f"printf '1\\n2\\n3\\n' | while read n; do {' '.join(COMMAND)} logs loop-x; echo $n; done"
     )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import io
 import os
 import pty
 import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
 import threading
 import time
@@ -17,6 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pyte
+from pytest import MonkeyPatch
 
 COMMAND = [sys.executable, "-m", "streamkit"]
 PATIENCE = 30.0
@@ -50,6 +53,34 @@ def streamkit(
     out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
     assert "Traceback" not in err, err
     return subprocess.CompletedProcess(done.args, done.returncode, out, err)
+
+
+def invoke(
+    *arguments: str,
+    server: str = "",
+    stdin: str | bytes = b"",
+    env: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """As `streamkit`, but in this process: a tenth of the time, and the same code."""
+    from streamkit.cli.app import run
+
+    data = stdin.encode() if isinstance(stdin, str) else stdin
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
+    with tempfile.TemporaryFile() as file, MonkeyPatch.context() as patch:
+        file.write(data)
+        file.seek(0)
+        patch.setattr(os, "environ", environment(server, **(env or {})))
+        typed = io.TextIOWrapper(file, encoding="utf-8")
+        patch.setattr(sys, "stdin", typed)
+        patch.setattr(sys, "stdout", out)
+        patch.setattr(sys, "stderr", err)
+        code = run(arguments)
+        out.flush()
+        err.flush()
+        typed.detach()
+    shown, said = (stream.buffer.getvalue().decode() for stream in (out, err))  # type: ignore[attr-defined]
+    assert "Traceback" not in said, said
+    return subprocess.CompletedProcess(arguments, code, shown, said)
 
 
 class ServerProcess:
