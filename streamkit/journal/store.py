@@ -165,6 +165,8 @@ class Store:
         )
         self.retaining = False
         """Whether retention has steps left to do."""
+        self._look_after = options.retention.max_bytes // 16
+        self._unlooked = 0
 
     @property
     def epoch(self) -> str:
@@ -191,6 +193,9 @@ class Store:
                 return [done for request in requests for done in self.commit([request])]
             requests[0].error = _translated(error)
             return [Committed(requests, {})]
+        if self._look_after and self._unlooked > self._look_after:
+            self._unlooked = 0
+            self.retaining = True  # a fast writer does not wait for the next sweep
         self._group = _Group()
         for job in group.jobs.values():
             if job.ended:
@@ -264,6 +269,7 @@ class Store:
 
     def _write(self, group: _Group) -> None:
         texts = {table: rows.dump(new) for table, new in group.tables.items()}
+        self._unlooked += sum(map(len, texts.values()))
         # SQLite's JSON ends a text at a NUL: such rows go the slow way, one by one.
         slow = {table for table, text in texts.items() if "\\u0000" in text}
         execute = self._connection.execute

@@ -505,7 +505,7 @@ class Retaining:
         options = JournalOptions(retention=Retention(max_bytes=1 << 20), ring_records=4)
         async with await opener(options=options) as journal:
             for _ in range(40):
-                await journal.append_updates(updates(*["x" * 1000] * 100))
+                await journal.append_updates(updates("x" * 1000) * 100)
                 await journal.append_logs([log("y" * 1000)] * 20)
                 clock.advance(1)
                 await journal.sweep()  # type: ignore[attr-defined]

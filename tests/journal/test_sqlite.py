@@ -289,25 +289,25 @@ async def test_full_durability_is_passed_on(path: str) -> None:
 async def test_continuous_writes_do_not_fill_the_disk(path: str) -> None:
     most = 4 << 20
     sizes = []
+    published = updates("x" * 500) * 200
+    lines = [log("y" * 200)] * 50
 
-    async def write(journal: Journal, name: str) -> None:
+    async def write(journal: Journal) -> None:
         for _ in range(20):
-            await journal.append_updates(updates(*["x" * 500] * 200, topic=name))
-            await journal.append_logs([log("y" * 200)] * 50)
+            await journal.append_updates(published)
+            await journal.append_logs(lines)
             sizes.append((await journal.status()).bytes)
 
     options = JournalOptions(retention=Retention(max_bytes=most), ring_records=1000)
     async with await open_journal(path, options) as journal:
         for _ in range(2):
-            await asyncio.gather(*(write(journal, f"w{n}") for n in range(8)), journal.sweep())  # type: ignore[attr-defined]
+            await asyncio.gather(*(write(journal) for _ in range(8)), journal.sweep())  # type: ignore[attr-defined]
             await journal.sweep()  # type: ignore[attr-defined]
         kept = journal.bounds(Stream.UPDATES)
         written = kept.newest * 500
         print(f"wrote {written >> 20} MiB, kept {kept}, largest {max(sizes) / 2**20:.1f} MiB")
         assert written > 6 * most
-        assert max(sizes) < 5 * most  # one round may come between two looks
-        assert sizes[-1] < 5 * most
-        assert (await journal.status()).bytes < 2 * most
+        assert max(sizes) < 2 * most
         assert len(await stored(journal, topics())) == kept.newest - kept.oldest + 1
 
 
@@ -316,7 +316,7 @@ async def test_what_age_removes_is_given_back_to_the_disk(path: str) -> None:
     options = JournalOptions(retention=Retention(max_age=60.0))
     async with await open_journal(path, options, clock=clock) as journal:
         for _ in range(20):
-            await journal.append_updates(updates(*["x" * 1000] * 500))
+            await journal.append_updates(updates("x" * 1000) * 500)
         clock.advance(100)
         await journal.append_updates(updates("last"))
         before = (await journal.status()).bytes
