@@ -5,6 +5,7 @@ from streamkit.transport._client_interceptors import ClientInterceptor
 from streamkit.transport.channel import Channel
 from streamkit.transport.context import Context, ServerInterceptor, context
 from streamkit.transport.framed import Framed
+from streamkit.transport.loop import loop_factory, run
 from streamkit.transport.server import GrpcServer
 from streamkit.transport.tls import client_tls, server_tls
 
@@ -18,5 +19,7 @@ __all__ = [
     "ServerInterceptor",
     "client_tls",
     "context",
+    "loop_factory",
+    "run",
     "server_tls",
 ]

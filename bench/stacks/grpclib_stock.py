@@ -1,0 +1,86 @@
+"""grpclib and betterproto as they are installed, as server and as client."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpclib.client
+import grpclib.server
+
+from bench.stacks import load
+
+sys.modules["betterproto_rust_codec"] = None  # type: ignore[assignment]  # plain betterproto
+sys.path.insert(0, os.environ["BENCH_SCHEMA"])
+streamservice: Any = importlib.import_module("streamservice")
+
+
+class Service(streamservice.StreamServiceBase):  # type: ignore[misc]
+    """The same streams as ours."""
+
+    async def subscribe_to_updates(self, request: Any) -> AsyncIterator[Any]:
+        what = request.topics[0]
+        number = int(request.client_id or 0)
+        if what == "count":
+            for _ in range(number):
+                yield streamservice.Update(topic=load.TOPIC, message=load.TEXT)
+        elif what == "pace":
+            for _ in range(number):
+                await asyncio.sleep(load.PACE)
+                yield streamservice.Update(topic=load.stamp(), message=load.TEXT)
+        elif what == "big":
+            for _ in range(number):
+                yield streamservice.Update(message=load.BIG)
+
+
+async def serve() -> None:
+    load.raise_file_limit()
+    server = grpclib.server.Server([Service()])
+    await server.start("127.0.0.1", 0)
+    assert server._server is not None
+    load.announce(server._server.sockets[0].getsockname()[1])
+    await asyncio.to_thread(load.wait_for_the_end)
+    server.close()
+
+
+async def client(task: str, port: int, number: int) -> None:
+    channel = grpclib.client.Channel("127.0.0.1", port)
+    stub = streamservice.StreamServiceStub(channel)
+    loop = asyncio.get_running_loop()
+
+    def subscribe(topic: str, count: int) -> AsyncIterator[Any]:
+        request = streamservice.SubscribeRequest(topics=[topic], client_id=str(count))
+        found: AsyncIterator[Any] = stub.subscribe_to_updates(request)
+        return found
+
+    async def receive(count: int) -> None:
+        got = 0
+        async for _ in subscribe(task, count):
+            got += 1
+        assert got == count
+
+    def blocking(count: int) -> None:
+        asyncio.run_coroutine_threadsafe(receive(count), loop).result()
+
+    if task == "latency":
+        micros = [load.since(update.topic) async for update in subscribe("pace", number)]
+        load.report(**load.latencies(micros))
+    else:
+        measure = load.payload_rate if task == "big" else load.rate
+        load.report(rate=await asyncio.to_thread(measure, blocking))
+    channel.close()
+
+
+def main() -> None:
+    if sys.argv[1] == "serve":
+        asyncio.run(serve())
+    else:
+        asyncio.run(client(sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
+
+
+if __name__ == "__main__":
+    main()

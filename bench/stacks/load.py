@@ -1,0 +1,93 @@
+"""What all stacks serve and measure, so that their figures can be put side by side."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+SUBSCRIBE = "/streamservice.StreamService/SubscribeToUpdates"
+TOPIC = "sensors/building-7/room-12"
+TEXT = "temperature 21.5 C, humidity 40 per cent, all is well"
+"""Together an Update of about 80 bytes."""
+BIG = "x" * 1024 * 1024
+SECONDS = 2.5
+"""The length of a run; shorter ones mislead."""
+PACE = 0.005
+FAN_BURST = 100
+"""Messages published at once in the fan-out."""
+
+
+def schema() -> Any:
+    """google.protobuf's classes of the product's schema, from the folder of this run."""
+    sys.path.insert(0, os.environ["BENCH_SCHEMA"])
+    import stream_service_pb2
+
+    return stream_service_pb2
+
+
+def raise_file_limit() -> None:
+    """Allow as many open connections as the system lets us."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def wait_for_the_end() -> None:
+    """Block until the program that started this one closes our input."""
+    sys.stdin.buffer.read()
+
+
+def announce(port: int) -> None:
+    """Tell the program that started this one that the server listens."""
+    print(port, flush=True)
+
+
+def report(**figures: float) -> None:
+    """Print the figures of a client program."""
+    print(json.dumps(figures), flush=True)
+
+
+def rate(receive: Callable[[int], Any]) -> float:
+    """Messages per second of `receive(count)`, over a run of a few seconds."""
+    receive(1000)
+    count, elapsed = 4000, 0.0
+    while True:
+        start = time.perf_counter()
+        receive(count)
+        elapsed = time.perf_counter() - start
+        if elapsed >= 0.8 * SECONDS:
+            return count / elapsed
+        count = max(count + 1, int(count * min(20.0, 1.05 * SECONDS / elapsed)))
+
+
+def payload_rate(receive: Callable[[int], Any]) -> float:
+    """Megabytes per second of `receive(count)` messages of one mebibyte."""
+    receive(5)
+    count = 20
+    while True:
+        start = time.perf_counter()
+        receive(count)
+        elapsed = time.perf_counter() - start
+        if elapsed >= 0.8 * SECONDS:
+            return count * len(BIG) / 1e6 / elapsed
+        count = max(count + 1, int(count * min(10.0, 1.05 * SECONDS / elapsed)))
+
+
+def latencies(micros: list[float]) -> dict[str, float]:
+    """Median and 99th percentile, the first messages left out."""
+    settled = sorted(micros[20:])
+    return {"p50": statistics.median(settled), "p99": settled[int(len(settled) * 0.99)]}
+
+
+def since(stamp: str) -> float:
+    """Microseconds since a stamp that another process of this machine has made."""
+    return (time.monotonic_ns() - int(stamp)) / 1000
+
+
+def stamp() -> str:
+    return str(time.monotonic_ns())

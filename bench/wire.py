@@ -1,0 +1,283 @@
+"""The transport next to its peers: one stream, fan-out, latency, payloads, memory.
+
+Server and client are processes of their own, started afresh for each figure. The peers (dependency
+group "bench") are measured in the same run; those that are not installed are left out.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from grpc_tools import protoc
+
+ROOT = Path(__file__).resolve().parent.parent
+TICK = os.sysconf("SC_CLK_TCK")
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+Row = dict[str, Any]
+
+
+def run() -> list[Row]:
+    """Measure everything and return the rows of the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        generate(Path(folder))
+        os.environ["BENCH_SCHEMA"] = folder
+        rows: list[Row] = []
+        for part in (one_stream, to_grpcio, latency, payloads, fan_out, memory):
+            rows += part()
+            print(f"  {part.__name__} measured", file=sys.stderr, flush=True)
+        return rows
+
+
+def generate(folder: Path) -> None:
+    """Compile the schema for google.protobuf, and for betterproto as it is installed."""
+    plugin = Path(sys.executable).parent / "protoc-gen-python_betterproto"
+    command = [
+        "protoc",
+        f"--proto_path={ROOT / 'schema'}",
+        f"--proto_path={files('grpc_tools') / '_proto'}",
+        f"--python_out={folder}",
+        f"--plugin=protoc-gen-bp={plugin}",
+        f"--bp_out={folder}",
+        "stream_service.proto",
+    ]
+    if protoc.main(command):
+        raise SystemExit("protoc failed")
+
+
+# Processes --------------------------------------------------------------------------------------
+
+
+class Server:
+    """A running server program."""
+
+    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
+        self.process = process
+        self.port = port
+
+    @property
+    def cpu(self) -> float:
+        """CPU seconds that the process has used."""
+        stat = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(stat[11]) + int(stat[12])) / TICK
+
+    @property
+    def memory(self) -> int:
+        """Resident bytes."""
+        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * PAGE
+
+
+@contextmanager
+def serving(stack: str, *words: str) -> Iterator[Server]:
+    """A server program of a stack, for the time of the block."""
+    if stack == "connect":
+        command = [str(Path(sys.executable).parent / "pyvoy"), "bench.stacks.connect:app"]
+        command += ["--port", "0", "--log-level", "info", "--loop", "asyncio"]
+    else:
+        command = [sys.executable, "-m", f"bench.stacks.{stack}", "serve", *words]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT if stack == "connect" else None,
+        text=True,
+        cwd=ROOT,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            yield Server(process, read_port(stack, process))
+        finally:
+            if stack == "connect":
+                process.terminate()
+            process.stdin.close()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def read_port(stack: str, process: subprocess.Popen[str]) -> int:
+    """The port that a server announces."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if stack != "connect":
+            return int(line)
+        if "listening" in line.lower():
+            return int(line.rstrip().rstrip("/").rpartition(":")[2])
+    raise SystemExit(f"{stack} did not start")
+
+
+def measure(stack: str, task: str, server: Server, *numbers: int, plain: bool = False) -> Row:
+    """The figures of a client program."""
+    words = [str(server.port), *map(str, numbers or (0,)), *(["plain"] if plain else [])]
+    done = subprocess.run(
+        [sys.executable, "-m", f"bench.stacks.{stack}", "client", task, *words],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=300,
+    )
+    if done.returncode:
+        raise SystemExit(f"{stack} {task} failed:\n{done.stderr[-3000:]}")
+    found: Row = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def with_connect() -> bool:
+    return (
+        importlib.util.find_spec("connectrpc") is not None
+        and shutil.which("pyvoy", path=str(Path(sys.executable).parent)) is not None
+    )
+
+
+def row(
+    name: str, unit: str, ours: float, peer: str, figure: float, floor: float, *, less: bool = False
+) -> Row:
+    """One comparison; `ratio` is how many times better ours is, `floor` what it has to be."""
+    ratio = figure / ours if less else ours / figure
+    return {
+        "name": name,
+        "unit": unit,
+        "ours": round(ours, 2),
+        "peer": peer,
+        "peer_figure": round(figure, 2),
+        "ratio": round(ratio, 3),
+        "floor": floor,
+    }
+
+
+# Rows ---------------------------------------------------------------------------------------------
+
+
+def rate(stack: str, task: str, client: str | None = None, client_task: str | None = None) -> float:
+    with serving(stack) as server:
+        return float(measure(client or stack, client_task or task, server)["rate"])
+
+
+def one_stream() -> list[Row]:
+    """One stream of Updates of 80 bytes, each stack to itself."""
+    name, unit = "one stream of 80-byte Updates", "messages/s"
+    ours = rate("ours", "count")
+    rows = [
+        row(name, unit, ours, "grpc.aio", rate("grpcio_aio", "count"), 15),
+        row(name, unit, ours, "grpcio", rate("grpcio_sync", "count"), 0),
+        row(name, unit, ours, "grpcio, single-threaded", rate("grpcio_sync", "single"), 0),
+        row(name, unit, ours, "grpclib + betterproto", rate("grpclib_stock", "count"), 0),
+    ]
+    if with_connect():
+        best = max(rate("connect", "count"), rate("connect", "count-connect"))
+        rows.append(row(name, unit, ours, "connectrpc on pyvoy, its better protocol", best, 10))
+    return rows
+
+
+def to_grpcio() -> list[Row]:
+    """The unmodified grpcio client: from our server, and from grpcio's faster one."""
+    rows = []
+    for task, label, floor in (
+        ("count", "to a grpcio client", 4),
+        ("single", "to a single-threaded grpcio client", 10),
+    ):
+        ours = rate("ours", task, "grpcio_sync", task)
+        peers = {
+            "grpcio server": rate("grpcio_sync", task),
+            "grpc.aio server": rate("grpcio_aio", task, "grpcio_sync", task),
+        }
+        rows += [
+            row(label, "messages/s", ours, peer, figure, floor) for peer, figure in peers.items()
+        ]
+    return rows
+
+
+def latency() -> list[Row]:
+    """One message every 5 ms, from the handler's clock to the reader's."""
+    count = 600
+    with serving("grpcio_aio") as server:
+        peer = measure("grpcio_aio", "latency", server, count)
+    with serving("ours", "plain") as server:
+        plain = measure("ours", "latency", server, count, plain=True)
+    with serving("ours") as server:
+        fast = measure("ours", "latency", server, count)
+    rows = []
+    for loop, ours, floor in (("asyncio", plain, 1.0), ("uvloop", fast, 1 / 0.75)):
+        if loop == "uvloop" and importlib.util.find_spec("uvloop") is None:
+            continue
+        for what in ("p50", "p99"):
+            name = f"latency {what} at 5 ms pace, {loop}"
+            rows.append(row(name, "us", ours[what], "grpc.aio", peer[what], floor, less=True))
+    return rows
+
+
+def payloads() -> list[Row]:
+    """Messages of one mebibyte."""
+    name, unit = "1 MiB payloads", "MB/s"
+    ours = rate("ours", "big")
+    return [
+        row(name, unit, ours, "grpclib + betterproto", rate("grpclib_stock", "big"), 3),
+        row(name, unit, ours, "grpc.aio", rate("grpcio_aio", "big"), 0),
+        row(name, unit, ours, "grpcio", rate("grpcio_sync", "big"), 0),
+    ]
+
+
+def fan_out() -> list[Row]:
+    """A burst of 100 encoded messages to 1,000 subscribers on 10 connections, again and again."""
+
+    def deliveries(stack: str, messages: int) -> float:
+        with serving(stack) as server:
+            before = server.cpu
+            found = measure("ours", "fan", server, 1000, messages)
+            return float(found["deliveries"]) / (server.cpu - before)
+
+    name = "fan-out to 1,000 subscribers"
+    ours, peer = deliveries("ours", 5000), deliveries("grpcio_aio", 100)
+    unit = "deliveries per CPU-second of the server"
+    return [
+        row(name, unit, ours, "the floor", 1_000_000, 1),
+        row(name, unit, ours, "grpc.aio", peer, 0),
+    ]
+
+
+def memory() -> list[Row]:
+    """10,000 idle subscribers on one server, 100 on each connection."""
+
+    def each(stack: str, subscribers: int) -> float:
+        with serving(stack) as server:
+            measure_idle(server, 100)  # what the first ones load is not theirs
+            before = server.memory
+            return (measure_idle(server, subscribers) - before) / subscribers / 1024
+
+    def measure_idle(server: Server, subscribers: int) -> int:
+        command = [sys.executable, "-m", "bench.stacks.ours", "client", "idle"]
+        with subprocess.Popen(
+            [*command, str(server.port), str(subscribers)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        ) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            if not process.stdout.readline():
+                raise SystemExit("the idle subscribers failed")
+            found = server.memory
+            process.stdin.close()
+            process.wait(60)
+            return found
+
+    name, unit = "memory of an idle subscriber, of 10,000", "KiB"
+    ours = each("ours", 10_000)
+    return [
+        row(name, unit, ours, "the floor", 16, 1, less=True),
+        row(name, unit, ours, "grpc.aio", each("grpcio_aio", 10_000), 0, less=True),
+    ]
