@@ -183,6 +183,9 @@ class WireConnection(Connection):
         self.data_sent += size
         self.pings.give(1.0)
         self.window_updates.give(1.0 + size / 256)
+        if len(self.h2._data_to_send) >= self.limits.write_buffer:
+            # Whether the transport takes more is known only once it has this.
+            self.write_out()
 
     def unblock(self, stream: WireStream | None) -> None:
         """A window opened: of one stream, or of all."""
