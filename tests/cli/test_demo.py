@@ -21,6 +21,18 @@ def traces(tmp: Path) -> list[Path]:
     return list(tmp.iterdir())
 
 
+def check_command(title: str) -> None:
+    """The command of a title shows what its pane shows."""
+    line = [*COMMAND, *shlex.split(title)[1:]]
+    with Terminal(command=line) as terminal:
+        if "query" in title:
+            assert terminal.wait() == 0 and "category" in terminal.text
+            return
+        terminal.wait_until(lambda: len(terminal.text.strip()) > 20, what=title)
+        terminal.interrupt()
+        assert terminal.wait(10) in (0, 1, 130)
+
+
 @pytest.mark.parametrize(("rows", "columns"), [(24, 80), (40, 120), (50, 200)])
 def test_four_live_panes(tmp_path: Path, rows: int, columns: int) -> None:
     """On a terminal: all four panes have content, and the commands in their titles work."""
@@ -35,15 +47,9 @@ def test_four_live_panes(tmp_path: Path, rows: int, columns: int) -> None:
         frame = "\n".join(terminal.lines)
         titles = re.findall(r"─ (streamkit .*?) ─", frame)
         assert [title.split()[1] for title in sorted(titles)] == sorted(VERBS), frame
-        for title in titles:
-            line = [*COMMAND, *shlex.split(title)[1:]]
-            with Terminal(command=line) as other:
-                if "query" in title:
-                    assert other.wait() == 0 and "category" in other.text
-                else:
-                    other.wait_until(lambda other=other: len(other.text.strip()) > 20)
-                    other.interrupt()
-                    assert other.wait(10) in (0, 1, 130)
+        if columns == 80:  # they are the same in every layout
+            for title in titles:
+                check_command(title)
         pressed = time.monotonic()
         terminal.interrupt()
         assert terminal.wait(10) == 0

@@ -24,6 +24,8 @@ from streamkit.generated.streamservice import JobProgress, LogEntry, Update
 __all__ = ["DemoView", "LinesDemo", "PanesDemo"]
 
 PANES = ("logs", "updates", "jobs", "query")
+WIDE = 160
+"""Columns from which the panes stand beside each other."""
 FRAMES = 10
 """A second."""
 
@@ -137,7 +139,7 @@ class PanesDemo(DemoView):
         whole, footer = Layout(), Layout(self._footer, size=1)
         root.split_column(whole, footer)
         widest = max(map(len, self._titles.values()))
-        if options.max_width >= 2 * (widest + 6):
+        if options.max_width >= max(WIDE, 2 * (widest + 6)):
             left, right = Layout(), Layout()
             left.split_column(Layout(panels["logs"]), Layout(panels["updates"]))
             right.split_column(Layout(panels["jobs"]), Layout(panels["query"]))

@@ -130,12 +130,12 @@ def job_bars(**options: object) -> Progress:
     """Return the progress display of jobs; `show_task` puts a state into it."""
     return Progress(
         SpinnerColumn(finished_text=" "),
-        _Name(),
-        _Status(),
+        _Name(table_column=Column(no_wrap=True)),
+        _Status(table_column=Column(no_wrap=True)),
         BarColumn(bar_width=24),
         _Amount(table_column=Column(no_wrap=True)),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(compact=True),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
         _Step(table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
         **options,  # type: ignore[arg-type]
     )
