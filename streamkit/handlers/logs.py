@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator
 
 from streamkit.generated.streamservice import LogEntry, LogRequest, StreamServiceBase
 from streamkit.handlers.records import JournalStreams
@@ -20,9 +19,9 @@ _LINES = 100
 class LogsHandler(JournalStreams, StreamServiceBase):
     """Serves the journal's logs. Needs the keyword `journal`."""
 
-    async def tail_logs(  # type: ignore[override]  # ready frames instead of messages
+    def tail_logs(  # type: ignore[override]  # ready frames instead of messages
         self, log_request: LogRequest
-    ) -> AsyncIterator[Framed]:
+    ) -> AsyncGenerator[Framed, None]:
         """The last `lines` entries at or above the level, then new ones with neither gap nor
         repetition, if following. A start, where one is given, takes the place of `lines`.
         """
@@ -31,13 +30,10 @@ class LogsHandler(JournalStreams, StreamServiceBase):
         if not lines and not log_request.follow:
             lines = _LINES
         services = service_patterns(log_request.service_name, log_request.services)
-        records = self._records(
+        return self._records(
             Selector(Stream.LOGS, services, rank),
             start_from(log_request.start) or (Start(last=lines) if lines else Start()),
             follow=log_request.follow,
             options=log_request.options,
             record=LogEntry,
         )
-        async with aclosing(records):
-            async for framed in records:
-                yield framed

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator
 
 from streamkit.generated.streamservice import StreamServiceBase, SubscribeRequest, Update
 from streamkit.handlers.records import JournalStreams
@@ -17,22 +16,19 @@ __all__ = ["UpdatesHandler"]
 class UpdatesHandler(JournalStreams, StreamServiceBase):
     """Serves the journal's updates. Needs the keyword `journal`."""
 
-    async def subscribe_to_updates(  # type: ignore[override]  # ready frames instead of messages
+    def subscribe_to_updates(  # type: ignore[override]  # ready frames instead of messages
         self, subscribe_request: SubscribeRequest
-    ) -> AsyncIterator[Framed]:
+    ) -> AsyncGenerator[Framed, None]:
         """Every update of the topics from the requested start on, without end.
 
         Without a start only what is published from now on is sent. The subscription is in force
         once the initial metadata has arrived.
         """
         topics = check_topics(subscribe_request.topics)
-        records = self._records(
+        return self._records(
             Selector(Stream.UPDATES, topics),
             start_from(subscribe_request.start) or Start(),
             follow=True,
             options=subscribe_request.options,
             record=Update,
         )
-        async with aclosing(records):
-            async for framed in records:
-                yield framed
