@@ -182,6 +182,7 @@ class _AdbcResult(Result):
             try:
                 batch = self._reader.read_next_batch()
             except StopIteration:
+                self.finished = True
                 return None
             except self._errors as error:
                 raise self._translated(error) from None

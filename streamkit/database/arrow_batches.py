@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from streamkit.database.base import ColumnInfo
+from streamkit.database.base import Result
 from streamkit.database.extras import library
 from streamkit.database.rows import Piece
 from streamkit.database.text import text_of
@@ -28,31 +28,36 @@ class RowBatches:
     NULL is text, which holds everything. A later value that does not fit is a QueryError.
     """
 
-    def __init__(self, columns: Sequence[ColumnInfo]) -> None:
-        self._names = [column.name for column in columns]
-        self._schema: Any = None
+    def __init__(self, result: Result) -> None:
+        self.schema: Any = None
+        self._result = result
 
-    def schema(self, rows: Sequence[tuple[Any, ...]]) -> Any:
-        """Fix and return the schema by the first rows; no rows, all text."""
+    def record_batch(self, size: int, max_bytes: int) -> Any | None:
+        """As of a Result that has record batches; the first call sets `schema`."""
         pa = library("pyarrow")
-        columns = zip(*rows, strict=True) if rows else ((),) * len(self._names)
-        kinds = [_column_type(values) for values in columns]
-        self._schema = pa.schema(list(zip(self._names, kinds, strict=True)))
-        return self._schema
+        rows = self._result.rows(size, max_bytes)
+        names = [column.name for column in self._result.columns]
+        columns = list(zip(*rows, strict=True)) if rows else [()] * len(names)
+        if self.schema is None:
+            kinds = map(_column_type, columns)
+            self.schema = pa.schema(list(zip(names, kinds, strict=True)))
+        if not rows:
+            return None
+        arrays = [
+            _fitting(field, values) for field, values in zip(self.schema, columns, strict=True)
+        ]
+        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)
 
-    def batch(self, rows: Sequence[tuple[Any, ...]]) -> Any:
-        """Return the rows as a record batch. Raises QueryError."""
-        pa = library("pyarrow")
-        arrays = []
-        for field, values in zip(self._schema, zip(*rows, strict=True), strict=True):
-            try:
-                arrays.append(_column(values, field.type))
-            except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, OverflowError):
-                raise QueryError(
-                    f"column {field.name!r} begins as {field.type} and changes later:"
-                    " cast it in the query to the type that it is to have"
-                ) from None
-        return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
+
+def _fitting(field: Any, values: Sequence[Any]) -> Any:
+    pa = library("pyarrow")
+    try:
+        return _column(values, field.type)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, OverflowError):
+        raise QueryError(
+            f"column {field.name!r} begins as {field.type} and changes later:"
+            " cast it in the query to the type that it is to have"
+        ) from None
 
 
 def _column_type(values: Sequence[Any]) -> Any:

@@ -45,6 +45,8 @@ class Result(ABC):
     columns: Sequence[ColumnInfo] = ()
     """Set by `start`, names unique; their types are complete after the first fetch."""
 
+    finished: bool = False
+    """True as soon as it is known that there is no further row."""
     schema: Any = None
     """The pyarrow schema, set by `start` where `arrow` is true."""
 

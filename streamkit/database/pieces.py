@@ -21,8 +21,13 @@ _KERNELS_WORTH = 512
 _IMPORT_WORTH = 10_000
 
 
-def pieces_of(result: Result, plan: QueryPlan, limits: QueryLimits) -> Iterator[list[Piece]]:
-    """Start the result and yield its pieces, several at a time. Raises LimitError at a limit."""
+def pieces_of(
+    result: Result, plan: QueryPlan, limits: QueryLimits
+) -> Iterator[tuple[list[Piece], bool]]:
+    """Yield the pieces of a started result, several at a time, and whether they are the last.
+
+    The end may also show itself only later, by no more pieces. Raises LimitError at a limit.
+    """
     rows = size = 0
     for pieces in _encoded(result, plan):
         for index, piece in enumerate(pieces):
@@ -31,9 +36,11 @@ def pieces_of(result: Result, plan: QueryPlan, limits: QueryLimits) -> Iterator[
             if (limits.max_rows and rows > limits.max_rows) or (
                 limits.max_bytes and size > limits.max_bytes
             ):
-                yield pieces[:index]
+                yield pieces[:index], False
                 raise LimitError(_over(limits, rows))
-        yield pieces
+        yield pieces, result.finished
+        if result.finished:
+            return
 
 
 def _over(limits: QueryLimits, rows: int) -> str:
@@ -95,18 +102,16 @@ def _batch_pieces(result: Result, plan: QueryPlan) -> Iterator[list[Piece]]:
 def _arrow_pieces(result: Result, plan: QueryPlan) -> Iterator[list[Piece]]:
     """The schema, then record batches. Raises PreconditionError without pyarrow."""
     need("pyarrow", "an Arrow result")
+    source = result if result.arrow else RowBatches(result)
     window_bytes = max(_WINDOW_BYTES, plan.max_message)
-    windows = _windows(plan.batch_rows)
-    if result.arrow:
-        batch = result.record_batch(next(windows), window_bytes)
-        yield [Piece(memoryview(result.schema.serialize()), 0)]
-        while batch is not None:
-            yield list(ipc_pieces(batch, plan.batch_rows, plan.max_message))
-            batch = result.record_batch(next(windows), window_bytes)
-        return
-    converter = RowBatches(result.columns)
-    rows = result.rows(next(windows), window_bytes)
-    yield [Piece(memoryview(converter.schema(rows).serialize()), 0)]
-    while rows:
-        yield list(ipc_pieces(converter.batch(rows), plan.batch_rows, plan.max_message))
-        rows = result.rows(next(windows), window_bytes)
+    announced = False
+    for window in _windows(plan.batch_rows):
+        batch = source.record_batch(window, window_bytes)
+        pieces = [] if announced else [Piece(memoryview(source.schema.serialize()), 0)]
+        announced = True
+        if batch is not None:
+            pieces += ipc_pieces(batch, plan.batch_rows, plan.max_message)
+        if pieces:
+            yield pieces
+        if batch is None:
+            return

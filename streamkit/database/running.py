@@ -20,7 +20,8 @@ from streamkit.errors import CallCancelledError, DeadlineError, StreamkitError
 __all__ = ["Frames", "RunningQuery"]
 
 _HANDOVER_ITEMS = 2
-_HOLD_SECONDS = 0.04
+_HOLD_FIRST = 0.04
+_HOLD_LATER = 0.25
 """A full batch waits so long for the news whether it is the last one."""
 _CLOSE_SECONDS = 2.0
 _NOTHING = Piece(b"", 0)
@@ -34,10 +35,14 @@ class Frames(NamedTuple):
 
 
 class _Parcel(NamedTuple):
-    """What the worker hands over: the columns once, at the beginning, and pieces."""
+    """What the worker hands over: the columns once, at the beginning, and pieces.
+
+    `last` is set when the end was seen together with them.
+    """
 
     columns: Sequence[ColumnInfo] | None
     pieces: list[Piece]
+    last: bool
 
 
 class RunningQuery:
@@ -77,7 +82,8 @@ class RunningQuery:
         held: Piece | None = None
         while True:
             try:
-                parcel = await self._handover.get(None if held is None else _HOLD_SECONDS)
+                hold = _HOLD_LATER if self._messages.number else _HOLD_FIRST
+                parcel = await self._handover.get(None if held is None else hold)
             except TimeoutError:
                 if held is not None:
                     yield self._framed([held])
@@ -93,6 +99,9 @@ class RunningQuery:
             if parcel.columns is not None:
                 self._messages.announce(parcel.columns)
             pieces = parcel.pieces if held is None else [held, *parcel.pieces]
+            if parcel.last:
+                yield self._framed(pieces or [_NOTHING], last=True)
+                return
             held = pieces[-1] if pieces else None
             if len(pieces) > 1:
                 yield self._framed(pieces[:-1])
@@ -136,11 +145,12 @@ class RunningQuery:
 
     def _work(self, result: Result) -> None:
         columns_wanted = self._plan.columns
-        for pieces in pieces_of(result, self._plan, self._limits):
-            self._handover.put(_Parcel(result.columns if columns_wanted else None, pieces))
+        for pieces, last in pieces_of(result, self._plan, self._limits):
+            columns = result.columns if columns_wanted else None
+            self._handover.put(_Parcel(columns, pieces, last))
             columns_wanted = False
         if columns_wanted:
-            self._handover.put(_Parcel(result.columns, []))
+            self._handover.put(_Parcel(result.columns, [], False))
 
     def _worked(self, error: StreamkitError | None) -> None:
         self._handover.end(error)

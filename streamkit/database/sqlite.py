@@ -145,6 +145,7 @@ class _SqliteResult(Result):
         self._limits = source.limits
         self._hidden = source.hidden
         self._cursor: sqlite3.Cursor | None = None
+        self._failure: StreamkitError | None = None
         self._typed = False
         self._part = 1
         self._cancelled = False
@@ -173,22 +174,27 @@ class _SqliteResult(Result):
     def rows(self, size: int, max_bytes: int) -> list[tuple[Any, ...]]:
         if self._cursor is None:
             raise AssertionError("start() comes first")
+        if self._failure is not None:
+            raise self._failure
         rows: list[tuple[Any, ...]] = []
         held = 0
         try:
-            while part := self._cursor.fetchmany(min(self._part, size - len(rows))):
+            while len(rows) < size and held < max_bytes and not self.finished:
+                wanted = min(self._part, size - len(rows))
+                part = self._cursor.fetchmany(wanted)
                 self._check()
                 rows += part
+                self.finished = len(part) < wanted
                 part_bytes = sum([len(v) for row in part for v in row if type(v) in _SIZED])
                 held += part_bytes
                 if part_bytes > _PART_BYTES:
                     self._part = max(1, self._part // 4)
                 elif self._part < _MOST_ROWS:
                     self._part *= 2
-                if len(rows) >= size or held >= max_bytes:
-                    break
         except sqlite3.Error as error:
-            raise self._translated(error) from None
+            self._failure = self._translated(error)
+            if not rows:
+                raise self._failure from None
         if not self._typed and rows:
             self._typed = True
             self.columns = [

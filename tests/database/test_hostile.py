@@ -65,23 +65,34 @@ async def attack(databases: Databases, statements: list[str]) -> tuple[int, int,
     refused = shown = late = 0
     longest = 0.0
     for sql in statements:
-        began = time.monotonic()
-        received = b""
-        try:
-            async with databases.run("db", QueryPlan(sql=sql, seconds=BUDGET)) as frames:
-                async for data, _ in frames:
-                    received = received[-1000:] + data
-                    shown += SECRET.encode() in received
-        except StreamkitError as error:
-            refused += 1
-            assert SECRET not in str(error), sql[:100]
-            assert "\n" not in str(error), sql[:100]
-        took = time.monotonic() - began
-        longest = max(longest, took)
-        if took > 1.5 * BUDGET + 0.15:  # what the machine itself may add
+        for _ in range(3):  # a busy machine is late once, a statement out of control always
+            was_refused, was_shown, took = await attempt(databases, sql)
+            if took <= 1.5 * BUDGET + 0.1:
+                break
+        else:
             late += 1
             print(f"late: {took:.2f} s: {sql[:100]}")
+        refused += was_refused
+        shown += was_shown
+        longest = max(longest, took)
     return refused, shown, late, longest
+
+
+async def attempt(databases: Databases, sql: str) -> tuple[bool, bool, float]:
+    """Run one: whether it was refused, whether it showed the secret, how long it took."""
+    began = time.monotonic()
+    refused = shown = False
+    tail = b""
+    try:
+        async with databases.run("db", QueryPlan(sql=sql, seconds=BUDGET)) as frames:
+            async for data, _ in frames:
+                shown |= SECRET.encode() in tail + data
+                tail = data[-len(SECRET) :]
+    except StreamkitError as error:
+        refused = True
+        assert SECRET not in str(error), sql[:100]
+        assert "\n" not in str(error), sql[:100]
+    return refused, shown, time.monotonic() - began
 
 
 def report(name: str, statements: int, result: tuple[Any, ...], growth: int, files: int) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow as pa
 import pytest
 
 from streamkit.config import QueryLimits
@@ -89,10 +90,9 @@ async def test_a_full_batch_does_not_wait_for_the_next_one_nor_for_the_count() -
         totals = 0
         while not totals:  # the count comes when it comes; nothing waits for it
             source.result.steps.release()
-            (message,) = messages((await anext(frames)).data)
-            totals = message.total_rows
-            if message.batch_number > 4:
-                break
+            for message in messages((await anext(frames)).data):
+                totals = message.total_rows
+                assert message.batch_number < 200
     await databases.close()
 
 
@@ -297,3 +297,26 @@ async def test_memory_is_flat(engine: Engine) -> None:
 async def test_memory_is_flat_over_ten_million_rows(engine: Engine) -> None:
     rows = 10_000_000
     assert await read_flat(engine, generated(engine.kind, rows), rows) < 64 << 20
+
+
+async def test_arrow_of_sqlite_is_typed_by_its_first_rows(tmp_path: Path) -> None:
+    path = tmp_path / "mixed.db"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE t(i, r, s, b, m, n)")
+    rows = [(i, i + 0.5, f"s{i}", b"\x00", (i, "x", 1.5)[i % 3], None) for i in range(300)]
+    connection.executemany("INSERT INTO t VALUES (?, ?, ?, ?, ?, ?)", rows)
+    connection.commit()
+    databases = Databases({"db": SqliteSource("db", path)})
+    got = await messages_of(databases, "SELECT * FROM t", arrow=True)
+    table = pa.ipc.open_stream(b"".join(message.arrow_ipc for message in got)).read_all()
+
+    kinds = ["int64", "double", "string", "binary", "string", "string"]
+    assert [str(field.type) for field in table.schema] == kinds
+    assert table.column("m").to_pylist()[:3] == ["0", "x", "1.5"]
+    assert table.column("n").null_count == table.num_rows == 300
+    connection.execute("INSERT INTO t(i) VALUES ('not a number')")
+    connection.commit()
+    connection.close()
+    with pytest.raises(QueryError, match="'i' begins as int64 and changes later"):
+        await messages_of(databases, "SELECT * FROM t", arrow=True)
+    await databases.close()
