@@ -53,6 +53,7 @@ class WireConnection(Connection):
         self.pings = Bucket(limits.pings, 10.0)
         self._resets = Bucket(limits.resets, 30.0)
         self.last_received = self.loop.time()
+        self._noted = 0  # of data_sent, what is accounted for
         self._dirty: list[WireStream] = []
         self._blocked: set[WireStream] = set()
         self._flush_handle: asyncio.Handle | None = None
@@ -151,41 +152,53 @@ class WireConnection(Connection):
         if self.dead:
             return
         if self._dirty and self.writable:
-            dirty, self._dirty = self._dirty, []
-            for index, stream in enumerate(dirty):
-                if not self.writable:
-                    self._dirty += dirty[index:]
-                    break
-                stream.dirty = False
-                stream.flush_out()
-                if stream.pending_size:
-                    if self.writable:
-                        self._blocked.add(stream)
-                    else:
-                        stream.dirty = True
-                        self._dirty.append(stream)
+            self._flush_streams()
         self.write_out()
+
+    def _flush_streams(self) -> None:
+        dirty, self._dirty = self._dirty, []
+        h2, most = self.h2, self.limits.write_buffer
+        for index, stream in enumerate(dirty):
+            stream.dirty = False
+            stream.flush_out()
+            if stream.pending_size:
+                if self.writable:
+                    self._blocked.add(stream)
+                else:
+                    stream.dirty = True
+                    self._dirty.append(stream)
+            if len(h2._data_to_send) >= most:
+                # Whether the transport takes more is known only once it has this.
+                self.write_out()
+            if not self.writable:
+                self._dirty += dirty[index + 1 :]
+                break
+        size = self.data_sent - self._noted
+        if size:
+            # A peer that takes data may speak more often.
+            self._noted = self.data_sent
+            self.last_data_sent = self.loop.time()
+            self.pings.give(1.0)
+            self.window_updates.give(1.0 + size / 256)
 
     def write_out(self) -> None:
         """Hand the output to the transport."""
         data = self.h2.take_output()
         if data and not self.is_closing():
             self._transport.write(data)
-            if (
-                not self.writable
-                and self._transport.get_write_buffer_size() > self.limits.control_backlog
-            ):
-                self.abort("answers pile up that the peer does not read")
+            if not self.writable:
+                self._check_backlog()
 
-    def sent(self, size: int) -> None:
-        """A stream put bytes into the output: a peer that takes data may speak more often."""
-        self.last_data_sent = self.loop.time()
-        self.data_sent += size
-        self.pings.give(1.0)
-        self.window_updates.give(1.0 + size / 256)
-        if len(self.h2._data_to_send) >= self.limits.write_buffer:
-            # Whether the transport takes more is known only once it has this.
-            self.write_out()
+    def write_parts(self, parts: list[bytes | memoryview]) -> None:
+        """Hand the output and these parts of a frame to the transport, copied once."""
+        if not self.is_closing():
+            data = b"".join((self.h2.take_output(), *parts))
+            # As a view: what the socket does not take at once is then not copied twice.
+            self._transport.write(memoryview(data))
+
+    def _check_backlog(self) -> None:
+        if self._transport.get_write_buffer_size() > self.limits.control_backlog:
+            self.abort("answers pile up that the peer does not read")
 
     def unblock(self, stream: WireStream | None) -> None:
         """A window opened: of one stream, or of all."""

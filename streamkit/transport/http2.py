@@ -140,6 +140,12 @@ class Http2(H2Connection):
         stream.outbound_flow_control_window -= size
         self.outbound_flow_control_window -= size
 
+    def data_head(self, stream: H2Stream, size: int) -> bytes:
+        """Account for a DATA frame whose bytes are written past the output; return its head."""
+        stream.outbound_flow_control_window -= size
+        self.outbound_flow_control_window -= size
+        return FRAME.pack(size >> 8, size & 0xFF, 0, 0, stream.stream_id)
+
     def put_window_update(self, stream_id: int, increment: int) -> None:
         self._data_to_send += _WINDOW_UPDATE.pack(0, 4, 8, 0, stream_id, increment)
 

@@ -40,7 +40,9 @@ __all__ = ["ServerStream"]
 
 _Recv = TypeVar("_Recv")
 _Send = TypeVar("_Send")
-_TURN = 0.005  # seconds that a source which is always ready may keep the loop for itself
+_TURN = 0.005  # seconds that a source which is always ready may keep the loop for itself,
+_LOOK = 7  # checked every eighth message
+_PREFIX = PREFIX.pack
 
 
 class ServerStream(Stream[_Recv, _Send]):
@@ -66,6 +68,8 @@ class ServerStream(Stream[_Recv, _Send]):
         self.context = Context(self, request.path, request.metadata, deadline)
         self._ready: deque[bytes] = deque()
         self._turn = 0.0
+        self._puts = 0
+        self._counted = 0
         self._single_done = False
         wire.messages_in.inflate = request.inflate
 
@@ -149,31 +153,29 @@ class ServerStream(Stream[_Recv, _Send]):
         if not self._send_initial_metadata_done:
             self.put_headers()
         wire = self.wire
+        if not wire.pending_size:
+            # The loop has run: a new burst begins.
+            self._puts = 0
+            self._turn = time.monotonic()
         if isinstance(message, Framed):
-            count = message.count
-            wire.put(message.data)
+            self._messages_sent += message.count
+            full = wire.put_message(b"", message.data)
         else:
-            count = 1
-            if not self._cardinality.server_streaming and self._send_message_done:
+            if self._send_message_done and not self._cardinality.server_streaming:
                 raise ProtocolError("Message was already sent")
             body = self._encode(message, self._send_type)
             if self.context.compress:
                 body = compress(self.context.compression, body)
-                wire.put(PREFIX.pack(1, len(body)))
+                full = wire.put_message(_PREFIX(1, len(body)), body)
             else:
-                wire.put(PREFIX.pack(0, len(body)))
-            wire.put(body)
+                full = wire.put_message(_PREFIX(0, len(body)), body)
+            self._messages_sent += 1
         self._send_message_done = True
-        self._messages_sent += count
-        wire.connection.messages_sent += count
-        if wire.full:
+        self._puts = puts = self._puts + 1
+        if full:
             return True
         # A source that is always ready must let the loop run now and then.
-        now = time.monotonic()
-        if now - self._turn > _TURN:
-            idle, self._turn = self._turn == 0.0, now
-            return not idle
-        return False
+        return puts & _LOOK == 0 and time.monotonic() - self._turn > _TURN
 
     async def send_message(self, message: _Send | Framed) -> None:
         """Send a message: it leaves when the handler next waits, or when enough has gathered.
@@ -185,8 +187,15 @@ class ServerStream(Stream[_Recv, _Send]):
 
     async def drain(self) -> None:
         """Let what was put leave; wait while the peer is behind."""
+        self._count()
         await self.wire.drain()
-        self._turn = time.monotonic()
+
+    def _count(self) -> None:
+        """Add to the connection's numbers what was sent since the last time."""
+        connection = self.wire.connection
+        connection.messages_sent += self._messages_sent - self._counted
+        connection.last_message_sent = connection.last_data_sent
+        self._counted = self._messages_sent
 
     def put_headers(self, metadata: MetadataLike | None = None) -> None:
         """Put the response's headers."""
@@ -236,6 +245,7 @@ class ServerStream(Stream[_Recv, _Send]):
         """Send the status, after everything put before it. Once; later calls do nothing."""
         if self.ended:
             return
+        self._count()
         wire = self.wire
         wire.flush_out()
         if outcome.hasty:

@@ -36,6 +36,7 @@ _BY_CODE = {
 }
 """RST_STREAM code -> status, as the gRPC specification maps them; the others are INTERNAL."""
 _CHUNK = 256 * 1024  # written to the transport at once; it may ask for a pause in between
+_LARGE = 64 * 1024  # a frame that is worth a write of its own, past the output buffer
 
 
 class StreamLost(StreamTerminatedError):
@@ -85,6 +86,7 @@ class WireStream(Stream):
         self.messages_in = ReceiveBuffer(connection.limits.max_message)
         self._waiters: list[asyncio.Future[None]] = []
         self._ahead = 0  # bytes given back to the peer although they are still here
+        self._send_buffer = connection.limits.send_buffer
         self._pending: list[bytes | memoryview] = []
         self.pending_size = 0
         """Bytes put and not yet sent."""
@@ -246,6 +248,19 @@ class WireStream(Stream):
         if not self.dirty:
             self.connection.mark(self)
 
+    def put_message(self, prefix: bytes, body: bytes) -> bool:
+        """Add one message; True: the sender is to wait in `drain`. The short form of `put`, since
+        this runs for every message of a stream."""
+        if self.lost is not None:
+            raise self.lost.fresh()
+        pending = self._pending
+        pending.append(prefix)
+        pending.append(body)
+        self.pending_size = size = self.pending_size + len(body) + len(prefix)
+        if not self.dirty:
+            self.connection.mark(self)
+        return size >= self._send_buffer
+
     def put_end(self) -> None:
         """After everything put so far, end the stream in this direction."""
         self._ending = True
@@ -255,7 +270,7 @@ class WireStream(Stream):
     @property
     def full(self) -> bool:
         """Whether the sender is to wait in `drain`."""
-        return self.pending_size >= self.connection.limits.send_buffer
+        return self.pending_size >= self._send_buffer
 
     async def drain(self) -> None:
         """Flush now and let the loop run; wait while the peer takes less than is put.
@@ -311,53 +326,65 @@ class WireStream(Stream):
 
     def flush_out(self) -> None:
         """Move pending bytes into the connection's output, as far as the windows allow."""
-        wire, h2 = self.h2, self.connection.h2
+        wire = self.h2
         if wire is None or self.lost is not None:
             return
-        if self.pending_size:
+        size = self.pending_size
+        if size:
             state = wire.state_machine.state
-            if state is not StreamState.OPEN and state is not StreamState.HALF_CLOSED_REMOTE:
+            if state is not StreamState.HALF_CLOSED_REMOTE and state is not StreamState.OPEN:
                 self.drop_pending()
                 return
-            if self.connection.writable:
-                self._flush_data(wire)
+            connection = self.connection
+            if not connection.writable:
+                return
+            h2 = connection.h2
+            allowed = h2.sendable(wire)
+            if allowed <= 0:
+                return
+            pending = self._pending
+            if size <= allowed and size <= h2.max_outbound_frame_size and size <= _CHUNK:
+                data = pending[0] if len(pending) == 1 else b"".join(pending)
+                pending.clear()
+                h2.put_data(wire, data, size, end=self._ending)
+                self._ending = False
+            else:
+                size = self._flush_pieces(wire, min(allowed, size))
+            self.pending_size -= size
+            self.data_sent += size
+            connection.data_sent += size
+            if self._drained is not None:
+                self._wake_sender()
         if self._ending and not self.pending_size and not wire.closed:
             self._ending = False
-            h2.put_data(wire, b"", 0, end=True)
+            self.connection.h2.put_data(wire, b"", 0, end=True)
 
-    def _flush_data(self, wire: H2Stream) -> None:
-        h2 = self.connection.h2
-        allowed = h2.sendable(wire)
-        if allowed <= 0:
-            return
-        pending = self._pending
-        total = self.pending_size
-        data = pending[0] if len(pending) == 1 else b"".join(pending)
-        pending.clear()
-        if total <= allowed and total <= h2.max_outbound_frame_size:
-            h2.put_data(wire, data, total, end=self._ending)
-            self._ending = False
-            sent = total
-        else:
-            sent = self._flush_pieces(wire, memoryview(data), min(allowed, total))
-        self.pending_size = total - sent
-        self.data_sent += sent
-        self.connection.sent(sent)
-        self._wake_sender()
-
-    def _flush_pieces(self, wire: H2Stream, view: memoryview, allowed: int) -> int:
-        """Send up to `allowed` bytes in several frames; the rest stays pending."""
-        connection, h2 = self.connection, self.connection.h2
+    def _flush_pieces(self, wire: H2Stream, allowed: int) -> int:
+        """Send up to `allowed` bytes in several frames, each joined once from what is pending;
+        return how many it were."""
+        connection, h2, pending = self.connection, self.connection.h2, self._pending
         largest = min(h2.max_outbound_frame_size, _CHUNK)
-        sent = 0
+        index = offset = sent = 0
         while sent < allowed and connection.writable:
-            size = min(allowed - sent, largest)
-            h2.put_data(wire, view[sent : sent + size], size)
+            size = need = min(allowed - sent, largest)
+            parts: list[bytes | memoryview] = []
+            while need:
+                part = memoryview(pending[index])[offset : offset + need]
+                parts.append(part)
+                need -= len(part)
+                offset += len(part)
+                if offset == len(pending[index]):
+                    index, offset = index + 1, 0
             sent += size
-            if size == _CHUNK or sent % _CHUNK < size:
-                connection.write_out()
-        if sent < len(view):
-            self._pending.append(view[sent:])
+            if size < _LARGE:
+                h2.put_data(wire, b"".join(parts), size)
+                if len(h2._data_to_send) >= _CHUNK:
+                    connection.write_out()
+            else:
+                connection.write_parts([h2.data_head(wire, size), *parts])
+        del pending[:index]
+        if offset:
+            pending[0] = memoryview(pending[0])[offset:]
         return sent
 
     async def send_request(
