@@ -27,11 +27,13 @@ from streamkit.codec._tables import (
     unknown,
     wrapper_reader,
 )
-from streamkit.codec._wire import DEPTH, integer_reader
+from streamkit.codec._wire import DEPTH, integer_reader, varint
 
 __all__ = ["decode_source"]
 
 _TWO_BYTE_TAG = 1 << 14
+_PASSES = 16
+"""Passes over a message whose fields are out of order, before the exact decoder takes over."""
 
 
 def decode_source(
@@ -57,6 +59,7 @@ def scan(buf, i, end, depth):
         return m
     d = m.__dict__
 {groups}    t = buf[i]
+    p = 0
     while True:
         s = i
 {body}
@@ -67,9 +70,12 @@ def scan(buf, i, end, depth):
         if i == s:
             if "_unknown_fields" in d:
                 raise Odd
-            i = unknown(buf, i, end, depth, known)
+            i = unknown(buf, i, end, depth, plan)
             d["_unknown_fields"] = buf[s:i]
             t = buf[i] if i < end else 0
+        p += 1
+        if p > {_PASSES}:
+            raise Odd
 
 
 def decode(data, start=0, end=None):
@@ -136,7 +142,7 @@ class _Emitter:
         if field.repeated:
             if field.packable:
                 return [*self._list(field, "[]"), *self._packed(field), *self._next()]
-            return self._many(field, tag, "[]", self._read(field, skip, "a(%s)"))
+            return self._many(field, tag, "[]", self._read(field, skip, "a(%s)", empties=True))
         once = field.kind in ("message", "timestamp", "duration", "wrapper")
         lines = [f"if {field.name!r} in d:", "    raise Odd"] if once and not field.group else []
         return [*lines, *self._read(field, skip, f"d[{field.name!r}] = %s"), *self._next()]
@@ -214,9 +220,20 @@ class _Emitter:
             f"        {into}, i = {more}(buf, {into}, i)",
         ]
 
-    def _read(self, field: Field, skip: int, put: str, levels: int = 1) -> list[str]:
-        """Read one value `skip` bytes from `i`, leave `i` behind it; `put` takes the value."""
+    def _read(
+        self, field: Field, skip: int, put: str, levels: int = 1, empties: bool = False
+    ) -> list[str]:
+        """Read one value `skip` bytes from `i`, leave `i` behind it; `put` takes the value.
+
+        With `empties`, long runs of empty values are left to the exact decoder, which counts them.
+        """
         kind = field.kind
+        if empties:
+            run = f"empty_{field.number}"
+            self.names[run] = (varint(field.tag) + b"\0") * 16
+            lines = self._read(field, skip, put, levels)
+            at = lines.index("e = i + n") + 1
+            return [*lines[:at], f"if not n and buf.startswith({run}, e):", "    raise Odd", *lines[at:]]
         if kind == "string":
             return [*self._length(skip), put % "buf[i:e].decode()", "i = e"]
         if kind == "bytes":

@@ -11,6 +11,7 @@ into one state, which becomes the value at the end.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import repeat
 from typing import Any, Final, TypeVar
 
 import betterproto
@@ -18,10 +19,13 @@ from betterproto import _get_wrapper
 from betterproto.lib.google.protobuf import Duration, Timestamp
 
 from streamkit.codec._plan import UNSET, Field, MessagePlan, tags_of
+from streamkit.codec._runs import Runs, repetitions
+from streamkit.codec._tables import packed_reader
 from streamkit.codec._times import duration_from, timestamp_from
 from streamkit.codec._wire import (
     DEPTH,
     Malformed,
+    any_tag_at,
     fixed_reader,
     fixed_size,
     integer_reader,
@@ -30,7 +34,6 @@ from streamkit.codec._wire import (
     tag_at,
     varint,
     varint_at,
-    varints,
 )
 from streamkit.errors import DecodeError
 
@@ -38,7 +41,16 @@ __all__ = ["ExactDecoder"]
 
 _M = TypeVar("_M", bound=betterproto.Message)
 
-_SECONDS: Final = tags_of([Field("seconds", 1, "int64"), Field("nanos", 2, "int32")])
+_Shape = tuple[Mapping[int, Field], Mapping[str, tuple[str, ...]], Runs]
+"""What is known of a message's fields: by tag, the other members of oneofs, long runs."""
+
+
+def _shape(*fields: Field) -> _Shape:
+    by_tag = tags_of(fields)
+    return by_tag, {}, Runs(by_tag)
+
+
+_SECONDS: Final = _shape(Field("seconds", 1, "int64"), Field("nanos", 2, "int32"))
 
 
 class _State:
@@ -66,11 +78,12 @@ class ExactDecoder:
         self._ready = ready
         self._write = write
         self._wrappers = {
-            kind: tags_of([Field("value", 1, kind)])
+            kind: _shape(Field("value", 1, kind))
             for kind in ("bool", "bytes", "double", "float", "string")
             + ("int32", "int64", "uint32", "uint64", "enum")
         }
-        self._wrappers["any float"] = self._wrappers["double"] | self._wrappers["float"]
+        either = self._wrappers["double"][0] | self._wrappers["float"][0]
+        self._wrappers["any float"] = either, {}, Runs(either)
 
     def decode(self, cls: type[_M], data: bytes, start: int = 0, end: int | None = None) -> _M:
         """Decode data[start:end]. Raises DecodeError with the reason and the field's path."""
@@ -87,7 +100,7 @@ class ExactDecoder:
 
     def _message(self, plan: MessagePlan, buf: bytes, at: int, end: int, depth: int) -> Any:
         state = _State()
-        self._fields(plan.by_tag, plan.siblings, state, buf, at, end, depth)
+        self._fields((plan.by_tag, plan.siblings, plan.runs), state, buf, at, end, depth)
         return self._finished_message(plan, state)
 
     def _finished_message(self, plan: MessagePlan, state: _State) -> Any:
@@ -116,8 +129,7 @@ class ExactDecoder:
 
     def _fields(
         self,
-        by_tag: Mapping[int, Field],
-        siblings: Mapping[str, tuple[str, ...]],
+        shape: _Shape,
         state: _State,
         buf: bytes,
         at: int,
@@ -126,12 +138,16 @@ class ExactDecoder:
     ) -> None:
         """Read buf[at:end] into `state`."""
         values, unknown = state.values, state.unknown
+        by_tag, siblings, runs = shape
+        # In a message without any fields google.protobuf lets field number 0 pass; so does this.
+        next_tag = tag_at if by_tag else any_tag_at
         while at < end:
             start = at
-            tag, at = tag_at(buf, at, end)
+            tag, at = next_tag(buf, at, end)
             field = by_tag.get(tag)
             if field is None:
-                at = skip(buf, tag, at, end, depth)
+                at = runs.unknown(buf, skip(buf, tag, at, end, depth), end)
+                at += repetitions(buf, start, at, end) * (at - start)
                 unknown.append(buf[start:at])
                 continue
             try:
@@ -157,6 +173,11 @@ class ExactDecoder:
                         values.setdefault(field.name, []).append(value)
                     else:
                         values[field.name] = value
+                        at, last = runs.scalars(buf, at, end)
+                        for one, raw in last.items():
+                            values[one.name] = self._scalar(one, raw, 0, len(raw))[0]
+                if buf[at : at + 3] == buf[start : start + 3]:
+                    at = self._repeated(field, state, buf, start, at, end)
             except Malformed as bad:
                 bad.path.append(_element(field, values))
                 raise
@@ -169,14 +190,41 @@ class ExactDecoder:
             raise Malformed("nested too deeply")
         if at == end:
             return
-        siblings: Mapping[str, tuple[str, ...]] = {}
         if field.kind == "message":
             assert field.target is not None
             plan = self._ready(field.target)
-            table, siblings = plan.by_tag, plan.siblings
+            shape: _Shape = (plan.by_tag, plan.siblings, plan.runs)
         else:
-            table = self._wrappers[field.wraps] if field.kind == "wrapper" else _SECONDS
-        self._fields(table, siblings, state, buf, at, end, depth - 1)
+            shape = self._wrappers[field.wraps] if field.kind == "wrapper" else _SECONDS
+        self._fields(shape, state, buf, at, end, depth - 1)
+
+    def _repeated(
+        self, field: Field, state: _State, buf: bytes, start: int, at: int, end: int
+    ) -> int:
+        """Account for verbatim repetitions of the field at `start`; return the offset behind."""
+        count = repetitions(buf, start, at, end)
+        if count and field.repeated:
+            found = state.values[field.name]
+            if field.kind == "message":
+                assert field.target is not None
+                if found[-1].__dict__:
+                    return at
+                cls = field.target
+                found.extend(map(object.__new__, repeat(cls, count)))
+            elif field.packable and buf.startswith(varint(field.packed_tag), start):
+                first, stop = length_at(buf, start + len(varint(field.packed_tag)), at)
+                again: dict[str, Any] = {}
+                self._delimited(field, again, buf, first, stop, 0)
+                found.extend(again[field.name] * count)
+            else:
+                found.extend([found[-1]] * count)
+        elif count and field.kind == "message":
+            # Merging the same again changes nothing, unless something is appended.
+            nested = state.nested[field.name][1]
+            plural = any(isinstance(value, list) for value in nested.values.values())
+            if plural or nested.nested or nested.unknown:
+                return at
+        return at + count * (at - start)
 
     def _scalar(self, field: Field, buf: bytes, at: int, end: int) -> tuple[Any, int]:
         if field.tag & 7 == 0:
@@ -195,9 +243,9 @@ class ExactDecoder:
         if field.packable:
             found = values.setdefault(field.name, [])
             if field.tag & 7 == 0:
-                found.extend(map(integer_reader(field.kind, field.target), varints(buf[at:stop])))
+                found += packed_reader(field)(buf[at:stop])
             else:
-                found.extend(fixed_reader(field.kind)(buf[at:stop]))
+                found += fixed_reader(field.kind)(buf[at:stop])
         else:
             if field.kind in _MERGED:
                 value = self.nested(field, buf, at, stop, depth)
@@ -223,11 +271,11 @@ class ExactDecoder:
         key, value = field.key, field.value
         assert key is not None and value is not None
         state = _State()
-        self._fields(tags_of([key, value]), {}, state, buf, at, end, depth - 1)
+        self._fields(_shape(key, value), state, buf, at, end, depth - 1)
         if state.unknown:
             # As google.protobuf does it: written anew, with what the value itself did not know.
             value, state = _as_message(value), _State()
-            self._fields(tags_of([key, value]), {}, state, buf, at, end, depth - 1)
+            self._fields(_shape(key, value), state, buf, at, end, depth - 1)
             self._finish(state)
             entry = state.values
             known = [self._write(one, entry[one.name]) for one in (key, value) if one.name in entry]

@@ -17,6 +17,8 @@ from typing import Any, Final
 
 import betterproto
 
+from streamkit.codec._runs import Runs
+
 __all__ = [
     "EPOCH",
     "FIXED_FORMAT",
@@ -159,6 +161,7 @@ class MessagePlan:
     groups: dict[str, tuple[str, ...]]
     siblings: dict[str, tuple[str, ...]] = field(repr=False)
     """Member of a oneof -> the other members."""
+    runs: Runs = field(repr=False)
 
 
 def plan_of(cls: type[betterproto.Message]) -> MessagePlan:
@@ -172,13 +175,15 @@ def plan_of(cls: type[betterproto.Message]) -> MessagePlan:
     for one in declared:
         if one.group:
             groups.setdefault(one.group, []).append(one.name)
+    by_tag = tags_of(declared)
     return MessagePlan(
         cls=cls,
         name=cls.__name__,
         fields=tuple(sorted(declared, key=lambda one: one.number)),
         declared=declared,
         by_name={one.name: one for one in declared},
-        by_tag=tags_of(declared),
+        by_tag=by_tag,
+        runs=Runs(by_tag),
         groups={name: tuple(members) for name, members in groups.items()},
         siblings={
             one.name: tuple(name for name in groups[one.group] if name != one.name)

@@ -7,11 +7,11 @@ starts over. Writers likewise.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from streamkit.codec._plan import EPOCH, FIXED_FORMAT, INTEGER_RANGE, VARINT_KINDS, Field
+from streamkit.codec._plan import EPOCH, FIXED_FORMAT, INTEGER_RANGE, VARINT_KINDS, Field, MessagePlan
 from streamkit.codec._times import duration_from, duration_parts, timestamp_from
 from streamkit.codec._wire import integer_reader, skip, tag_at, varints
 from streamkit.codec._wire import varint as any_varint
@@ -231,20 +231,28 @@ def packed_reader(field: Field) -> Callable[[bytes], Any]:
         unpack = struct.unpack
         # A length that is no multiple of the size does not fit the format and raises.
         return lambda chunk: unpack(f"<{len(chunk) // size}{code}", chunk)
-    if kind == "uint64":
-        return varints
     convert = integer_reader(kind, field.target)
-    if kind in ("int32", "int64", "uint32"):
-        low = 0x7FFFFFFF
+    if kind in ("int32", "int64", "uint32", "uint64"):
+        limit = 0x7FFFFFFF if kind != "uint64" else 0xFFFFFFFFFFFFFFFF
 
         def plain(chunk: bytes) -> list[int]:
             values = varints(chunk)
-            if values and max(values) > low:
+            if len(values) < len(chunk) and max(values, default=0) > limit:
                 return [convert(value) for value in values]
             return values
 
         return plain
-    return lambda chunk: map(convert, varints(chunk))
+    small = [convert(value) for value in range(128)]
+
+    def converted(chunk: bytes) -> list[Any]:
+        if chunk.isascii():
+            return list(map(small.__getitem__, chunk))
+        values = varints(chunk)
+        # Of many values few are different, and making an enum's unknown member is slow.
+        known = {value: convert(value) for value in set(values)}
+        return list(map(known.__getitem__, values))
+
+    return converted
 
 
 def packed_writer(field: Field) -> Callable[[Any], bytes]:
@@ -296,14 +304,15 @@ def wrapper_reader(field: Field, read: Callable[..., Any]) -> Callable[[bytes, i
     return lambda buf, at, end: read(field, buf, at, end, 1)
 
 
-def unknown(buf: bytes, at: int, end: int, depth: int, known: Mapping[int, Field]) -> int:
+def unknown(buf: bytes, at: int, end: int, depth: int, plan: MessagePlan) -> int:
     """Return the offset behind the unknown fields that start here; there is at least one."""
     start = at
+    known = plan.by_tag
     while at < end:
         tag, after = tag_at(buf, at, end)
         if tag in known:
             break
-        at = skip(buf, tag, after, end, depth)
+        at = plan.runs.unknown(buf, skip(buf, tag, after, end, depth), end)
     if at == start:
         raise Odd
     return at

@@ -15,6 +15,7 @@ from streamkit.codec._plan import FIXED_FORMAT, VARINT_KINDS
 __all__ = [
     "DEPTH",
     "Malformed",
+    "any_tag_at",
     "fixed_reader",
     "fixed_size",
     "integer_reader",
@@ -68,13 +69,14 @@ def varint_at(buf: bytes, at: int, end: int) -> tuple[int, int]:
 
 def tag_at(buf: bytes, at: int, end: int) -> tuple[int, int]:
     """Return a checked tag, number and wire type in one, and the offset behind it."""
-    tag, after = _any_tag_at(buf, at, end)
+    tag, after = any_tag_at(buf, at, end)
     if tag < 8:
         raise Malformed("field number 0")
     return tag, after
 
 
-def _any_tag_at(buf: bytes, at: int, end: int) -> tuple[int, int]:
+def any_tag_at(buf: bytes, at: int, end: int) -> tuple[int, int]:
+    """Return a tag whose field number may be 0."""
     tag, after = varint_at(buf, at, end)
     if after - at > 5 or tag >> 32:
         raise Malformed("a field number is out of range")
@@ -118,7 +120,7 @@ def _skip_group(buf: bytes, tag: int, at: int, end: int, depth: int) -> int:
             raise Malformed("nested too deeply")
         if at >= end:
             raise Malformed("the data ends inside a group")
-        tag, at = _any_tag_at(buf, at, end)
+        tag, at = any_tag_at(buf, at, end)
         if tag & 7 == 3:
             open_groups.append(tag >> 3)
         elif tag & 7 == 4:
