@@ -279,5 +279,6 @@ def memory() -> list[Row]:
     ours = each("ours", 10_000)
     return [
         row(name, unit, ours, "the floor", 16, 1, less=True),
-        row(name, unit, ours, "grpc.aio", each("grpcio_aio", 10_000), 0, less=True),
+        # grpc.aio cancels some of 10,000 streams that come at once.
+        row(name, unit, ours, "grpc.aio, of 1,000", each("grpcio_aio", 1000), 0, less=True),
     ]
