@@ -1,0 +1,33 @@
+"""A server process: `python -m tests.proof.serving SETTINGS` prints its address and serves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import Any
+
+from streamkit.config import JournalOptions, Retention, TransportLimits
+from streamkit.server import Server
+from tests.proof.processes import die_with_parent
+
+
+async def main(settings: dict[str, Any]) -> None:
+    options = JournalOptions(
+        durability=settings.get("durability", "normal"),
+        retention=Retention(max_age=0.0, max_bytes=settings.get("max_bytes", 0)),
+    )
+    limits = TransportLimits(stall_timeout=settings.get("stall_timeout", 30.0))
+    async with Server(
+        journal=settings["store"],
+        port=settings.get("port", 0),
+        journal_options=options,
+        limits=limits,
+    ) as server:
+        print(json.dumps(server.address), flush=True)
+        await server.serve()
+
+
+if __name__ == "__main__":
+    die_with_parent()
+    asyncio.run(main(json.loads(sys.argv[1])))
