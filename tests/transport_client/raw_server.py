@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -49,6 +50,7 @@ class Peer:
         self._encoder = Encoder()
         self._decoder = Decoder()
         self._decoder.max_header_list_size = 2**20
+        self._complete: deque[int] = deque()
 
     async def greet(self, settings: dict[int, int] | None = None) -> None:
         """Read the client's preface and send our settings."""
@@ -81,6 +83,8 @@ class Peer:
                 if "END_HEADERS" in more.flags:
                     break
             frame.headers = dict(self._decoder.decode(data))  # type: ignore[attr-defined]
+        if isinstance(frame, HeadersFrame | DataFrame) and "END_STREAM" in frame.flags:
+            self._complete.append(frame.stream_id)
         self.frames.append(frame)
         return frame
 
@@ -92,12 +96,10 @@ class Peer:
                 return frame
 
     async def request(self) -> int:
-        """Wait for the headers of a request and its end; return the stream."""
-        headers = await self.until(HeadersFrame)
-        ended = "END_STREAM" in headers.flags
-        while not ended:
-            ended = "END_STREAM" in (await self.until(DataFrame, headers.stream_id)).flags
-        return headers.stream_id
+        """Wait until a request is complete; return its stream. In the order of their ends."""
+        while not self._complete:
+            await self.frame()
+        return self._complete.popleft()
 
     def headers(
         self, stream_id: int, fields: list[tuple[str, str]] | None = None, *, end: bool = False
