@@ -7,6 +7,7 @@ betterproto_rust_codec when that is installed: there is one codec, whatever else
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
@@ -16,6 +17,7 @@ from typing import Any, Final, Protocol
 import betterproto
 
 from streamkit.codec._install import blank, decoder_for, encoder_for, ready
+from streamkit.codec._json import from_dict_values, to_dict
 from streamkit.codec._plan import UNSET, Field
 from streamkit.errors import DecodeError
 
@@ -206,11 +208,41 @@ _METHODS: Final[dict[str, Any]] = {
     "load": _load,
     "dump": _dump,
     "is_set": _is_set,
+    "to_dict": to_dict,
+    "_from_dict_init": classmethod(from_dict_values),
 }
 
 
+def _is_own(cls: type) -> bool:
+    return cls.__module__.startswith(("betterproto.", "streamkit."))
+
+
+def _forget_unset(message: Message) -> None:
+    values = object.__getattribute__(message, "__dict__")
+    sent = values.pop("_serialized_on_wire", True)
+    chosen = values.pop("_group_current", {})
+    unknown = values.pop("_unknown_fields", b"")
+    groups = type(message)._betterproto.oneof_group_by_field
+    for name in [name for name, value in values.items() if value is UNSET]:
+        del values[name]
+    for name in [name for name, group in groups.items() if chosen.get(group) != name]:
+        values.pop(name, None)
+    if unknown:
+        values["_unknown_fields"] = unknown
+    if not sent:
+        values["_blank"] = False
+    ready(type(message))
+
+
 def take_over() -> None:
-    """Put the methods on betterproto.Message."""
+    """Put the methods on betterproto.Message, and bring what exists into the form of _install.
+
+    Messages that were made before the codec came hold betterproto's mark for every field that is
+    not set; without it they are the same to betterproto, and right for an installed class.
+    """
+    if any(not _is_own(cls) for cls in Message.__subclasses__()):
+        for message in [one for one in gc.get_objects() if isinstance(one, Message)]:
+            _forget_unset(message)
     for name, method in _METHODS.items():
         function = getattr(method, "__func__", method)
         # pickle looks for FromString by the name of what it is given.

