@@ -34,7 +34,7 @@ class StoreLock:
                     hint="check the permissions of its directory, or give another path",
                 ) from None
             if not _lock(self._file):
-                holder = os.pread(self._file, 64, 0).decode("ascii", "replace").strip()
+                holder = _holder(self._file)
                 os.close(self._file)
                 raise StoreError(
                     f"{store} is in use by another server (process {holder or 'unknown'})",
@@ -44,12 +44,13 @@ class StoreLock:
                 break
             os.close(self._file)  # the last holder removed it between our open and our lock
         os.truncate(self._file, 0)
-        os.pwrite(self._file, b"%d\n" % os.getpid(), 0)
+        os.write(self._file, b"%d\n" % os.getpid())
 
     def release(self) -> None:
         """Let others in. May be called twice."""
         if self._file >= 0:
-            os.unlink(self._path)  # while it is ours: who opens it later makes a new one
+            if sys.platform != "win32":  # which does not remove an open file
+                os.unlink(self._path)  # while it is ours: who opens it later makes a new one
             os.close(self._file)
             self._file = -1
 
@@ -58,6 +59,13 @@ class StoreLock:
             return os.path.samestat(os.stat(self._path), os.fstat(self._file))
         except FileNotFoundError:
             return False
+
+
+def _holder(file: int) -> str:
+    try:
+        return os.read(file, 64).decode("ascii", "replace").strip()
+    except OSError:  # Windows locks the bytes themselves
+        return ""
 
 
 if sys.platform == "win32":
