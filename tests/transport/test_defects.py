@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -205,15 +206,13 @@ async def test_a_deadline_ends_the_call_and_not_the_task(serve: Serve, dial: Dia
         try:
             await call_next(ctx)
         finally:
-            # A clean-up that fails and handles it must not be cancelled a second time.
-            with pytest.raises(ExceptionGroup):
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(fail())
-            await asyncio.sleep(0)
+            # A clean-up may wait, and have its own timeouts.
+            async with asyncio.timeout(1):
+                await asyncio.sleep(0.01)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    await asyncio.sleep(1)
             seen.append(1)
-
-    async def fail() -> None:
-        raise ValueError
 
     client = await dial(await serve(interceptors=[watch]))
     stream = client.call(ask("idle:x"), SUBSCRIBE, ("grpc-timeout", "50m"))
