@@ -170,12 +170,12 @@ class ClientCall(Generic[Request, Reply]):
         """
         stream = self._opened()
         while stream.congested:
-            await stream.wait()
+            await stream.wait_for_room()
         if stream.done:
             raise stream.error or PreconditionError("the call has ended; nothing can be sent")
         stream.write(self._frame(message, compress))
         while stream.congested:
-            await stream.wait()
+            await stream.wait_for_room()
 
     async def end(self) -> None:
         """Tell the server that no message follows."""

@@ -108,6 +108,13 @@ class ClientStream:
         else:
             await self._attempt.changed()
 
+    async def wait_for_room(self) -> None:
+        """As `wait`, for a writer: until some of what is queued has been sent."""
+        if self._attempt is None:
+            await self.wait()
+        else:
+            await self._attempt.sent_some()
+
     def write(self, data: bytes) -> None:
         """Queue bytes; those of one turn of the event loop leave together."""
         if self._request is not None:
@@ -289,6 +296,16 @@ class _Attempt(WireStream):
         """Wait for messages, or until the stream is lost."""
         await self._changed()
 
+    async def sent_some(self) -> None:
+        """Wait for the peer to take some of what is pending; how long is the deadline's matter."""
+        waiter = self.connection.loop.create_future()
+        self._senders.append(waiter)
+        try:
+            await waiter
+        finally:
+            if waiter in self._senders:
+                self._senders.remove(waiter)
+
     def take(self) -> list[bytes]:
         """The whole messages that are here."""
         messages, freed = self.messages_in.take()
@@ -312,7 +329,3 @@ class _Attempt(WireStream):
         if self.lost is None:
             super().lose(error)
             self._owner.on_lost(error)
-
-    def _wake_sender(self) -> None:
-        super()._wake_sender()
-        self._owner.wake()
