@@ -175,11 +175,12 @@ class WireConnection(Connection):
                 break
         size = self.data_sent - self._noted
         if size:
-            # A peer that takes data may speak more often.
+            # A peer that takes data may speak more often, by how much it takes: one that asks
+            # for it byte by byte gains nothing.
             self._noted = self.data_sent
             self.last_data_sent = self.loop.time()
             self.pings.give(1.0)
-            self.window_updates.give(1.0 + size / 256)
+            self.window_updates.give(size / 32)
 
     def write_out(self) -> None:
         """Hand the output to the transport."""

@@ -160,6 +160,8 @@ class FrameCutter:
             position = end
             if events:
                 self._on_events(events)
+            else:
+                self._on_empty()  # for a stream that is gone or refused, or not whole yet
         if position < size:
             self._rest += memoryview(data)[position:]
 

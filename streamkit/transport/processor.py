@@ -16,6 +16,7 @@ from h2.events import (
     RemoteSettingsChanged,
     RequestReceived,
     ResponseReceived,
+    SettingsAcknowledged,
     StreamEnded,
     StreamReset,
     TrailersReceived,
@@ -29,6 +30,8 @@ from streamkit.transport.limits import Bucket
 from streamkit.transport.stream import StreamLost, WireStream
 
 __all__ = ["WireProcessor"]
+
+_PER_REQUEST = 4  # frames for a stream that is gone already, as even a polite client sends them
 
 
 class WireProcessor(EventsProcessor):
@@ -106,6 +109,7 @@ class WireProcessor(EventsProcessor):
             raise TooBusyError("too many empty frames")
 
     def _requested(self, event: RequestReceived) -> None:
+        self._empty.give(_PER_REQUEST)
         stream = self.connection.create_stream(stream_id=event.stream_id)
         release = self.register(stream)
         headers: Any = event.headers
@@ -179,12 +183,17 @@ class WireProcessor(EventsProcessor):
         if not self.connection.pings.take(self.connection.last_received):
             raise TooBusyError("too_many_pings")
 
+    def _acknowledged(self, event: SettingsAcknowledged) -> None:
+        self.note_empty()
+
     def _ponged(self, event: PingAckReceived) -> None:
+        self.note_empty()
         if self.on_pong is not None:
             self.on_pong()
 
     def _terminated(self, event: ConnectionTerminated) -> None:
         """The peer takes no more calls; those that it has seen go on."""
+        self.note_empty()
         connection = self.connection
         connection.draining = True
         last = event.last_stream_id or 0
@@ -215,5 +224,6 @@ _ACTIONS: dict[type[Event], _Action] = {
     RemoteSettingsChanged: WireProcessor._configured,
     PingReceived: WireProcessor._pinged,
     PingAckReceived: WireProcessor._ponged,
+    SettingsAcknowledged: WireProcessor._acknowledged,
     ConnectionTerminated: WireProcessor._terminated,
 }

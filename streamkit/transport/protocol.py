@@ -61,7 +61,7 @@ class WireProtocol(H2Protocol):
             self.processor.note_empty,
         )
         tls = transport.get_extra_info("ssl_object")
-        if tls is not None and tls.selected_alpn_protocol() not in (None, "h2"):
+        if tls is not None and tls.selected_alpn_protocol() != "h2":
             self.connection.abort("TLS without HTTP/2")
             return
         self._h2.start()

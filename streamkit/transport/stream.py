@@ -93,7 +93,7 @@ class WireStream(Stream):
         self.dirty = False
         """Whether the connection's next flush visits this stream; kept by the connection."""
         self._ending = False
-        self._drained: asyncio.Future[None] | None = None
+        self._senders: list[asyncio.Future[None]] = []
         if stream_id is not None:
             self.begin(stream_id)
 
@@ -296,17 +296,18 @@ class WireStream(Stream):
 
     async def _progress(self) -> None:
         """Wait until some of the pending bytes were sent."""
-        waiter = self.connection.loop.create_future()
-        self._drained = waiter
-        stall = self.connection.limits.stall_timeout
-        timer = self.connection.loop.call_later(
-            stall, self._stalled, waiter, context=self.connection.context
+        connection = self.connection
+        waiter = connection.loop.create_future()
+        self._senders.append(waiter)
+        timer = connection.loop.call_later(
+            connection.limits.stall_timeout, self._stalled, waiter, context=connection.context
         )
         try:
             await waiter
         finally:
             timer.cancel()
-            self._drained = None
+            if waiter in self._senders:
+                self._senders.remove(waiter)
 
     def _stalled(self, waiter: asyncio.Future[None]) -> None:
         if not waiter.done():
@@ -316,8 +317,10 @@ class WireStream(Stream):
                 self.connection.abort("the peer stopped reading")
 
     def _wake_sender(self) -> None:
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
+        senders, self._senders = self._senders, []
+        for waiter in senders:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def drop_pending(self) -> None:
         """Forget what was put and not sent."""
@@ -353,7 +356,7 @@ class WireStream(Stream):
             self.pending_size -= size
             self.data_sent += size
             connection.data_sent += size
-            if self._drained is not None:
+            if self._senders:
                 self._wake_sender()
         if self._ending and not self.pending_size and not wire.closed:
             self._ending = False

@@ -107,6 +107,10 @@ FLOODS = {
     "empty data": b"\0\0\0\0\0\0\0\0\1",
     "empty padded data": b"\0\0\1\0\x08\0\0\0\1\0",
     "unknown frames": b"\0\0\4\xee\0\0\0\0\0abcd",
+    "resets of streams that never were": b"\0\0\4\3\0\0\0\0\3\0\0\0\x08",
+    "answers to no ping": b"\0\0\x08\x06\1\0\0\0\0" + b"x" * 8,
+    "answers to no settings": b"\0\0\0\x04\1\0\0\0\0",
+    "goodbyes": b"\0\0\x08\x07\0\0\0\0\0" + bytes(8),
     "priority": b"\0\0\5\x02\0\0\0\0\1\0\0\0\0\x10",
 }
 
@@ -299,6 +303,29 @@ async def test_a_window_of_one_byte(serve: Serve, dial: Dial) -> None:
         seen = len(client.answer(stream).data)
         client.send(client.window(stream, 1))
     assert len(client.answer(stream).messages) == 2
+
+
+async def test_data_asked_for_byte_by_byte(serve: Serve, dial: Dial) -> None:
+    server = await serve()
+    other = await bystander(server, dial)
+    client = await dial(server, {4: 0})
+    stream = client.call(ask("flood"))
+    dribble = client.window(stream, 1).serialize()
+    code = await flooded(client, lambda: dribble * 100, 1000)
+    assert code == CALM
+    assert len(client.answer(stream).data) < 12_000
+    await unharmed(*other)
+
+
+async def test_requests_over_the_limit_again_and_again(serve: Serve, dial: Dial) -> None:
+    server = await serve(max_streams=2)
+    other = await bystander(server, dial)
+    client = await dial(server)
+    live = [client.call(ask("idle:x")) for _ in range(2)]
+    await client.until(lambda: bool(client.answer(live[1]).data))
+    code = await flooded(client, lambda: client.headers().serialize(), 3000)
+    assert code == CALM
+    await unharmed(*other)
 
 
 async def test_windows_that_shrink_below_zero(serve: Serve, dial: Dial) -> None:
