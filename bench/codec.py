@@ -75,9 +75,12 @@ def generate(target: Path, *plugins: str) -> None:
     include = str(files("grpc_tools") / "_proto")
     bin_dir = str(Path(sys.executable).parent)
     subprocess.run(
-        [sys.executable, "-m", "grpc_tools.protoc", f"-I{target}", f"-I{ROOT / 'schema'}"]
-        + [f"-I{include}", *(f"--{plugin}_out={target}" for plugin in plugins)]
-        + ["everything.proto", "stream_service.proto"],
+        [
+            *(sys.executable, "-m", "grpc_tools.protoc"),
+            *(f"-I{target}", f"-I{ROOT / 'schema'}", f"-I{include}"),
+            *(f"--{plugin}_out={target}" for plugin in plugins),
+            *("everything.proto", "stream_service.proto"),
+        ],
         check=True,
         env={"PATH": f"{bin_dir}:/usr/bin:/bin"},
     )
@@ -100,9 +103,9 @@ def everything(inner: Any, red: Any, **special: Any) -> dict[str, Any]:
 def measure_betterproto(target: Path) -> dict[str, float]:
     """Run in the process of ours, stock or rust; what differs is what was imported before."""
     sys.path.insert(0, str(target))
-    import bench as _  # noqa: F401  (the package of this file; the generated one is bench_every)
     from bench_every import Colour, Everything, Inner  # type: ignore[import-not-found]
 
+    import bench as _  # noqa: F401  (the package of this file; the generated one is bench_every)
     from streamkit.generated.streamservice import LogEntry, QueryResult, Row, Update
 
     def make_update() -> Any:

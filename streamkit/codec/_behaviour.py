@@ -100,7 +100,7 @@ def _load(self: Message, stream: _Reader, size: int | None = None) -> Message:
     return self.parse(data)
 
 
-def _equal(self: Message, other: object) -> bool:
+def _equal(self: Message, other: object) -> Any:
     if type(self) is not type(other):
         return NotImplemented
     plan = ready(type(self))
@@ -111,7 +111,7 @@ def _equal(self: Message, other: object) -> bool:
             continue
         left = _default(field) if left is UNSET else left
         right = _default(field) if right is UNSET else right
-        if left != right and not _same(left, right):
+        if not (left == right or _same(left, right)):
             return False
     return True
 
@@ -222,16 +222,15 @@ def _forget_unset(message: Message) -> None:
     sent = values.pop("_serialized_on_wire", True)
     chosen = values.pop("_group_current", {})
     unknown = values.pop("_unknown_fields", b"")
-    groups = type(message)._betterproto.oneof_group_by_field
     for name in [name for name, value in values.items() if value is UNSET]:
         del values[name]
-    for name in [name for name, group in groups.items() if chosen.get(group) != name]:
-        values.pop(name, None)
+    for field in ready(type(message)).declared:
+        if field.group and chosen.get(field.group) != field.name:
+            values.pop(field.name, None)
     if unknown:
         values["_unknown_fields"] = unknown
     if not sent:
         values["_blank"] = False
-    ready(type(message))
 
 
 def take_over() -> None:

@@ -33,7 +33,7 @@ def frame(message: betterproto.Message) -> bytes:
     return b"".join((b"\0", len(data).to_bytes(4, "big"), data))
 
 
-class StreamkitCodec(CodecBase):  # type: ignore[misc]
+class StreamkitCodec(CodecBase):
     """Encodes and decodes betterproto messages; classes of google.protobuf pass through theirs.
 
     Bytes in place of a message are taken as the message's encoding.

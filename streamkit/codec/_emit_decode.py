@@ -198,7 +198,6 @@ class _Emitter:
             "    t = buf[i]",
         ]
 
-
     def _packed(self, field: Field) -> list[str]:
         name = f"packed_{field.number}"
         self.names[name] = packed_reader(field)
@@ -214,10 +213,7 @@ class _Emitter:
             f"{into} = buf[{ahead}]",
             f"i += {skip + 1}",
             f"if {into} > 127:",
-            f"    {into} += buf[i] * 128 - 128",
-            "    i += 1",
-            f"    if {into} > 16383:",
-            f"        {into}, i = {more}(buf, {into}, i)",
+            f"    {into}, i = {more}(buf, {into}, i)",
         ]
 
     def _read(
@@ -233,7 +229,12 @@ class _Emitter:
             self.names[run] = (varint(field.tag) + b"\0") * 16
             lines = self._read(field, skip, put, levels)
             at = lines.index("e = i + n") + 1
-            return [*lines[:at], f"if not n and buf.startswith({run}, e):", "    raise Odd", *lines[at:]]
+            return [
+                *lines[:at],
+                f"if not n and buf.startswith({run}, e):",
+                "    raise Odd",
+                *lines[at:],
+            ]
         if kind == "string":
             return [*self._length(skip), put % "buf[i:e].decode()", "i = e"]
         if kind == "bytes":
@@ -268,18 +269,14 @@ class _Emitter:
         if kind == "enum":
             cls = field.target
             assert cls is not None
-            known, unknown_member = f"known_{cls.__name__}", f"member_{cls.__name__}"
-            while self.names.get(known, (cls,))[0] is not cls:
-                known += "_"
-                unknown_member += "_"
+            suffix = f"{cls.__name__}_{field.number}"
             members = cls._value_map_  # type: ignore[attr-defined]
-            self.names[known] = (cls, members.get)
-            self.names[f"{known}_get"] = members.get
-            self.names[unknown_member] = integer_reader("enum", cls)
+            self.names[f"known_{suffix}"] = members.get
+            self.names[f"member_{suffix}"] = integer_reader("enum", cls)
             return [
-                f"w = {known}_get(v)",
+                f"w = known_{suffix}(v)",
                 "if w is None:",
-                f"    w = {unknown_member}(v)",
+                f"    w = member_{suffix}(v)",
                 put % "w",
             ]
         if kind in ("sint32", "sint64"):

@@ -59,9 +59,7 @@ def encode_source(
     return source, emitter.names
 
 
-def encode_all_source(
-    plan: MessagePlan, link: Link, link_all: Link
-) -> tuple[str, dict[str, Any]]:
+def encode_all_source(plan: MessagePlan, link: Link, link_all: Link) -> tuple[str, dict[str, Any]]:
     """Return the source of `encode_all(messages, heads, tag)` and the names that it needs.
 
     It writes a repeated field of this class: one call for all the elements.
@@ -138,7 +136,12 @@ class _Emitter:
             return ["if type(v) is not list:", "    raise Odd", *self._repeated(field)]
         if field.kind == "message":
             target, encode = self._linked(field)
-            lines = [f"if type(v) is not {target}:", "    raise Odd", f"b = {encode}(v)", "n = len(b)"]
+            lines = [
+                f"if type(v) is not {target}:",
+                "    raise Odd",
+                f"b = {encode}(v)",
+                "n = len(b)",
+            ]
             put = f"r += {self._head(field)} + b"
             if field.group or field.optional:
                 return [*lines, put]
@@ -184,7 +187,12 @@ class _Emitter:
             f"elif {_LOWEST[kind]} <= v < {_LIMIT[kind]}:",
         ]
         put = f"r += {tag!r} + varint(v)"
-        return [*lines, *([f"    {put}"] if presence else ["    if v:", f"        {put}"]), "else:", "    raise Odd"]
+        return [
+            *lines,
+            *([f"    {put}"] if presence else ["    if v:", f"        {put}"]),
+            "else:",
+            "    raise Odd",
+        ]
 
     def _wrapper(self, field: Field) -> list[str]:
         inner = self._inner(field.wrapped, presence=False)
@@ -272,7 +280,12 @@ class _Emitter:
         if field.kind == "message":
             target, encode = self._linked(field)
             name = f"tagged_{target}_{field.number}"
-            body = [f"if type(v) is not {target}:", "    raise Odd", f"b = {encode}(v)", "n = len(b)"]
+            body = [
+                f"if type(v) is not {target}:",
+                "    raise Odd",
+                f"b = {encode}(v)",
+                "n = len(b)",
+            ]
             body.append(f"return {self._head(field)} + b")
         elif field.kind == "wrapper":
             name += f"_{field.wraps}"

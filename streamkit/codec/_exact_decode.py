@@ -55,6 +55,12 @@ def _shape(*fields: Field) -> _Shape:
 _SECONDS: Final = _shape(Field("seconds", 1, "int64"), Field("nanos", 2, "int32"))
 
 
+_WRAPPED: Final = (
+    *("bool", "bytes", "double", "enum", "float", "string"),
+    *("int32", "int64", "uint32", "uint64"),
+)
+
+
 class _State:
     """A message while it is read: its values, and the singular messages in it, read likewise."""
 
@@ -79,12 +85,10 @@ class ExactDecoder:
     ) -> None:
         self._ready = ready
         self._write = write
-        self._wrappers = {
-            kind: _shape(Field("value", 1, kind))
-            for kind in ("bool", "bytes", "double", "float", "string")
-            + ("int32", "int64", "uint32", "uint64", "enum")
+        self._wrappers: dict[str, _Shape] = {
+            kind: _shape(Field("value", 1, kind)) for kind in _WRAPPED
         }
-        either = self._wrappers["double"][0] | self._wrappers["float"][0]
+        either = {**self._wrappers["double"][0], **self._wrappers["float"][0]}
         self._wrappers["any float"] = either, {}, Runs(either)
 
     def decode(self, cls: type[_M], data: bytes, start: int = 0, end: int | None = None) -> _M:
@@ -95,7 +99,8 @@ class ExactDecoder:
             data = data[start:end]
         plan = self._ready(cls)
         try:
-            return self._message(plan, data, 0, len(data), DEPTH)
+            message: _M = self._message(plan, data, 0, len(data), DEPTH)
+            return message
         except Malformed as bad:
             path = ".".join([plan.name, *reversed(bad.path)])
             raise DecodeError(bad.reason, path) from None
@@ -184,9 +189,7 @@ class ExactDecoder:
                 bad.path.append(_element(field, values))
                 raise
 
-    def _read(
-        self, field: Field, state: _State, buf: bytes, at: int, end: int, depth: int
-    ) -> None:
+    def _read(self, field: Field, state: _State, buf: bytes, at: int, end: int, depth: int) -> None:
         """Read a message, or one of those that are shown as a value, into its state."""
         if depth == 0:
             raise Malformed("nested too deeply")
@@ -300,7 +303,7 @@ _MERGED: Final = frozenset({"message", "timestamp", "duration", "wrapper"})
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Hundreds of thousands of objects at once are no reason to look for garbage again and again."""
+    """Hundreds of thousands of objects at once are no reason to look for garbage each time."""
     enabled = gc.isenabled()
     gc.disable()
     try:

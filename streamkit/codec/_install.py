@@ -78,10 +78,8 @@ def encoder_for(cls: type[_M]) -> Callable[[_M], bytes]:
     """Return the class's compiled encoder. It raises EncodeError."""
     if _ENCODE not in cls.__dict__:
         with _lock:
-            source, names = encode_source(
-                ready(cls), exact_encode, _link_encoder, _link_encode_all
-            )
-            encode = compile_function(ready(cls), "encode", source, names)
+            source, names = encode_source(ready(cls), exact_encode, _link_encoder, _link_encode_all)
+            encode: Callable[..., bytes] = compile_function(ready(cls), "encode", source, names)
             if cls.__bytes__ is betterproto.Message.__bytes__:
                 setattr(encode, _OURS, True)
                 cls.__bytes__ = encode  # type: ignore[method-assign]
@@ -110,7 +108,8 @@ def _link_encoder(names: dict[str, Any], name: str, cls: type) -> None:
     """Bind the name to the class's encoder, which is compiled at the first call."""
 
     def first(message: Any) -> bytes:
-        names[name] = encode = encoder_for(cls)
+        encode: Callable[[Any], bytes] = encoder_for(cls)
+        names[name] = encode
         return encode(message)
 
     names[name] = first
@@ -162,7 +161,7 @@ def _install(cls: type[betterproto.Message]) -> MessagePlan:
     if cls.__getattribute__ is betterproto.Message.__getattribute__:
         cls.__getattribute__ = object.__getattribute__  # type: ignore[method-assign]
     if cls.__setattr__ in _REPLACEABLE_SETATTR or hasattr(cls.__setattr__, _OURS):
-        cls.__setattr__ = _setattr_for(plan)  # type: ignore[method-assign, assignment]
+        cls.__setattr__ = _setattr_for(plan)  # type: ignore[method-assign]
     if hasattr(cls.__bytes__, _OURS):
         # Inherited from an installed class, whose fields are not all of this one's.
         cls.__bytes__ = betterproto.Message.__bytes__  # type: ignore[method-assign]
@@ -188,7 +187,7 @@ def _install_init(cls: type[betterproto.Message], plan: MessagePlan) -> None:
         init(self, *args, **kwargs)
 
     setattr(first, _OURS, True)
-    cls.__init__ = first  # type: ignore[method-assign]
+    cls.__init__ = first  # type: ignore[method-assign, assignment]
 
 
 def _class_attribute(plan: MessagePlan, field: Field) -> Any:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import betterproto
 from betterproto import Casing, _dump_float, _Duration, _parse_float, _Timestamp
 from betterproto.casing import safe_snake_case
-from dateutil.parser import isoparse
+from dateutil.parser import isoparse  # type: ignore[import-untyped]
 
 from streamkit.codec._install import blank, ready
 from streamkit.codec._plan import UNSET, Field
@@ -106,9 +106,7 @@ def from_dict_values(
         if field.kind == "map":
             assert field.key is not None and field.value is not None
             item = field.value
-            values[field.name] = {
-                _key(field.key, one): _value(item, value[one]) for one in value
-            }
+            values[field.name] = {_key(field.key, one): _value(item, value[one]) for one in value}
         elif isinstance(value, list):
             values[field.name] = [_value(field, one) for one in value]
         else:

@@ -169,7 +169,8 @@ def plan_of(cls: type[betterproto.Message]) -> MessagePlan:
     module = sys.modules.get(cls.__module__)
     hints = typing.get_type_hints(cls, vars(module) if module else {}, {})
     declared = tuple(
-        _field(f.name, f.metadata["betterproto"], hints[f.name]) for f in dataclasses.fields(cls)
+        _field(one.name, one.metadata["betterproto"], hints[one.name])
+        for one in dataclasses.fields(cls)  # type: ignore[arg-type]
     )
     groups: dict[str, list[str]] = {}
     for one in declared:

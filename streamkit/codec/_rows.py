@@ -1,8 +1,8 @@
 """Writing many small text maps at once: the rows of a query's result.
 
 A repeated message with one map<string, string>, all elements having the same short ASCII keys, is
-written column by column. Every loop below runs inside the interpreter's C code; a loop of statements
-over the cells takes three times as long. Whatever does not have this form raises `Odd`.
+written column by column. Every loop below runs inside the interpreter's C code; a loop of
+statements over the cells takes three times as long. Whatever does not have this form raises `Odd`.
 """
 
 from __future__ import annotations

@@ -11,7 +11,14 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from streamkit.codec._plan import EPOCH, FIXED_FORMAT, INTEGER_RANGE, VARINT_KINDS, Field, MessagePlan
+from streamkit.codec._plan import (
+    EPOCH,
+    FIXED_FORMAT,
+    INTEGER_RANGE,
+    VARINT_KINDS,
+    Field,
+    MessagePlan,
+)
 from streamkit.codec._times import duration_from, duration_parts, timestamp_from
 from streamkit.codec._wire import integer_reader, skip, tag_at, varints
 from streamkit.codec._wire import varint as any_varint
@@ -80,7 +87,12 @@ def text_heads(tag: int) -> list[str]:
 
 
 def more(buf: bytes, value: int, at: int) -> tuple[int, int]:
-    """Go on with a varint after two bytes that both had the high bit; `value` still has them."""
+    """Go on with a varint after its first byte, whose high bit is still in `value`."""
+    byte = buf[at]
+    at += 1
+    value += byte * 128 - 128
+    if byte < 128:
+        return value, at
     value -= 16384
     shift = 14
     while True:
@@ -96,8 +108,11 @@ def more(buf: bytes, value: int, at: int) -> tuple[int, int]:
 
 def more_size(buf: bytes, value: int, at: int) -> tuple[int, int]:
     """The same for the size of a value, which has five bytes at most."""
+    byte = buf[at]
+    if byte < 128:
+        return value + byte * 128 - 128, at + 1
     value, after = more(buf, value, at)
-    if after - at > 3 or value > 0x7FFFFFFF:
+    if after - at > 4 or value > 0x7FFFFFFF:
         raise Odd
     return value, after
 
@@ -177,12 +192,7 @@ def duration(buf: bytes, at: int, end: int) -> timedelta:
 def _varint_from(buf: bytes, at: int) -> tuple[int, int]:
     value = buf[at]
     at += 1
-    if value > 127:
-        value += buf[at] * 128 - 128
-        at += 1
-        if value > 16383:
-            return more(buf, value, at)
-    return value, at
+    return more(buf, value, at) if value > 127 else (value, at)
 
 
 def timestamp_bytes(value: datetime, epoch: datetime = EPOCH) -> bytes:
@@ -194,7 +204,10 @@ def timestamp_bytes(value: datetime, epoch: datetime = EPOCH) -> bytes:
     nanos = since.microseconds * 1000
     if 268435456 <= seconds < 34359738368:
         head = (
-            b"\x08" + GOES_ON[seconds & 16383] + GOES_ON[seconds >> 14 & 16383] + _ONE[seconds >> 28]
+            b"\x08"
+            + GOES_ON[seconds & 16383]
+            + GOES_ON[seconds >> 14 & 16383]
+            + _ONE[seconds >> 28]
         )
         if nanos >= 268435456:
             return (
@@ -282,7 +295,7 @@ def packed_writer(field: Field) -> Callable[[Any], bytes]:
         least, most = min(values), max(values)
         if not low <= least <= most <= high:
             raise Odd
-        if 0 <= least and most < 128:
+        if least >= 0 and most < 128:
             return bytes(values)
         return b"".join([varint(n) for n in values])
 

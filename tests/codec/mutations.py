@@ -96,13 +96,21 @@ def noise(rng: random.Random, numbers: list[int], depth: int = 2) -> bytes:
     """Fields with tags of the schema but any wire type, in any order."""
     out = b""
     for _ in range(rng.randint(0, 6)):
-        number = rng.choice(numbers) if rng.random() < 0.9 else rng.choice([0, 999, 2**29 - 1, 2**29])
-        wire = rng.choice([0, 0, 1, 2, 2, 2, 2, 5, 3, 4, 6, 7] if rng.random() < 0.2 else [0, 1, 2, 2, 5])
+        number = (
+            rng.choice(numbers) if rng.random() < 0.9 else rng.choice([0, 999, 2**29 - 1, 2**29])
+        )
+        wire = rng.choice(
+            [0, 0, 1, 2, 2, 2, 2, 5, 3, 4, 6, 7] if rng.random() < 0.2 else [0, 1, 2, 2, 5]
+        )
         out += varint(number << 3 | wire)
         if rng.random() < 0.02:  # the same tag, longer than needed
             out = out[:-1] + bytes([out[-1] | 128, 0])
         if wire == 0:
-            out += varint(rng.choice(_INTEGERS)) if rng.random() < 0.9 else b"\xff" * rng.randint(8, 11) + b"\x01"
+            out += (
+                varint(rng.choice(_INTEGERS))
+                if rng.random() < 0.9
+                else b"\xff" * rng.randint(8, 11) + b"\x01"
+            )
         elif wire == 1:
             out += rng.randbytes(8)
         elif wire == 5:
@@ -160,5 +168,9 @@ def mutate(rng: random.Random, data: bytes, others: list[bytes]) -> bytes:
             data = data[:at] + bytes([new]) + data[at + 1 :]
         else:
             end = at + rng.randint(0, 8)
-            data = data[:at] + rng.choice([b"\x80" * 9, b"\xff" * 10, b"\xc0\x80", b"\xed\xa0\x80"]) + data[end:]
+            data = (
+                data[:at]
+                + rng.choice([b"\x80" * 9, b"\xff" * 10, b"\xc0\x80", b"\xed\xa0\x80"])
+                + data[end:]
+            )
     return data

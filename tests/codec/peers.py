@@ -1,7 +1,7 @@
 """The same message classes twice, betterproto's and google.protobuf's, and how to compare them.
 
-Both sides are turned into plain data: a dict of the fields that are set, by number, without what the wire
-does not tell apart (an implicit field at its default). Times go through the stated rules.
+Both sides are turned into plain data: a dict by number of the fields that are set, without what the
+wire does not tell apart (an implicit field at its default). Times go through the stated rules.
 """
 
 from __future__ import annotations
@@ -40,10 +40,12 @@ def compile_proto(target: Path, name: str, include: Path, package: str) -> Peers
     plain = target / f"{name}_betterproto"
     plain.mkdir()
     subprocess.run(
-        [sys.executable, "-m", "grpc_tools.protoc", f"-I{include}"]
-        + [f"-I{files('grpc_tools') / '_proto'}", f"--python_out={target}"]
-        + [f"--python_betterproto_out={plain}", "--python_betterproto_opt=typing.310"]
-        + [f"{name}.proto"],
+        [
+            *(sys.executable, "-m", "grpc_tools.protoc", f"-I{include}"),
+            *(f"-I{files('grpc_tools') / '_proto'}", f"--python_out={target}"),
+            *(f"--python_betterproto_out={plain}", "--python_betterproto_opt=typing.310"),
+            f"{name}.proto",
+        ],
         check=True,
         capture_output=True,
         cwd=target,
@@ -132,8 +134,10 @@ def _google_value(field: FieldDescriptor, value: Any) -> Any:
             return time_of(value.seconds, value.nanos)
         if name == "google.protobuf.Duration":
             return span_of(value.seconds, value.nanos)
-        if name.startswith("google.protobuf.") and name.endswith("Value") and (
-            list(field.message_type.fields_by_name) == ["value"]
+        if (
+            name.startswith("google.protobuf.")
+            and name.endswith("Value")
+            and (list(field.message_type.fields_by_name) == ["value"])
         ):
             return bits(value.value) if isinstance(value.value, float) else value.value
         return plain_google(value)
@@ -159,9 +163,13 @@ def plain_ours(message: betterproto.Message) -> Any:
         elif isinstance(value, list):
             if value:
                 found[meta.number] = [_our_value(one) for one in value]
-        elif meta.optional or meta.group or meta.proto_type == "message":
-            found[meta.number] = _our_value(value)
-        elif value or (isinstance(value, float) and bits(value) != bits(0.0)):
+        elif (
+            meta.optional
+            or meta.group
+            or meta.proto_type == "message"
+            or value
+            or (isinstance(value, float) and bits(value) != bits(0.0))
+        ):
             found[meta.number] = _our_value(value)
     if message._unknown_fields:
         found[UNKNOWN] = message._unknown_fields

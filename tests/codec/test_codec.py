@@ -74,7 +74,7 @@ def test_a_refusal_names_reason_and_path() -> None:
     assert error.status is Status.INVALID_ARGUMENT
     assert error.path == "QueryResult.rows[1].columns.key"
     assert error.reason == "the data is truncated"
-    assert error.__cause__ is None and error.__suppress_context__ or error.__context__ is None
+    assert (error.__cause__ is None and error.__suppress_context__) or error.__context__ is None
 
 
 def test_a_value_that_does_not_fit_names_reason_and_path() -> None:

@@ -25,7 +25,6 @@ from streamkit.generated.streamservice import (
     Gap,
     Heartbeat,
     JobProgress,
-    Position,
     StartFrom,
     SubscribeRequest,
     Update,
