@@ -21,6 +21,7 @@ from streamkit.generated.streamservice import (
     WriteReply,
     WriteRequest,
 )
+from streamkit.transport import context
 
 
 class PlainCodec(CodecBase):
@@ -52,6 +53,7 @@ class Streams(StreamServiceBase):
 
     def __init__(self) -> None:
         self.closed: list[float] = []
+        self.deadlines: list[float] = []
         self.started = 0
         self.release = asyncio.Event()
         self.changed = asyncio.Event()
@@ -60,6 +62,7 @@ class Streams(StreamServiceBase):
         self, subscribe_request: SubscribeRequest
     ) -> AsyncIterator[Update]:
         self.started += 1
+        self.deadlines.append(context().deadline or 0.0)
         self.changed.set()
         word, _, rest = "".join(subscribe_request.topics[:1]).partition(":")
         try:
