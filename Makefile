@@ -30,6 +30,7 @@ soak: $(READY) ## the long proofs
 	$(BIN)/python -m pytest -m soak --timeout=3600 -s
 
 bench: $(READY) ## side by side with the peers, one table
+	$(BIN)/python -m pip install --quiet --group bench
 	$(BIN)/python -m bench
 
 generate: $(READY) ## schema/*.proto -> streamkit/generated

@@ -35,6 +35,7 @@ from streamkit.generated.streamservice import (
     Update,
 )
 from streamkit.transport import Channel, ClientCall, GrpcServer, context
+from streamkit.transport.receive import Inflated
 from tests.transport_client.conftest import NewChannel
 
 WATCH = "/streamservice.StreamService/WatchJobProgress"
@@ -269,6 +270,38 @@ async def test_compression_is_the_calls_choice(connect: NewChannel, target: str)
     assert (await watch(squeezing, compression="")).current_step == "plain"
     with pytest.raises(InvalidArgumentError, match="compression"):
         connect(target, compression="zip9")
+
+
+async def test_compressed_replies_are_flagged_one_by_one(connect: NewChannel) -> None:
+    class Alternating(StreamServiceBase):
+        async def subscribe_to_updates(self, request: SubscribeRequest) -> AsyncIterator[Update]:
+            ctx = context()
+            assert ctx.use_compression("gzip")
+            for number in range(6):
+                ctx.compress = number % 2 == 0
+                yield Update(message="x" * 1000)
+
+    flags: list[bool] = []
+
+    class Noting(StreamkitCodec):
+        def decoder(self, message_type: Any) -> Callable[[bytes], Any]:
+            decode = super().decoder(message_type)
+
+            def noting(data: bytes) -> Any:
+                flags.append(isinstance(data, Inflated))
+                return decode(data)
+
+            return noting
+
+    server = GrpcServer([Alternating()], codec=StreamkitCodec())
+    await server.start("127.0.0.1", 0)
+    async with (
+        Channel(f"127.0.0.1:{server.port}", codec=Noting()) as channel,
+        channel.stream(SUBSCRIBE, SubscribeRequest, Update, request=SubscribeRequest()) as call,
+    ):
+        assert [update.message async for update in call] == ["x" * 1000] * 6
+    assert flags == [True, False] * 3
+    await server.close()
 
 
 # Stubs and grpclib ------------------------------------------------------------------------------
