@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import pytest
 
-from streamkit.testing import FaultProxy
+from streamkit.codec import StreamkitCodec
+from streamkit.errors import ConnectError
+from streamkit.generated.streamservice import StreamServiceBase, SubscribeRequest, Update
+from streamkit.testing import Fault, FaultProxy, connected, serve
+from streamkit.transport import Channel
 
 
 @asynccontextmanager
@@ -102,9 +107,9 @@ async def test_a_black_hole_passes_nothing_until_healed() -> None:
 
 
 @pytest.mark.parametrize("fault", ["cut", "reset"])
-async def test_a_planned_fault_fires_at_its_byte(fault: str) -> None:
+async def test_a_planned_fault_fires_at_its_byte(fault: Fault) -> None:
     async with echo() as address, FaultProxy(address) as proxy, dial(proxy) as (reader, writer):
-        proxy.after(1234, fault)  # type: ignore[arg-type]  # parametrized with literals
+        proxy.after(1234, fault)
         writer.write(b"x" * 5000)
         got = b""
         try:
@@ -152,3 +157,46 @@ async def test_an_absent_target_breaks_the_connection() -> None:
     async with FaultProxy("127.0.0.1:1") as proxy, dial(proxy) as (reader, _):
         with suppress(ConnectionResetError):
             assert await reader.read(1) == b""
+
+
+class Counting(StreamServiceBase):
+    """Sends numbers, as many as the client asks for by its name."""
+
+    async def subscribe_to_updates(
+        self, subscribe_request: SubscribeRequest
+    ) -> AsyncIterator[Update]:
+        for number in range(int(subscribe_request.client_id)):
+            yield Update(topic="n", message=str(number))
+            await asyncio.sleep(0)
+
+
+async def count(channel: Channel, most: int) -> list[str]:
+    request = SubscribeRequest(client_id=str(most))
+    path = "/streamservice.StreamService/SubscribeToUpdates"
+    async with channel.stream(path, SubscribeRequest, Update, request=request) as call:
+        return [update.message async for update in call]
+
+
+async def test_a_pair_of_ones_own_handlers() -> None:
+    async with connected([Counting()]) as channel:
+        assert await count(channel, 3) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("fault", ["cut", "reset", "half_close"])
+async def test_a_broken_call_is_one_kind_of_error(fault: Fault) -> None:
+    async with serve(Counting(), journal=None) as address, FaultProxy(address) as proxy:
+        channel = Channel(proxy.address, codec=StreamkitCodec())
+        assert len(await count(channel, 10)) == 10
+        proxy.after(500, fault)
+        with pytest.raises(ConnectError):
+            await count(channel, 100_000)
+        await channel.aclose()
+
+
+async def test_single_bytes_change_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    async with serve(Counting(), journal=None, path=path) as address, FaultProxy(address) as proxy:
+        proxy.chop(1)
+        channel = Channel(proxy.address, codec=StreamkitCodec())
+        assert await count(channel, 50) == [str(number) for number in range(50)]
+        await channel.aclose()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from streamkit.config import JournalOptions, Retention
 from streamkit.errors import (
     ConnectError,
     InvalidArgumentError,
@@ -18,7 +19,7 @@ from streamkit.generated.streamservice import Position as WirePosition
 from streamkit.generated.streamservice import StartFrom, StreamOptions, Update
 from streamkit.handlers import UpdatesHandler
 from streamkit.journal import Journal, open_journal
-from streamkit.journal.base import Batch, Entry, Loss, Position, Selector, Start
+from streamkit.journal.base import Batch, Entry, Loss, Position, Selector, Start, Stream
 from streamkit.testing import connected
 from streamkit.transport import Channel
 from tests.handlers.calls import subscribe, take
@@ -200,6 +201,31 @@ async def test_latest_says_what_was_passed_over() -> None:
     assert [(u.topic, u.sequence, u.skipped) for u in got] == [("a", 5, 0), ("b", 8, 3)]
     assert shared.message.skipped == 0, "a record that others read, too, was changed"
     assert journal.asked["latest"] is True
+
+
+async def test_what_retention_removed_is_told() -> None:
+    """With a real journal: an error with the bounds for one, a gap record for the other."""
+    retention = Retention(max_age=0, max_bytes=100_000)
+    options = JournalOptions(retention=retention, ring_records=16)
+    async with await open_journal(":memory:", options) as journal:
+        for _ in range(500):
+            await journal.append_updates([Update(topic="a", message="x" * 500)])
+        await journal.sweep()  # type: ignore[attr-defined]  # the engines' own
+        oldest, newest = journal.bounds(Stream.UPDATES)
+        assert 1 < oldest < newest == 500
+        after = StartFrom(after=WirePosition(epoch=journal.epoch, sequence=1))
+        async with connected([UpdatesHandler(journal=journal)]) as channel:
+            async with subscribe(channel, "a", start=after) as call:
+                with pytest.raises(StreamGapError):
+                    await call.receive()
+                assert call.trailing_metadata is not None
+                assert call.trailing_metadata["streamkit-oldest"] == str(oldest)
+                assert call.trailing_metadata["streamkit-newest"] == "500"
+            options_with_gaps = StreamOptions(gaps=True)
+            async with subscribe(channel, "a", start=after, options=options_with_gaps) as call:
+                told, *rest = await take(call, 1 + newest - oldest + 1)
+            assert (told.control.gap.first, told.control.gap.last) == (2, oldest - 1)
+            assert [update.sequence for update in rest] == list(range(oldest, newest + 1))
 
 
 async def test_history_of_many_records_arrives_whole() -> None:
