@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
 
 from streamkit.cli.exits import one_line
 from streamkit.cli.lines import detect_level
@@ -27,8 +28,19 @@ PATIENCE = 5.0
 """Seconds without room after which a server that seemed to be there counts as away."""
 LAST_WORDS = 10.0
 """Seconds for what is left at the end, if the server is there."""
-LAST_TRY = 1.0
-"""The same if it is not: long enough for a server that is just coming up."""
+LAST_TRY = 0.5
+"""The same if it is not."""
+LAST_LOOK = 2.0
+"""Seconds for finding out which it is, after a command that ended at once."""
+
+
+class _Line(NamedTuple):
+    """The arguments of a log writer."""
+
+    message: str
+    level: str
+    fields: dict[str, str]
+    timestamp: datetime
 
 
 class Reporter:
@@ -44,9 +56,10 @@ class Reporter:
         self._progress = progress
         self._writer: LogWriter | None = None
         self._job: JobHandle | None = None
+        self._known = asyncio.Event()
         self._ready = asyncio.Event()
         self._job_known = asyncio.Event()
-        self._early: list[tuple[str, str]] = []
+        self._early: list[_Line] = []
         self._dropped_early = 0
         self._online = False
         self._warned = False
@@ -62,8 +75,7 @@ class Reporter:
             try:
                 while self._early:
                     early, self._early = self._early, []
-                    for name, line in early:
-                        await self._put(writer, name, [line])
+                    await self._put(writer, early)
                 self._writer = writer
                 self._ready.set()
                 await self._open_job(client, command)
@@ -73,8 +85,10 @@ class Reporter:
 
     async def take(self, name: str, lines: list[str]) -> None:
         """Take the next lines of "stdout" or "stderr". Waits only for a server that is there."""
+        now = datetime.now(UTC)
+        entries = [_Line(line, detect_level(line), {"stream": name}, now) for line in lines]
         if self._writer is None:
-            self._early += [(name, line) for line in lines]
+            self._early += entries
             if len(self._early) < BUFFER:
                 return
             # A loud command right at the start: it is soon known whether the server is there.
@@ -84,25 +98,28 @@ class Reporter:
             self._dropped_early += len(self._early[BUFFER:])
             del self._early[BUFFER:]
             return
-        await self._put(self._writer, name, lines)
+        await self._put(self._writer, entries)
         if self._job is not None:
             await self._show_step(self._job, lines)
 
-    async def _put(self, writer: LogWriter, name: str, lines: list[str]) -> None:
-        taken, fields = 0, {"stream": name}
+    async def _put(self, writer: LogWriter, lines: list[_Line]) -> None:
+        taken = 0
         if self._online:
             try:
                 async with asyncio.timeout(PATIENCE):
                     for line in lines:
-                        await writer.send(line, detect_level(line), fields)
+                        await writer.send(*line)
                         taken += 1
             except (TimeoutError, StreamkitError):
                 self._online = False
         for line in lines[taken:]:
-            writer.write(line, detect_level(line), fields)
+            writer.write(*line)
 
     async def finish(self, code: int) -> None:
         """The command has ended: deliver what is left, the output before the end."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_LOOK):
+                await self._known.wait()
         try:
             async with asyncio.timeout(LAST_WORDS if self._online else LAST_TRY):
                 await self._ready.wait()
@@ -144,6 +161,7 @@ class Reporter:
             self._online = True
         except StreamkitError as error:
             self._warn(one_line(error))
+        self._known.set()
 
     async def _open_job(self, client: AsyncClient, command: str) -> None:
         """Create the job, as often as it takes; another id if this one has had its run."""

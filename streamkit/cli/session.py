@@ -220,7 +220,8 @@ class Session:
 def command(app: typer.Typer, name: str, *, local: bool = False, **settings: Any) -> Any:
     """Decorate a coroutine function `(session, ...) -> exit code | None` as the command `name`.
 
-    `local` commands make no connection and do not have its options.
+    `local` commands are servers: they make no connection of their own, do not have its options,
+    and run on the fastest event loop that is installed.
     """
 
     def register(body: Body) -> Body:
@@ -254,7 +255,8 @@ def run(given: dict[str, Any], body: Callable[[Session], Coroutine[Any, Any, int
     session: Session | None = None
     try:
         session = Session(**given)
-        return asyncio.run(_until_ended(session, body(session))) or exits.OK
+        with asyncio.Runner(loop_factory=_loop_factory(local="server" not in given)) as runner:
+            return runner.run(_until_ended(session, body(session))) or exits.OK
     except BrokenPipeError:
         discard_stdout()  # the reader has what it wanted: `| head` is no failure
         return exits.OK
@@ -277,6 +279,14 @@ def run(given: dict[str, Any], body: Callable[[Session], Coroutine[Any, Any, int
             traceback.print_exc()
         text = f"internal error: {type(error).__name__}: {error}; --debug shows the traceback"
         return _say(text, exits.FAILED)
+
+
+def _loop_factory(*, local: bool) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if not local:
+        return None
+    from streamkit.transport import loop_factory
+
+    return loop_factory()
 
 
 class _TerminatedError(Exception):
