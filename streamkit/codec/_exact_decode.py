@@ -43,13 +43,13 @@ __all__ = ["ExactDecoder"]
 
 _M = TypeVar("_M", bound=betterproto.Message)
 
-_Shape = tuple[Mapping[int, Field], Mapping[str, tuple[str, ...]], Runs]
-"""What is known of a message's fields: by tag, the other members of oneofs, long runs."""
+_Shape = tuple[Mapping[int, Field], Runs]
+"""What is known of a message's fields: by tag, and long runs of them."""
 
 
 def _shape(*fields: Field) -> _Shape:
     by_tag = tags_of(fields)
-    return by_tag, {}, Runs(by_tag)
+    return by_tag, Runs(by_tag)
 
 
 _SECONDS: Final = _shape(Field("seconds", 1, "int64"), Field("nanos", 2, "int32"))
@@ -64,12 +64,13 @@ _WRAPPED: Final = (
 class _State:
     """A message while it is read: its values, and the singular messages in it, read likewise."""
 
-    __slots__ = ("nested", "unknown", "values")
+    __slots__ = ("chosen", "nested", "unknown", "values")
 
     def __init__(self) -> None:
         self.values: dict[str, Any] = {}
         self.nested: dict[str, tuple[Field, _State]] = {}
         self.unknown: list[bytes] = []
+        self.chosen: dict[str, str] = {}  # the member of each oneof that came last
 
 
 class ExactDecoder:
@@ -89,7 +90,7 @@ class ExactDecoder:
             kind: _shape(Field("value", 1, kind)) for kind in _WRAPPED
         }
         either = {**self._wrappers["double"][0], **self._wrappers["float"][0]}
-        self._wrappers["any float"] = either, {}, Runs(either)
+        self._wrappers["any float"] = either, Runs(either)
 
     def decode(self, cls: type[_M], data: bytes, start: int = 0, end: int | None = None) -> _M:
         """Decode data[start:end]. Raises DecodeError with the reason and the field's path."""
@@ -107,7 +108,7 @@ class ExactDecoder:
 
     def _message(self, plan: MessagePlan, buf: bytes, at: int, end: int, depth: int) -> Any:
         state = _State()
-        self._fields((plan.by_tag, plan.siblings, plan.runs), state, buf, at, end, depth)
+        self._fields((plan.by_tag, plan.runs), state, buf, at, end, depth)
         return self._finished_message(plan, state)
 
     def _finished_message(self, plan: MessagePlan, state: _State) -> Any:
@@ -145,7 +146,7 @@ class ExactDecoder:
     ) -> None:
         """Read buf[at:end] into `state`."""
         values, unknown = state.values, state.unknown
-        by_tag, siblings, runs = shape
+        by_tag, runs = shape
         # In a message without any fields google.protobuf lets field number 0 pass; so does this.
         next_tag = tag_at if by_tag else any_tag_at
         while at < end:
@@ -159,9 +160,11 @@ class ExactDecoder:
                 continue
             try:
                 if field.group:
-                    for name in siblings[field.name]:
-                        values.pop(name, None)
-                        state.nested.pop(name, None)
+                    chosen = state.chosen.get(field.group, field.name)
+                    if chosen != field.name:
+                        values.pop(chosen, None)
+                        state.nested.pop(chosen, None)
+                    state.chosen[field.group] = field.name
                 if tag & 7 == 2:
                     at, stop = length_at(buf, at, end)
                     if field.kind == "map":
@@ -198,7 +201,7 @@ class ExactDecoder:
         if field.kind == "message":
             assert field.target is not None
             plan = self._ready(field.target)
-            shape: _Shape = (plan.by_tag, plan.siblings, plan.runs)
+            shape: _Shape = (plan.by_tag, plan.runs)
         else:
             shape = self._wrappers[field.wraps] if field.kind == "wrapper" else _SECONDS
         self._fields(shape, state, buf, at, end, depth - 1)
