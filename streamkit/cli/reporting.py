@@ -61,6 +61,7 @@ class Reporter:
         self._job_known = asyncio.Event()
         self._early: list[_Line] = []
         self._dropped_early = 0
+        self._latest: list[str] = []
         self._online = False
         self._warned = False
         session.on_event = self._on_event
@@ -87,6 +88,7 @@ class Reporter:
         """Take the next lines of "stdout" or "stderr". Waits only for a server that is there."""
         now = datetime.now(UTC)
         entries = [_Line(line, detect_level(line), {"stream": name}, now) for line in lines]
+        self._latest = lines or self._latest
         if self._writer is None:
             self._early += entries
             if len(self._early) < BUFFER:
@@ -177,6 +179,7 @@ class Reporter:
         if attempt > 1:
             self._session.note(f"job {self._job_id} has had its run; this one is {job_id}")
         self._job = job
+        await self._show_step(job, self._latest)  # said before there was a job
         self._job_known.set()
         self._watching = asyncio.create_task(self._pass_cancel_on(job))
 
