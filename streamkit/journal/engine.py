@@ -164,11 +164,13 @@ class EngineJournal(Journal):
                     told = error.message
                     _logger.warning("sweeping the journal: %s", told)
 
-    async def _stop(self) -> None:
-        """End the sweeping and all readers; they still get what is in memory."""
+    async def _stop_sweeping(self) -> None:
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.gather(self._sweeper, return_exceptions=True)
+
+    def _end_readers(self) -> None:
+        """End all readers; they still get what is in memory."""
         for ring in self._rings.values():
             ring.close()
 

@@ -28,7 +28,7 @@ from streamkit.journal.dedupe import Answer, Window, Windows, check_producer
 from streamkit.journal.engine import EngineJournal, new_epoch
 from streamkit.journal.jobs import Job, cancelled, grown_old
 from streamkit.journal.reader import Page
-from streamkit.journal.records import log_item, update_item
+from streamkit.journal.records import Row, log_item, log_rows, update_item, update_rows
 from streamkit.journal.reports import settle
 from streamkit.journal.ring import BATCH_RECORDS, Items, cut
 
@@ -54,18 +54,19 @@ class MemoryJournal(EngineJournal):
     async def append_updates(
         self, updates: Sequence[Update], producer: ProducerId | None = None
     ) -> Appended:
-        return self._append(Stream.UPDATES, updates, update_item, producer)
+        return self._append(Stream.UPDATES, updates, update_rows, update_item, producer)
 
     async def append_logs(
         self, entries: Sequence[LogEntry], producer: ProducerId | None = None
     ) -> Appended:
-        return self._append(Stream.LOGS, entries, log_item, producer)
+        return self._append(Stream.LOGS, entries, log_rows, log_item, producer)
 
     def _append(
         self,
         stream: Stream,
         messages: Sequence[M],
-        make: Callable[[M, int, datetime], Entry],
+        to_rows: Callable[[Sequence[M], int, datetime], list[Row]],
+        to_item: Callable[[Row], Entry],
         producer: ProducerId | None,
     ) -> Appended:
         self._check_open()
@@ -74,10 +75,9 @@ class MemoryJournal(EngineJournal):
             return Appended(*known)
         first = self._logs[stream].newest + 1
         now = self._clock()
-        items = [make(message, n, now) for n, message in enumerate(messages, first)]
-        for item in items:
-            _check_text(item)
-        self._store(stream, items, now)
+        rows = to_rows(messages, first, now)
+        _check_text(rows)
+        self._store(stream, list(map(to_item, rows)), now)
         self._remember(stream, producer, (first, len(messages)))
         return Appended(first, len(messages))
 
@@ -131,7 +131,8 @@ class MemoryJournal(EngineJournal):
     async def close(self) -> None:
         if not self._closed:
             self._closed = True
-            await self._stop()
+            await self._stop_sweeping()
+            self._end_readers()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -254,15 +255,10 @@ class _Log:
         return freed
 
 
-def _check_text(item: Entry) -> None:
+def _check_text(rows: list[Row]) -> None:
     """Refuse what no store and no encoder would take."""
-    record = item.message
-    texts = [item.key]
-    if isinstance(record, Update):
-        texts += (record.message, *record.metadata, *record.metadata.values())
-    elif isinstance(record, LogEntry):
-        texts += (record.message, *record.fields, *record.fields.values())
     try:
-        "".join(texts).encode()
+        for row in rows:
+            "".join(value for value in row if isinstance(value, str)).encode()
     except UnicodeEncodeError as error:
         raise InvalidArgumentError(f"text that is not valid Unicode: {error}") from None

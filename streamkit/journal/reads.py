@@ -21,14 +21,13 @@ from streamkit.generated.streamservice import JobProgress
 from streamkit.journal.base import Entry, Record, Selector, Stream
 from streamkit.journal.jobs import Job
 from streamkit.journal.reader import Page
-from streamkit.journal.records import LEVELS
+from streamkit.journal.records import LEVELS, text_of
 from streamkit.journal.ring import BATCH_RECORDS, cut
 from streamkit.journal.rows import (
     COLUMNS,
     JOB_COLUMNS,
     item_from_row,
     job_from_row,
-    text_of,
 )
 from streamkit.journal.schema import TABLES, store_error
 

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from streamkit import config
 from streamkit.journal.base import TERMINAL, Stream
 from streamkit.journal.dedupe import AGE
-from streamkit.journal.rows import text_of, time_of
+from streamkit.journal.records import text_of, time_of
 from streamkit.journal.schema import TABLES
 
 __all__ = ["Retention"]

@@ -113,8 +113,9 @@ class SqliteJournal(EngineJournal):
         if self._closed:
             return
         self._closed = True
+        await self._stop_sweeping()
         await self._writer.drain()  # what it still stores is delivered before the readers end
-        await self._stop()
+        self._end_readers()
         await self._release()
 
     async def _release(self) -> None:

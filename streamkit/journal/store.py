@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -23,7 +23,7 @@ from streamkit.journal import rows
 from streamkit.journal.base import TERMINAL, Appended, Entry, Item, ProducerId, Stream
 from streamkit.journal.dedupe import Answer, Window, Windows, check_producer
 from streamkit.journal.jobs import Job, cancelled, grown_old
-from streamkit.journal.records import log_item, update_item
+from streamkit.journal.records import Row, dump, log_rows, text_of, update_rows
 from streamkit.journal.reports import settle
 from streamkit.journal.retention import Retention
 from streamkit.journal.schema import TABLES, open_store, store_error
@@ -129,13 +129,13 @@ class Committed:
 class _Group:
     """What the transaction to come will store."""
 
-    tables: dict[str, list[rows.Row]] = field(default_factory=dict)
+    tables: dict[str, list[Row]] = field(default_factory=dict)
     forgotten: list[tuple[str, str, int]] = field(default_factory=list)
     items: dict[Stream, list[Entry]] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
     events: dict[int, Job] = field(default_factory=dict)
 
-    def add(self, table: str, new: Sequence[rows.Row]) -> None:
+    def add(self, table: str, new: Sequence[Row]) -> None:
         known = self.tables.get(table)
         if known is None:
             self.tables[table] = list(new)
@@ -211,13 +211,11 @@ class Store:
             return Appended(*known)
         first = self.following[stream]
         now = request.now
-        numbered = enumerate(request.messages, first)
         if stream is Stream.UPDATES:
-            items = [update_item(message, n, now) for n, message in numbered]
-            new = _rows(items, rows.update_row)
+            new = update_rows(request.messages, first, now)
         else:
-            items = [log_item(message, n, now) for n, message in numbered]
-            new = _rows(items, rows.log_row)
+            new = log_rows(request.messages, first, now)
+        items = list(map(rows.item_from_row[stream], new))
         if items:
             self._add(stream, items, new, now)
         self._remember(stream, request.producer, (first, len(items)), now)
@@ -268,7 +266,7 @@ class Store:
         self._connection.close()
 
     def _write(self, group: _Group) -> None:
-        texts = {table: rows.dump(new) for table, new in group.tables.items()}
+        texts = {table: dump(new) for table, new in group.tables.items()}
         self._unlooked += sum(map(len, texts.values()))
         # SQLite's JSON ends a text at a NUL: such rows go the slow way, one by one.
         slow = {table for table, text in texts.items() if "\\u0000" in text}
@@ -317,10 +315,8 @@ class Store:
         )
         self._live = {job.job_id: job for job in map(rows.job_from_row, found)}
 
-    def _add(
-        self, stream: Stream, items: list[Entry], new: Sequence[rows.Row], now: datetime
-    ) -> None:
-        time = rows.text_of(now)
+    def _add(self, stream: Stream, items: list[Entry], new: Sequence[Row], now: datetime) -> None:
+        time = text_of(now)
         if time[:19] > self._marked[stream][:19]:
             self._marked[stream] = time
             self._group.add("marks", [(stream, items[0].sequence, time)])
@@ -391,28 +387,15 @@ class Store:
     ) -> None:
         if producer is None:
             return
-        time = rows.text_of(now)
+        time = text_of(now)
         window = self._window(stream, producer.id)
-        row = (stream, producer.id, producer.sequence, rows.dump(answer), time)
+        row = (stream, producer.id, producer.sequence, dump(answer), time)
         self._group.add("dedupe", [row])
         if window.remember(producer.sequence, answer):
             # Request 0 stands for all that are forgotten.
-            floor = (stream, producer.id, 0, rows.dump([window.floor]), time)
+            floor = (stream, producer.id, 0, dump([window.floor]), time)
             self._group.add("dedupe", [floor])
             self._group.forgotten.append((stream, producer.id, window.floor))
-
-
-def _rows(items: list[Entry], to_row: Callable[[Entry, str], rows.Row]) -> list[rows.Row]:
-    new = []
-    last: datetime | None = None
-    time = ""
-    for item in items:
-        stamp: datetime = object.__getattribute__(item.message, "__dict__")["timestamp"]
-        if stamp is not last:  # a batch that was stamped here has one time
-            last = stamp
-            time = rows.text_of(stamp)
-        new.append(to_row(item, time))
-    return new
 
 
 def _plain(statement: str, columns: int) -> str:
