@@ -40,8 +40,9 @@ class PlainCodec(CodecBase):
         return message_type.FromString(data)
 
 
+TICK = bytes(Update(topic="t", message="tick"))
 FLOOD = bytes(Update(topic="t", message="x" * 1000))
-"""Encoded once: the tests that use it are about the transport's speed, not the codec's."""
+"""Encoded once: the tests that use them are about the transport's speed, not the codec's."""
 
 
 def ask(*topics: str, client: str = "") -> bytes:
@@ -87,9 +88,10 @@ class Streams(StreamServiceBase):
         elif word == "big":
             yield Update(topic="t", message="x" * int(rest))
         elif word == "ticks":
-            for number in range(int(rest)):
-                yield Update(topic="t", message=str(number))
-                await asyncio.sleep(0.005)
+            count, _, pause = rest.partition(":")
+            for _ in range(int(count)):
+                yield TICK
+                await asyncio.sleep(float(pause or 0.005))
         elif word == "fail":
             yield Update(topic="t", message="first")
             raise {
