@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 from streamkit.errors import StoreError
 
@@ -43,8 +44,9 @@ class StoreLock:
             if self._is_current():
                 break
             os.close(self._file)  # the last holder removed it between our open and our lock
-        os.truncate(self._file, 0)
-        os.write(self._file, b"%d\n" % os.getpid())
+        with suppress(OSError):  # on a full disk the lock holds without saying whose it is
+            os.truncate(self._file, 0)
+            os.write(self._file, b"%d\n" % os.getpid())
 
     def release(self) -> None:
         """Let others in. May be called twice."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -187,6 +188,7 @@ class Store:
             self._write(group)
         except (sqlite3.Error, UnicodeEncodeError, OverflowError) as error:
             self._undo()
+            self._make_room(error)
             if len(requests) > 1:
                 for request in requests:
                     request.result = request.error = None
@@ -259,8 +261,9 @@ class Store:
         """One step of retention. A failure ends this round; the next sweep begins another."""
         try:
             self.retaining = self._retention.step()
-        except sqlite3.Error:
+        except sqlite3.Error as error:
             self.retaining = False
+            self._make_room(error)
 
     def close(self) -> None:
         self._connection.close()
@@ -290,6 +293,13 @@ class Store:
                 forgotten,
             )
         execute("commit")
+
+    def _make_room(self, error: Exception) -> None:
+        """On a full disk, what the WAL holds goes to its place, so that its space is free again
+        for the removal of what is too old."""
+        if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL:
+            with suppress(sqlite3.Error):  # then it has to wait until somebody frees some space
+                self._connection.execute("pragma wal_checkpoint(truncate)").fetchall()
 
     def _undo(self) -> None:
         if self._connection.in_transaction:
