@@ -15,6 +15,7 @@ from tests.proof.processes import die_with_parent
 async def main(settings: dict[str, Any]) -> None:
     options = JournalOptions(
         durability=settings.get("durability", "normal"),
+        ring_records=settings.get("ring_records", 65_536),
         retention=Retention(max_age=0.0, max_bytes=settings.get("max_bytes", 0)),
     )
     limits = TransportLimits(stall_timeout=settings.get("stall_timeout", 30.0))
