@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
+import sysconfig
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ import pytest
 import typer.main
 
 from streamkit.cli.app import app
+from tests.cli.tools import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -30,13 +34,19 @@ def test_every_command_and_option_has_help(name: str) -> None:
 
 
 def test_every_command_of_the_readme_exists() -> None:
-    blocks = re.findall(r"```(?:sh|console|text)\n(.*?)```", README, re.DOTALL)
+    blocks = re.findall(r"```(sh|console)\n(.*?)```", README, re.DOTALL)
+    typed = [
+        line.removeprefix("$ ")
+        for kind, block in blocks
+        for line in block.splitlines()
+        if kind == "sh" or line.startswith("$ ")
+    ]
     found = set()
-    for line in "\n".join(blocks).splitlines():
-        words = line.removeprefix("$ ").strip()
+    for line in typed:
+        words = re.split(r" \| |; ", line.removeprefix(".venv/bin/"))[0]
         if not words.startswith("streamkit "):
             continue
-        name, *rest = shlex.split(words.split(" | ")[0], comments=True)[1:]
+        name, *rest = shlex.split(words, comments=True)[1:]
         assert name in GROUP.commands or name.startswith("-"), line
         found.add(name)
         if name not in GROUP.commands:
@@ -74,3 +84,50 @@ def test_help_is_quick_because_it_loads_nothing() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
     assert time.monotonic() - started < 5
+
+
+def test_the_readmes_own_service_works(tmp_path: Path) -> None:
+    """The schema compiles, the server serves, the client prints and is ended."""
+    port = free_port()
+    for name in ("shop.proto", "server.py", "client.py"):
+        match = re.search(rf"<!-- {re.escape(name)} -->\n```\w+\n(.*?)```", README, re.DOTALL)
+        assert match, name
+        (tmp_path / name).write_text(match[1].replace("50052", str(port)))
+    scripts = sysconfig.get_path("scripts")
+    env = os.environ | {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
+    line = next(line for line in README.splitlines() if "grpc_tools.protoc" in line)
+    compiled = [sys.executable, *shlex.split(line)[1:]]
+    subprocess.run(compiled, cwd=tmp_path, env=env, check=True, capture_output=True)
+
+    def start(name: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, name], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+        )
+
+    server = start("server.py")
+    try:
+        wait_for(lambda: answers(port))
+        client = start("client.py")
+        try:
+            assert client.stdout is not None
+            lines = [client.stdout.readline() for _ in range(5)]
+            assert lines == [f"{number} item {number}\n" for number in range(1, 6)]
+        finally:
+            client.kill()
+            client.communicate()
+    finally:
+        server.terminate()
+        server.communicate(timeout=20)
+    assert server.returncode == 0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
