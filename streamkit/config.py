@@ -135,7 +135,7 @@ class QueryLimits:
     max_value: int = 1 * MIB
     """The largest single value that SQLite may read or make."""
     max_memory: int = 512 * MIB
-    """Of one query, in databases that can be told (DuckDB)."""
+    """Of all the queries on one database, where it can be told (DuckDB)."""
     max_concurrent: int = 8
     max_wait: float = 10.0
     """Seconds that a query waits for its turn when that many run already."""

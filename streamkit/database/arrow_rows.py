@@ -8,7 +8,7 @@ cut at. The kernels cost some microseconds a call, so several thousand rows go i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from streamkit.database.arrow_text import text_array
@@ -17,8 +17,10 @@ from streamkit.database.rows import Encoded, EntryHeads, row_head
 
 __all__ = ["ArrowRowEncoder"]
 
-_TABLE_LENGTHS = 1024
-"""Longer values, rare ones, take a second way: Python once per distinct length."""
+_TABLE_LENGTHS = 128
+_TABLE_MOST = 2048
+"""A table doubles when values are longer; the longest ones, rare, take another way: Python once
+for each distinct length."""
 
 
 class ArrowRowEncoder:
@@ -28,7 +30,7 @@ class ArrowRowEncoder:
         pa = library("pyarrow")
         self._names = list(names)
         self._columns = [_Column(name) for name in names]
-        self._row_heads = pa.array([row_head(n) for n in range(4 * _TABLE_LENGTHS)], pa.binary())
+        self._row_heads = _Table(row_head, pa.binary())
 
     def encode(self, batch: Any) -> Encoded:
         """Encode a record batch of at least one row."""
@@ -41,7 +43,7 @@ class ArrowRowEncoder:
             sizes = size if sizes is None else pc.add(sizes, size)
         if sizes is None:
             sizes = pa.array([0] * batch.num_rows, pa.int32())
-        heads = _looked_up(self._row_heads, sizes, row_head, pa.binary())
+        heads = self._row_heads.take(sizes, pc.max(sizes).as_py())
         rows = pc.binary_join_element_wise(heads, *parts, pa.scalar(b"", pa.binary()))
         _, ends, data = rows.buffers()
         offsets = memoryview(ends).cast("i")[rows.offset : rows.offset + len(rows) + 1]
@@ -54,15 +56,8 @@ class _Column:
     def __init__(self, name: str) -> None:
         pa = library("pyarrow")
         self._heads = EntryHeads(name)
-        indexes = range(_TABLE_LENGTHS + 1)
-        self._head_table = pa.array([self._head(i) for i in indexes], pa.binary())
-        self._size_table = pa.array([self._size(i) for i in indexes], pa.int32())
-
-    def _head(self, index: int) -> bytes:
-        return self._heads[index - 1]
-
-    def _size(self, index: int) -> int:
-        return len(self._heads[index - 1]) + max(index - 1, 0)
+        self._head_table = _Table(self._head, pa.binary())
+        self._size_table = _Table(self._size, pa.int32())
 
     def entries(self, text: Any) -> tuple[Any, Any, Any]:
         """For each value: what goes before it, its bytes, and the size of both."""
@@ -72,14 +67,36 @@ class _Column:
         if text.null_count:
             index = pc.fill_null(index, pa.scalar(0, pa.int32()))
             value = pc.fill_null(value, pa.scalar(b"", pa.binary()))
-        head = _looked_up(self._head_table, index, self._head, pa.binary())
-        return head, value, _looked_up(self._size_table, index, self._size, pa.int32())
+        most = pc.max(index).as_py()
+        return self._head_table.take(index, most), value, self._size_table.take(index, most)
+
+    def _head(self, index: int) -> bytes:
+        return self._heads[index - 1]
+
+    def _size(self, index: int) -> int:
+        return len(self._heads[index - 1]) + max(index - 1, 0)
 
 
-def _looked_up(table: Any, index: Any, make: Callable[[int], Any], kind: Any) -> Any:
-    pa, pc = library("pyarrow"), library("pyarrow.compute")
-    if (pc.max(index).as_py() or 0) < len(table):
-        return pc.take(table, index, boundscheck=False)
-    distinct = index.dictionary_encode()
-    made = pa.array([make(i) for i in distinct.dictionary.to_pylist()], kind)
-    return made.take(distinct.indices)
+class _Table:
+    """The values of a function of small integers, for a whole column of them at once."""
+
+    def __init__(self, function: Callable[[int], Any], kind: Any) -> None:
+        self._function = function
+        self._kind = kind
+        self._values = self._made(range(_TABLE_LENGTHS))
+
+    def take(self, index: Any, most: int) -> Any:
+        """Return the value for each element of `index`, of which `most` is the greatest."""
+        pc = library("pyarrow.compute")
+        if len(self._values) <= most < _TABLE_MOST:
+            length = len(self._values)
+            while length <= most:
+                length *= 2
+            self._values = self._made(range(length))
+        if most < len(self._values):
+            return pc.take(self._values, index, boundscheck=False)
+        distinct = index.dictionary_encode()
+        return self._made(distinct.dictionary.to_pylist()).take(distinct.indices)
+
+    def _made(self, arguments: Iterable[int]) -> Any:
+        return library("pyarrow").array([self._function(n) for n in arguments], self._kind)

@@ -1,15 +1,15 @@
 """DuckDB: database files, and CSV and Parquet files as tables.
 
-Each query has an instance of its own, locked down before the statement runs: no writing, no file
-but those configured, no setting can be changed, memory is bounded, nothing spills to disk. DuckDB
-runs several statements at once and other things than queries; its own parser says what they are.
+The instance is locked down before a statement runs: no writing, no file but those configured, no
+setting can be changed, memory is bounded, nothing spills to disk. DuckDB runs several statements at
+once and other things than queries; its own parser says what they are.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,14 +67,11 @@ class DuckDbEngine(Engine):
         need("duckdb", "a DuckDB database")
 
     def connect(self, limits: QueryLimits) -> Session:
-        return DuckDbSession(
-            self._instance(
-                limits, path=str(self._path), access_mode="READ_ONLY", **_LOCKS, temp_directory=""
-            ),
-            self,
-        )
+        connection = self._shared.connect(lambda: self._open(limits), self._identity())
+        return DuckDbSession(connection, self, self._shared.release)
 
     def close(self) -> None:
+        super().close()
         with self._parsing:
             if self._parser is not None:
                 self._parser.close()
@@ -101,6 +98,19 @@ class DuckDbEngine(Engine):
             kind = kinds[0].name.replace("_", " ")
             raise QueryError(f"only a query can run here, not a statement of the kind {kind}")
 
+    def _open(self, limits: QueryLimits) -> Any:
+        return self._instance(
+            limits, path=str(self._path), access_mode="READ_ONLY", **_LOCKS, temp_directory=""
+        )
+
+    def _identity(self) -> Hashable:
+        """Changes when another file is put in the place of this one."""
+        try:
+            stat = self._path.stat()
+        except OSError:
+            return None
+        return stat.st_ino, stat.st_mtime_ns, stat.st_size
+
     def _instance(self, limits: QueryLimits, **settings: str) -> Any:
         settings |= _NO_EXTENSIONS
         settings["memory_limit"] = f"{max(1, limits.max_memory >> 20)}MiB"
@@ -124,7 +134,7 @@ class DuckDbFiles(DuckDbEngine):
         self._reader = f"read_{kind}"
         self._table = table if any(mark in path.name for mark in "*?[") else path.stem
 
-    def connect(self, limits: QueryLimits) -> Session:
+    def _open(self, limits: QueryLimits) -> Any:
         connection = self._instance(limits, path=":memory:", temp_directory="")
         try:
             for statement in self._prepared():
@@ -133,7 +143,10 @@ class DuckDbFiles(DuckDbEngine):
         except BaseException:
             connection.close()
             raise
-        return DuckDbSession(connection, self)
+        return connection
+
+    def _identity(self) -> Hashable:
+        return None  # the files are looked at by every query
 
     def _prepared(self) -> Sequence[str]:
         path = str(self._path.absolute()).replace("'", "''")
@@ -151,8 +164,8 @@ class DuckDbFiles(DuckDbEngine):
 class DuckDbSession(Session):
     """A connection to an instance that is locked down already."""
 
-    def __init__(self, connection: Any, engine: DuckDbEngine) -> None:
-        super().__init__(connection)
+    def __init__(self, connection: Any, engine: DuckDbEngine, on_close: Callable[[], None]) -> None:
+        super().__init__(connection, on_close)
         self._engine = engine
 
     def run(self, sql: str, parameters: Sequence[Any], seconds: float) -> Any:

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
 from streamkit.config import QueryLimits
 from streamkit.database.base import ColumnInfo, TableInfo
 from streamkit.database.extras import driver_library, driver_manager, has, need
+from streamkit.database.shared import SharedDatabase
 from streamkit.errors import ConnectError, PreconditionError, StreamkitError
 
 __all__ = ["Engine", "Session", "brief"]
@@ -30,8 +31,9 @@ def brief(words: str) -> str:
 class Session:
     """One connection, for one statement. Everything may raise the driver's errors."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, on_close: Callable[[], None] = lambda: None) -> None:
         self.connection = connection
+        self._on_close = on_close
         self._cursors: list[Any] = []
 
     def run(self, sql: str, parameters: Sequence[Any], seconds: float) -> Any:
@@ -75,11 +77,12 @@ class Session:
                 cursor.adbc_cancel()
 
     def close(self) -> None:
-        """Give the connection up, whatever state it is in."""
+        """Give the connection up, whatever state it is in. Once."""
         for closable in (*self._cursors, self.connection):
             with suppress(driver_manager().Error):
                 closable.close()
         self._cursors.clear()
+        self._on_close()
 
 
 class Engine:
@@ -92,6 +95,7 @@ class Engine:
     def __init__(self, driver: str, uri: str) -> None:
         self.driver = driver
         self._uri = uri
+        self._shared = SharedDatabase()
 
     def check_installed(self) -> None:
         """Raise PreconditionError, saying what to install, when something is missing."""
@@ -110,7 +114,8 @@ class Engine:
         return Session(connection)
 
     def close(self) -> None:
-        """Release what is shared by all connections, if anything is."""
+        """Release what is shared by all connections."""
+        self._shared.close()
 
     def connect_error(self, name: str, words: str) -> StreamkitError:
         """What a failed connection means, without anything that could be a secret."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -62,12 +62,15 @@ class PostgresEngine(Engine):
         need("adbc_driver_postgresql", "a PostgreSQL database")
 
     def connect(self, limits: QueryLimits) -> Session:
-        connection = driver_manager().connect(
+        connection = self._shared.connect(lambda: self._open(limits))
+        return PostgresSession(connection, self, self._shared.release)
+
+    def _open(self, limits: QueryLimits) -> Any:
+        return driver_manager().connect(
             driver=driver_library("postgresql"),
             db_kwargs={"uri": self._with_timeout(limits.connect_seconds)},
-            autocommit=False,
+            autocommit=True,
         )
-        return PostgresSession(connection, self)
 
     def warn_superuser(self) -> None:
         """Say it once."""
@@ -95,8 +98,10 @@ class PostgresEngine(Engine):
 class PostgresSession(Session):
     """A connection whose one transaction is ended by closing it."""
 
-    def __init__(self, connection: Any, engine: PostgresEngine) -> None:
-        super().__init__(connection)
+    def __init__(
+        self, connection: Any, engine: PostgresEngine, on_close: Callable[[], None]
+    ) -> None:
+        super().__init__(connection, on_close)
         self._engine = engine
 
     def run(self, sql: str, parameters: Sequence[Any], seconds: float) -> Any:
@@ -134,6 +139,7 @@ class PostgresSession(Session):
             cursor.close()
 
     def _fence(self, seconds: float) -> None:
+        self.connection.adbc_connection.set_autocommit(False)
         self._execute(_SETTINGS.format(milliseconds=max(1, round(seconds * 1000))))
         if self._execute(_GIVE_UP_SUPERUSER):
             self._engine.warn_superuser()

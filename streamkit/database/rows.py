@@ -18,6 +18,9 @@ from streamkit.errors import LimitError
 
 __all__ = ["Encoded", "EntryHeads", "Piece", "RowEncoder", "cut", "row_head", "varint"]
 
+_REMEMBERED = 16_384
+"""Longer values are too rare, and could be too many, to keep what goes before them."""
+
 
 class Encoded(NamedTuple):
     """Encoded rows back to back: row i is data[ends[i] : ends[i + 1]]."""
@@ -56,13 +59,17 @@ class EntryHeads(dict[int, bytes]):
 
     def __missing__(self, length: int) -> bytes:
         value = self._key + varint(length)
-        head = self[length] = b"\x0a" + varint(len(value) + length) + value
+        head = b"\x0a" + varint(len(value) + length) + value
+        if length < _REMEMBERED:
+            self[length] = head
         return head
 
 
 class _RowHeads(dict[int, bytes]):
     def __missing__(self, length: int) -> bytes:
-        head = self[length] = row_head(length)
+        head = row_head(length)
+        if length < _REMEMBERED:
+            self[length] = head
         return head
 
 
