@@ -131,6 +131,8 @@ async def test_a_deadline_holds_while_dialling(connect: NewChannel) -> None:
 
 async def test_a_thousand_deadlines_at_once(connect: NewChannel, server: RawServer) -> None:
     channel = connect(server.target)
+    async with listening(channel):
+        pass  # connected
     calls = (unary_fails(channel, timeout=0.05) for _ in range(1000))
     assert set(await asyncio.gather(*calls)) == {DeadlineError}
     protocol = channel._pool.connection
