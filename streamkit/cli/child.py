@@ -13,14 +13,15 @@ import signal
 import subprocess
 import threading
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from typing import IO
 
 from streamkit.cli.lines import LineSplitter
 
 __all__ = ["Child", "OnLines", "exit_status"]
 
-OnLines = Callable[[str, list[str]], Awaitable[None]]
-"""Given the name of the stream, "stdout" or "stderr", and its next lines."""
+OnLines = Callable[[str, list[str], datetime], Awaitable[None]]
+"""Given the name of the stream, "stdout" or "stderr", its next lines and when they came."""
 
 QUIET_AFTER_EXIT = 1.0
 """Seconds that a background process may hold the output open before it is left alone."""
@@ -106,11 +107,12 @@ class Child:
 
     def _hand_over(self, name: str, lines: list[str]) -> None:
         # Waiting for the loop bounds what is under way; taking the lines never waits for a server.
-        asyncio.run_coroutine_threadsafe(self._take(name, lines), self._loop).result()
+        now = datetime.now(UTC)
+        asyncio.run_coroutine_threadsafe(self._take(name, lines, now), self._loop).result()
 
-    async def _take(self, name: str, lines: list[str]) -> None:
+    async def _take(self, name: str, lines: list[str], now: datetime) -> None:
         self._activity.set()
-        await self._on_lines(name, lines)
+        await self._on_lines(name, lines, now)
 
     def _stream_ended(self) -> None:
         self._open -= 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from streamkit.cli.exits import one_line
@@ -84,9 +84,8 @@ class Reporter:
             finally:
                 await self._close(writer)
 
-    async def take(self, name: str, lines: list[str]) -> None:
+    async def take(self, name: str, lines: list[str], now: datetime) -> None:
         """Take the next lines of "stdout" or "stderr". Waits only for a server that is there."""
-        now = datetime.now(UTC)
         entries = [_Line(line, detect_level(line), {"stream": name}, now) for line in lines]
         self._latest = lines or self._latest
         if self._writer is None:

@@ -97,7 +97,8 @@ def test_markdown() -> None:
 def test_table_aligns_and_sanitises() -> None:
     rows = [{"id": "1", "name": "日本"}, {"id": "20", "name": "\x1b[2J"}]
     lines = written(TableWriter(COLUMNS[:2], TextOptions()), rows).splitlines()
-    assert lines == ["id  name", "--  -------", " 1  日本", "20  \\x1b[2J"]
+    # Sized by the first of two batches; what is wider later is left whole in a pipe.
+    assert lines == ["id  name", "--  ----", " 1  日本", "20  \\x1b[2J"]
 
 
 def test_table_fits_a_terminal() -> None:
