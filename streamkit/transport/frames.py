@@ -79,8 +79,11 @@ class FrameCutter:
 
     @property
     def waiting(self) -> bool:
-        """Whether a frame, a header block or the peer's first settings are not whole yet."""
-        return bool(self._rest) or self._settings_due or self._block >= 0 or self._left > 0
+        """Whether a frame, a header block or the peer's first settings are not whole yet.
+
+        DATA is handed on as it comes, so a large frame on a slow line is nothing to wait for.
+        """
+        return bool(self._rest) or self._settings_due or self._block >= 0
 
     @property
     def greeted(self) -> bool:

@@ -47,6 +47,8 @@ class WireProtocol(H2Protocol):
         self._on_lost = on_lost
         self._cutter: FrameCutter | None = None
         self._watch: asyncio.TimerHandle | None = None
+        self._frames = 0  # whole frames that came so far
+        self._moved = 0.0  # when the last one did
         self._leaving = False
         self._last_call: asyncio.TimerHandle | None = None  # between the two GOAWAYs
 
@@ -67,9 +69,8 @@ class WireProtocol(H2Protocol):
         self._h2.start()
         self.connection.write_out()
         self.connection.initialize()
-        self._watch = self.connection.loop.call_later(
-            self.limits.preface_timeout, self._expect_settings
-        )
+        self._moved = self.connection.last_received
+        self._watch = self._later(self.limits.preface_timeout, self._expect_settings)
         if self._on_made is not None:
             self._on_made(self)
 
@@ -93,34 +94,40 @@ class WireProtocol(H2Protocol):
             self._watch_frames(cutter)
 
     def _watch_frames(self, cutter: FrameCutter) -> None:
-        """A frame that has begun must become whole in time."""
+        """A frame that has begun must become whole in time, which is not a frame's time but that
+        since the one before it: a busy connection is always inside of some frame."""
+        if cutter.frames != self._frames:
+            self._frames = cutter.frames
+            self._moved = self.connection.last_received
         if cutter.waiting:
             if self._watch is None:
-                self._watch = self.connection.loop.call_later(
-                    self.limits.request_timeout, self._look_again, cutter.frames
-                )
+                self._watch = self._later(self.limits.request_timeout, self._look_again)
         elif self._watch is not None:
             self._watch.cancel()
             self._watch = None
 
-    def _look_again(self, frames: int) -> None:
-        """Cut the peer if the frame that was waited for is still the same one."""
+    def _later(self, seconds: float, action: Callable[[], None]) -> asyncio.TimerHandle:
+        connection = self.connection
+        return connection.loop.call_later(seconds, action, context=connection.context)
+
+    def _look_again(self) -> None:
+        """Cut the peer if nothing became whole for too long."""
         self._watch = None
         cutter = self._cutter
-        if cutter is None:
+        if cutter is None or not cutter.waiting:
             return
-        if cutter.waiting and cutter.frames == frames:
+        left = self._moved + self.limits.request_timeout - self.connection.loop.time()
+        if left <= 0:
             self._overdue("a frame did not become whole")
         else:
-            self._watch_frames(cutter)
+            self._watch = self._later(left, self._look_again)
 
     def _expect_settings(self) -> None:
         self._watch = None
-        cutter = self._cutter
-        if cutter is None or not cutter.frames:
+        if not self._frames:
             self._overdue("no HTTP/2 settings in time")
         else:
-            self._watch_frames(cutter)
+            self._look_again()
 
     def _overdue(self, reason: str) -> None:
         self._watch = None

@@ -248,6 +248,23 @@ async def test_slowloris_inside_a_frame(serve: Serve, dial: Dial) -> None:
     await unharmed(*other)
 
 
+async def test_a_large_frame_on_a_slow_line_is_no_attack(serve: Serve, dial: Dial) -> None:
+    client = await dial(await serve(request_timeout=0.2))
+    head = client.headers(client.fields("/streamservice.ProducerService/Write"))
+    body = client.data(head.stream_id, message(bytes(4))).serialize()
+    client.send(head)
+    assert await client.pong()
+    client.raw(body[:9])  # its head at once: half a head would be waited for
+    for byte in body[9:]:
+        await asyncio.sleep(0.06)
+        client.raw(bytes([byte]))
+    assert (await client.ended(head.stream_id)).data
+    client.raw(body[:5])
+    started = time.monotonic()
+    await client.gone()
+    assert time.monotonic() - started < 1.2
+
+
 @pytest.mark.parametrize(
     "greeting",
     [
