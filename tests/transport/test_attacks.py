@@ -251,7 +251,7 @@ async def test_slowloris_inside_a_frame(serve: Serve, dial: Dial) -> None:
 async def test_a_large_frame_on_a_slow_line_is_no_attack(serve: Serve, dial: Dial) -> None:
     client = await dial(await serve(request_timeout=0.2))
     head = client.headers(client.fields("/streamservice.ProducerService/Write"))
-    body = client.data(head.stream_id, message(bytes(4))).serialize()
+    body = client.data(head.stream_id, message(b"\x12\x00")).serialize()
     client.send(head)
     assert await client.pong()
     client.raw(body[:9])  # its head at once: half a head would be waited for
