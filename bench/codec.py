@@ -216,6 +216,22 @@ def worker(contender: str, target: Path) -> dict[str, float]:
     return measure_betterproto(target)
 
 
+FLOORS = {
+    ("Update: construct", "stock"): 25,
+    ("Update: encode", "stock"): 35,
+    ("Update: decode", "stock"): 45,
+    ("Update: read an attribute", "stock"): 10,
+    ("QueryResult of 500 rows: encode", "stock"): 40,
+    ("QueryResult of 500 rows: decode", "stock"): 75,
+    ("Update: encode", "rust"): 3,
+    ("Update: decode", "rust"): 8,
+    ("QueryResult of 500 rows: encode", "rust"): 3,
+    ("QueryResult of 500 rows: decode", "rust"): 8,
+    ("Update: decode and read five fields", "upb"): 1 / 3,
+}
+"""How many times better than a peer ours must be."""
+
+
 def run() -> list[dict[str, Any]]:
     """Measure everything and return the rows of the table."""
     rust = importlib.util.find_spec("betterproto_rust_codec") is not None
@@ -245,6 +261,7 @@ def run() -> list[dict[str, Any]]:
             "peer": called[peer],
             "peer_figure": round(figures[peer][what], 3),
             "ratio": round(figures[peer][what] / ours, 2),
+            **({"floor": FLOORS[what, peer]} if (what, peer) in FLOORS else {}),
         }
         for what, ours in figures["ours"].items()
         for peer in contenders

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import betterproto
 from grpclib.encoding.base import CodecBase
 
-from streamkit.codec._install import decoder_for
+from streamkit.codec._install import decoder_for, encoder_for
 from streamkit.errors import DecodeError
 
 __all__ = ["StreamkitCodec", "decode", "encode", "frame"]
@@ -41,28 +41,46 @@ class StreamkitCodec(CodecBase):
 
     __content_subtype__ = "proto"
 
+    def __init__(self) -> None:
+        self._encoders: dict[type, Callable[[Any], bytes]] = {}
+        self._decoders: dict[type, Callable[[bytes], Any]] = {}
+
     def encode(self, message: Any, message_type: Any) -> bytes:
         if isinstance(message, message_type):
-            data: bytes = message.SerializeToString()
-            return data
+            encoder = self._encoders.get(type(message)) or self._encoder(type(message))
+            return encoder(message)
         if isinstance(message, bytes):
             return message
         raise TypeError(f"a {type(message).__name__} was given for {message_type.__name__}")
 
-    def decoder(self, message_type: Any) -> Callable[[bytes], Any]:
-        """Return what `decode` does for one message type, for a stream of such messages."""
-        if issubclass(message_type, betterproto.Message):
-            return decoder_for(message_type)
-        return lambda data: self.decode(data, message_type)
-
     def decode(self, data: bytes, message_type: Any) -> Any:
-        if issubclass(message_type, betterproto.Message):
-            return decoder_for(message_type)(data)
+        decoder = self._decoders.get(message_type) or self._decoder(message_type)
+        return decoder(data)
+
+    def _encoder(self, cls: Any) -> Callable[[Any], bytes]:
+        if issubclass(cls, betterproto.Message):
+            encoder_for(cls)
+            encoder: Callable[[Any], bytes] = cls.__bytes__
+        else:
+            encoder = cls.SerializeToString
+        self._encoders[cls] = encoder
+        return encoder
+
+    def _decoder(self, cls: Any) -> Callable[[bytes], Any]:
+        ours = issubclass(cls, betterproto.Message)
+        self._decoders[cls] = decoder = decoder_for(cls) if ours else _google_decoder(cls)
+        return decoder
+
+
+def _google_decoder(cls: Any) -> Callable[[bytes], Any]:
+    def decode(data: bytes) -> Any:
         try:
-            return message_type.FromString(data)
+            return cls.FromString(data)
         except Exception as error:
             # Not imported here: google.protobuf is there only if the program brought it.
             google = sys.modules.get("google.protobuf.message")
             if google is not None and isinstance(error, google.DecodeError):
-                raise DecodeError(str(error), message_type.__name__) from None
+                raise DecodeError(str(error), cls.__name__) from None
             raise
+
+    return decode

@@ -195,32 +195,31 @@ def _varint_from(buf: bytes, at: int) -> tuple[int, int]:
     return more(buf, value, at) if value > 127 else (value, at)
 
 
+_second_heads: dict[int, bytes] = {}
+
+
+def _second_head(seconds: int) -> bytes:
+    """The field `seconds`; a stream has many times of the same second."""
+    if len(_second_heads) >= _SECONDS_KEPT:
+        _second_heads.clear()
+    _second_heads[seconds] = head = b"\x08" + varint(seconds) if seconds else b""
+    return head
+
+
 def timestamp_bytes(value: datetime, epoch: datetime = EPOCH) -> bytes:
     """Write a Timestamp with its length before it."""
     if type(value) is not datetime:
         raise Odd
     since = value - epoch  # raises for a naive one
     seconds = since.days * 86400 + since.seconds
+    head = _second_heads.get(seconds)
+    if head is None:
+        head = _second_head(seconds)
     nanos = since.microseconds * 1000
-    if 268435456 <= seconds < 34359738368:
-        head = (
-            b"\x08"
-            + GOES_ON[seconds & 16383]
-            + GOES_ON[seconds >> 14 & 16383]
-            + _ONE[seconds >> 28]
-        )
-        if nanos >= 268435456:
-            return (
-                b"\x0c"
-                + head
-                + b"\x10"
-                + GOES_ON[nanos & 16383]
-                + GOES_ON[nanos >> 14 & 16383]
-                + _ONE[nanos >> 28]
-            )
-    else:
-        head = b"\x08" + varint(seconds) if seconds else b""
-    if nanos:
+    if nanos >= 268435456:
+        low, middle = GOES_ON[nanos & 16383], GOES_ON[nanos >> 14 & 16383]
+        head += b"\x10" + low + middle + _ONE[nanos >> 28]
+    elif nanos:
         head += b"\x10" + varint(nanos)
     return _ONE[len(head)] + head
 

@@ -110,11 +110,15 @@ def difference(mine: Any, theirs: Any, path: str = "") -> str:
     """Where two plain values part, for a message that a person can read."""
     if mine == theirs:
         return ""
-    if isinstance(mine, dict) and isinstance(theirs, dict):
-        for key in mine.keys() | theirs.keys():
-            found = difference(mine.get(key), theirs.get(key), f"{path}.{key}")
-            if found:
-                return found
+    if path.endswith(f".{UNKNOWN}") and isinstance(mine, bytes) and sorted(mine) == sorted(theirs):
+        # An entry of a map that holds unknown fields is written anew as a whole, and the maps in
+        # it have no order of their own.
+        return ""
+    if isinstance(mine, list) and isinstance(theirs, list) and len(mine) == len(theirs):
+        mine, theirs = dict(enumerate(mine)), dict(enumerate(theirs))
+    if isinstance(mine, dict) and isinstance(theirs, dict) and mine.keys() == theirs.keys():
+        found = (difference(mine[key], theirs[key], f"{path}.{key}") for key in mine)
+        return next(filter(None, found), "")
     return f"{path or 'all'}: ours {mine!r}, theirs {theirs!r}"
 
 

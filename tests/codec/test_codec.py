@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from datetime import UTC, datetime
 
 import pytest
@@ -83,3 +84,13 @@ def test_a_value_that_does_not_fit_names_reason_and_path() -> None:
     assert caught.value.path == "QueryResult.rows[1].columns['a']"
     assert caught.value.reason == "a int is not a str"
     assert caught.value.status is Status.INTERNAL
+
+
+def test_generated_code_shows_its_lines_in_a_traceback() -> None:
+    decode(Update, b"")
+    function = decoder_for(Update)
+    lines, _ = inspect.getsourcelines(function)
+    assert "def decode(data, start=0, end=None):\n" in lines
+    assert function.__code__.co_filename == (
+        "<streamkit decode streamkit.generated.streamservice.Update>"
+    )
