@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sqlite3
 import sys
 import time
@@ -161,9 +162,10 @@ def serve_streamkit() -> None:
         name = "memory"
 
         def open(self, sql: str, parameters: Parameters = (), *, seconds: float) -> Result:
-            if "count(*)" in sql:
-                return MemoryResult(pa.table({"n": [memory_table(sql.split("_")[-1]).num_rows]}))
-            return MemoryResult(memory_table(sql.rpartition("_")[2]))
+            found = re.search(r"rows_(\d+)", sql)
+            assert found is not None
+            data = memory_table(found[1])
+            return MemoryResult(pa.table({"n": [data.num_rows]}) if "count(*)" in sql else data)
 
         def tables(self) -> list[Any]:
             return []
