@@ -32,6 +32,8 @@ MEBIBYTE = 1 << 20
         (b"\x1b\x24", "Every", "a group ends that was not begun"),
         (b"\x1b\x08\x01", "Every", "the data ends inside a group"),
         (b"\x80\x80\x80\x80\x10\x01", "Every", "a field number is out of range"),
+        (b"\x98\x80\x80\x80\x80\x00\x01", "Every", "a field number is out of range"),
+        (b"\x72\x80\x80\x80\x80\x80\x00", "Every.a_string", "longer than five bytes"),
         (b"\x8a\x01\x03\x12\x05a", "Every.leaf.text", "the data is truncated"),
         (b"\xea\x04\x00\xea\x04\x02\x12\x05", "Every.leaves[1].text", "the data is truncated"),
         (b"\xda\x05\x03\x0a\x05a", "Every.text_by_text.key", "the data is truncated"),
