@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -59,14 +59,6 @@ class CallSettings:
         self.interceptors = interceptors
         self.limits = limits
 
-    def decoder(self, kind: type[Reply]) -> Callable[[bytes], Reply]:
-        """What makes replies of their bytes; a codec may have a shorter way for many of a type."""
-        make = getattr(self.codec, "decoder", None)
-        if make is not None:
-            found: Callable[[bytes], Reply] = make(kind)
-            return found
-        return lambda data: self.codec.decode(data, kind)
-
 
 class ClientCall(Generic[Request, Reply]):
     """A call, used as an async context manager: entering sends it, leaving ends it in any case.
@@ -94,7 +86,7 @@ class ClientCall(Generic[Request, Reply]):
         self.deadline = deadline
         """In seconds of the event loop's clock, or None."""
         self._settings = settings
-        self._decode = settings.decoder(reply_type)
+        self._reply_type = reply_type
         self._request_type = request_type
         self._request = request
         self._compression = compression
@@ -295,11 +287,11 @@ class ClientCall(Generic[Request, Reply]):
             stream.fail(error)
             stream.error = stream.error or error
             raise stream.error from None
-        decode = self._decode
+        decode, kind = self._settings.codec.decode, self._reply_type
         replies: list[Reply] = []
         try:
             for data in found:
-                replies.append(decode(data))  # noqa: PERF401  # those before a bad one count
+                replies.append(decode(data, kind))  # noqa: PERF401  # those before a bad one count
         except Exception as fault:
             bad = fault if isinstance(fault, StreamkitError) else _undecodable(fault)
             stream.fail(bad)

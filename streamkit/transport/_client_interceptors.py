@@ -47,15 +47,16 @@ class Onion:
             raise PreconditionError("an interceptor did not make the call")
 
     async def exit(self, error: BaseException | None) -> None:
-        """Let the interceptors finish; raises `error` again, or what they make of it."""
+        """Let the interceptors finish with `error`; raises what they make of it.
+
+        When they swallow it, it goes on all the same: its user would have no outcome otherwise.
+        """
         run, self._run = self._run, None
         if run is None:
             return
         if not await _drive(run, error):
             run.close()
             raise PreconditionError("an interceptor made the call twice")
-        if error is not None:
-            raise error  # swallowing it would leave the user without an outcome
 
     async def _layer(self, index: int) -> None:
         if index == len(self._interceptors):

@@ -171,7 +171,9 @@ class Pool:
 
     def _on_lost(self, protocol: WireProtocol) -> None:
         protocol.connection.room()  # a dial that waits for settings waits in vain
-        _settle(self._alive.pop(protocol))
+        gone = self._alive.pop(protocol, None)
+        if gone is not None:
+            _settle(gone)
         self._serve()
 
     def _withdraw(self, stream: ClientStream) -> None:

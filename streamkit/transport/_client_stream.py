@@ -239,7 +239,7 @@ class ClientStream:
     # Inside
 
     def _retry(self) -> bool:
-        if self._request is None or self.initial is not None or self._retries >= RETRY_LIMIT:
+        if self._request is None or self._retries >= RETRY_LIMIT:
             return False
         self._retries += 1
         self._unsent = list(self._request)

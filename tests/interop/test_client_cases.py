@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -34,16 +34,12 @@ class NotingCodec(StreamkitCodec):
     """Notes for each message received whether it came compressed."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.compressed: list[bool] = []
 
-    def decoder(self, message_type: Any) -> Callable[[bytes], Any]:
-        decode = super().decoder(message_type)
-
-        def noting(data: bytes) -> Any:
-            self.compressed.append(isinstance(data, Inflated))
-            return decode(data)
-
-        return noting
+    def decode(self, data: bytes, message_type: Any) -> Any:
+        self.compressed.append(isinstance(data, Inflated))
+        return super().decode(data, message_type)
 
 
 @pytest.fixture
