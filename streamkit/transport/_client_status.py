@@ -116,6 +116,7 @@ def status_error(trailers: Iterable[tuple[str, str]]) -> StreamkitError | None:
         return None
     message = decode_message(fields.get("grpc-message", ""))
     error = error_from_status(status, message)
+    error.hint = decode_message(fields.get("streamkit-hint", ""))
     if isinstance(error, StreamGapError):
         error.oldest = _position(fields.get("streamkit-oldest"))
         error.newest = _position(fields.get("streamkit-newest"))

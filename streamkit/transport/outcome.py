@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from grpclib.exceptions import GRPCError
 
 from streamkit.errors import Status, StreamGapError, StreamkitError
-from streamkit.transport.metadata import Headers
+from streamkit.transport.metadata import Headers, encode_message
 
 __all__ = ["DRAINED", "LATE", "OK", "Outcome", "details_field", "outcome_of"]
 
@@ -38,11 +38,14 @@ def outcome_of(error: BaseException) -> Outcome:
 
     The text of an unexpected error stays in the server's log: it may name anything.
     """
-    if isinstance(error, StreamGapError):
-        bounds = [("streamkit-oldest", str(error.oldest)), ("streamkit-newest", str(error.newest))]
-        return Outcome(error.status, str(error), bounds)
     if isinstance(error, StreamkitError):
-        return Outcome(error.status, str(error))
+        trailers: Headers = []
+        if isinstance(error, StreamGapError):
+            trailers.append(("streamkit-oldest", str(error.oldest)))
+            trailers.append(("streamkit-newest", str(error.newest)))
+        if error.hint:
+            trailers.append(("streamkit-hint", encode_message(error.hint)))
+        return Outcome(error.status, str(error), trailers)
     if isinstance(error, GRPCError):
         details = [details_field(error.details)] if isinstance(error.details, bytes) else []
         return Outcome(error.status, error.message or "", details)

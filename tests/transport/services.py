@@ -96,7 +96,7 @@ class Streams(StreamServiceBase):
             yield Update(topic="t", message="first")
             raise {
                 "limit": LimitError("too much"),
-                "missing": NotFoundError("no such thing"),
+                "missing": NotFoundError("no such thing", hint="look elsewhere\u2026"),
                 "gap": StreamGapError("too old", oldest=3, newest=9),
                 "bug": RuntimeError("secret"),
             }[rest]

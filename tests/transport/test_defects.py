@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hyperframe.frame import GoAwayFrame, PingFrame, SettingsFrame, WindowUpdateFrame
 
+from streamkit.errors import NotFoundError
 from streamkit.generated.streamservice import (
     PublishRequest,
     SubscribeRequest,
@@ -19,10 +20,10 @@ from streamkit.generated.streamservice import (
     WriteReply,
     WriteRequest,
 )
-from streamkit.transport import GrpcServer, context
+from streamkit.transport import Channel, GrpcServer, context
 from tests.transport.conftest import Dial, Serve
 from tests.transport.raw import PUBLISH, SUBSCRIBE, WRITE, RawClient, message
-from tests.transport.services import Streams, Writes, ask
+from tests.transport.services import PlainCodec, Streams, Writes, ask
 
 INTERNAL, UNAVAILABLE, EXHAUSTED, DEADLINE, REFUSED_STREAM = 13, 14, 8, 4, 7
 
@@ -372,6 +373,18 @@ async def test_an_error_of_the_tree_is_its_status(
     client = await dial(await serve())
     answer = await client.ended(client.call(ask(topic)))
     assert (answer.status, answer.message, len(answer.messages)) == (status, text, 1)
+
+
+async def test_the_hint_of_an_error_travels(serve: Serve) -> None:
+    server = await serve()
+    channel = Channel(server.addresses[0], codec=PlainCodec())
+    request = SubscribeRequest(topics=["fail:missing"])
+    async with channel.stream(SUBSCRIBE, SubscribeRequest, Update, request=request) as call:
+        assert len(await call.receive()) == 1
+        with pytest.raises(NotFoundError) as caught:
+            await call.receive()
+    assert caught.value.hint == "look elsewhere\u2026"
+    await channel.aclose()
 
 
 async def test_a_gap_names_its_bounds(serve: Serve, dial: Dial) -> None:
