@@ -72,8 +72,9 @@ async def test_watchers_learn_that_the_server_leaves() -> None:
             assert [a.status for a in await take(call, 1)] == [Serving.SERVING]
             stopping = asyncio.create_task(server.stop(grace=20))
             assert [a.status for a in await take(call, 1)] == [Serving.NOT_SERVING]
-            with pytest.raises(ConnectError):
-                await call.receive()
+            async with asyncio.timeout(5):
+                with pytest.raises(ConnectError):
+                    await call.receive()
         await channel.aclose()
         async with asyncio.timeout(5):
             await stopping
