@@ -142,7 +142,11 @@ class WireConnection(Connection):
 
     def _flush_soon(self) -> None:
         self._flush_handle = None
-        self.flush()
+        try:
+            self.flush()
+        except Exception as error:  # a fault here may end this connection, never hang it
+            LOG.warning("fault while writing a connection", repr(error), error)
+            self._transport.abort()
 
     def flush(self) -> None:
         """Send what is ready on all streams with one write."""

@@ -439,3 +439,24 @@ async def test_a_unary_call_is_one_write_each_way(serve: Serve, dial: Dial) -> N
     assert answer.status == 0
     kinds = [type(f).__name__ for f in client.frames[seen:]]
     assert kinds == ["HeadersFrame", "DataFrame", "HeadersFrame"]
+
+
+async def test_a_fault_while_writing_ends_its_connection_alone(
+    serve: Serve, dial: Dial, streams: Streams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = await serve()
+    client = await dial(server)
+    stream = client.call(ask("idle:x"))
+    await client.until(lambda: bool(client.answer(stream).data))
+    (protocol,) = server._connections
+
+    def broken() -> bytearray:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(protocol.connection.h2, "take_output", broken)
+    streams.release.set()
+    await client.gone()
+    async with asyncio.timeout(2):
+        while server.calls:
+            await asyncio.sleep(0)
+    assert (await (other := await dial(server)).ended(other.call(ask("count:1")))).status == 0
