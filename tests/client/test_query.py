@@ -199,6 +199,26 @@ async def test_an_arrow_table_is_put_together_from_its_messages() -> None:
     assert (await query(FakeChannel(arrow)).to_arrow()).equals(table)
 
 
+async def test_a_real_arrow_query(tmp_path: Any) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "numbers.duckdb"
+    with duckdb.connect(str(path)) as database:
+        database.execute("CREATE TABLE t AS SELECT i AS n, 'row ' || i AS s FROM range(20000) r(i)")
+    async with (
+        serve(databases={"numbers": f"duckdb:///{path}"}) as address,
+        AsyncClient(address) as client,
+    ):
+        table = await client.query("select * from t", database="numbers", batch=8192).to_arrow()
+        assert table.column("n").to_pylist() == list(range(20_000))
+        few = client.query("select * from t where n < ?", [5], database="numbers", format="arrow")
+        async with few:
+            assert [column.name for column in few.columns] == ["n", "s"]
+            assert (await few.to_arrow()).num_rows == 5
+        async with client.query("select * from t", database="numbers", batch=500) as rows:
+            assert [int(row["n"]) async for row in rows] == list(range(20_000))
+
+
 async def test_a_real_query(tmp_path: Any) -> None:
     async with serve(journal=str(tmp_path / "store.db")) as address, AsyncClient(address) as client:
         for number in range(5):

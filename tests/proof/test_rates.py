@@ -83,7 +83,7 @@ async def measured(role: str, address: str, count: int) -> float:
 
 @pytest.mark.timeout(60)
 async def test_a_resume_from_the_store_is_printed(tmp_path: Path) -> None:
-    ours, theirs = await resume(tmp_path, 20_000)
+    ours, theirs = await resume(tmp_path, 8_000)
     assert ours > theirs
 
 
@@ -164,7 +164,7 @@ async def subscribers(folder: Path, count: int, messages: int) -> float:
 
 @pytest.mark.timeout(90)
 async def test_what_a_hundred_subscribers_cost_is_printed(tmp_path: Path) -> None:
-    assert await subscribers(tmp_path, 100, 5_000) <= 3.0
+    assert await subscribers(tmp_path, 100, 3_000) <= 3.0
 
 
 @pytest.mark.soak
