@@ -92,14 +92,20 @@ class Postgres:
     def superuser_url(self) -> str:
         return f"postgresql://postgres@/postgres?host={self.socket}"
 
-    def execute(self, *statements: str) -> list[tuple[Any, ...]]:
-        """Run statements as the superuser; the rows of the last one."""
+    @contextmanager
+    def cursor(self) -> Iterator[Any]:
+        """A cursor of the superuser, each statement a transaction of its own."""
         connection = adbc.connect(
             driver=adbc_driver_postgresql._driver_path(),
             db_kwargs={"uri": self.superuser_url},
             autocommit=True,
         )
         with connection, connection.cursor() as cursor:
+            yield cursor
+
+    def execute(self, *statements: str) -> list[tuple[Any, ...]]:
+        """Run statements as the superuser; the rows of the last one."""
+        with self.cursor() as cursor:
             for statement in statements:
                 cursor.execute(statement)
             return list(cursor.fetchall()) if cursor.description else []

@@ -18,7 +18,7 @@ import pytest
 
 from streamkit.codec import StreamkitCodec
 from streamkit.config import QueryLimits
-from streamkit.database import Databases, SqliteSource, StoreSource, open_source
+from streamkit.database import Databases, SqliteSource, StoreSource
 from streamkit.errors import (
     DeadlineError,
     InvalidArgumentError,
@@ -30,7 +30,7 @@ from streamkit.generated.streamservice import Parameter, PayloadFormat, QueryReq
 from streamkit.handlers.queries import QueriesHandler, parameters_of, plan_of
 from streamkit.testing import connected
 from streamkit.transport import Channel, ClientCall, GrpcServer
-from tests.database.engines import UNBOUNDED, Postgres, running_postgres
+from tests.database.engines import UNBOUNDED
 from tests.database.google import QueryResult as GoogleQueryResult
 from tests.handlers.calls import SERVICE, rest
 
@@ -295,28 +295,6 @@ async def test_a_client_that_vanishes_ends_its_queries(databases: Databases) -> 
         assert took < 1
         with contextlib.suppress(StreamkitError):
             await calls.aclose()
-
-
-async def test_a_lost_client_ends_the_statement_on_postgresql(tmp_path: Path) -> None:
-    with running_postgres() as postgres:
-        databases = Databases({"pg": open_source("pg", postgres.url)})
-        async with connected([QueriesHandler(databases=databases)]) as channel:
-            async with ask(channel, UNBOUNDED["postgresql"], database="pg") as call:
-                await call.receive()
-                began = time.monotonic()
-            await gone(databases)
-            await active_statements_end(postgres)
-            took = time.monotonic() - began
-            print(f"\nPostgreSQL was idle again after {took * 1e3:.0f} ms")
-            assert took < 1.5
-        await databases.close()
-
-
-async def active_statements_end(postgres: Postgres) -> None:
-    sql = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND usename = 'reader'"
-    async with asyncio.timeout(10):
-        while postgres.execute(sql) != [(0,)]:
-            await asyncio.sleep(0.02)
 
 
 def test_the_plan_applies_the_limits() -> None:
