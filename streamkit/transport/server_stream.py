@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from grpclib.const import Cardinality
@@ -66,6 +68,13 @@ class ServerStream(Stream[_Recv, _Send]):
         self.accepts = request.accepts
         self.metadata: Metadata = request.metadata  # type: ignore[assignment]
         self.context = Context(self, request.path, request.metadata, deadline)
+        # A codec may know a shorter way for a whole stream of one type.
+        decoder = getattr(codec, "decoder", None)
+        self._decoder: Callable[[bytes], Any] = (
+            partial(codec.decode, message_type=self._recv_type)
+            if decoder is None
+            else decoder(self._recv_type)
+        )
         self._ready: deque[bytes] = deque()
         self._turn = 0.0
         self._puts = 0
@@ -134,7 +143,7 @@ class ServerStream(Stream[_Recv, _Send]):
 
     def _decode(self, data: bytes) -> _Recv:
         try:
-            message: _Recv = self._codec.decode(data, self._recv_type)
+            message: _Recv = self._decoder(data)
         except DecodeError as error:
             raise InternalError(f"the request cannot be decoded: {error}") from error
         except Exception as error:  # whatever a codec raises is about these bytes
