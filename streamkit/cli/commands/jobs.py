@@ -21,6 +21,8 @@ __all__ = ["register"]
 
 STATUSES = ("pending", "running", "completed", "failed", "cancelled", "lost")
 LINES_ON_FAILURE = 20
+EARLY = timedelta(seconds=5)
+"""A job's first lines may have been written a moment before the server knew of the job."""
 
 
 def register(app: typer.Typer) -> None:
@@ -131,8 +133,7 @@ class _Tail:
     def __init__(self, client: AsyncClient, job: JobProgress, view: JobView) -> None:
         self._client = client
         self._service = job.service or job.job_id
-        # The first lines may have been written a moment before the job was known.
-        self._since = job.created_at - timedelta(seconds=2)
+        self._since = job.created_at - EARLY
         self._view = view
         self._last = 0
         self._task = asyncio.create_task(self._read(follow=True))
@@ -165,6 +166,7 @@ async def _last_lines(session: Session, client: AsyncClient, job: JobProgress) -
         lines = [
             f"{clock_text(entry.timestamp, 'local')} {entry.level:<5} {entry.message}"
             async for entry in entries
+            if entry.timestamp >= job.created_at - EARLY
         ]
     if lines:
         session.note(f"the last {len(lines)} lines of {job.service or job.job_id}:")

@@ -29,6 +29,7 @@ from streamkit.generated.streamservice import JobProgress, LogEntry
 
 __all__ = ["BarsView", "JobView", "JsonView", "LinesView", "job_bars", "jobs_table", "show_task"]
 
+ENDED = ("completed", "failed", "cancelled", "lost")
 LINE_EVERY_PERCENT = 10
 LINE_EVERY_SECONDS = 30.0
 
@@ -121,6 +122,20 @@ class _Step(ProgressColumn):
         return text
 
 
+class _Spinner(SpinnerColumn):
+    """Turns while the job runs."""
+
+    def render(self, task: Task) -> RenderableType:
+        return Text(" ") if task.fields["job"].status in ENDED else super().render(task)
+
+
+class _Left(TimeRemainingColumn):
+    """Nothing is left of a job that has ended, however far it came."""
+
+    def render(self, task: Task) -> Text:
+        return Text("") if task.fields["job"].status in ENDED else super().render(task)
+
+
 class _Name(ProgressColumn):
     def render(self, task: Task) -> Text:
         return plain(task.fields["job"].job_id, "bold")
@@ -129,13 +144,13 @@ class _Name(ProgressColumn):
 def job_bars(**options: object) -> Progress:
     """Return the progress display of jobs; `show_task` puts a state into it."""
     return Progress(
-        SpinnerColumn(finished_text=" "),
+        _Spinner(),
         _Name(table_column=Column(no_wrap=True)),
         _Status(table_column=Column(no_wrap=True)),
         BarColumn(bar_width=24),
         _Amount(table_column=Column(no_wrap=True)),
         TimeElapsedColumn(table_column=Column(no_wrap=True)),
-        TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
+        _Left(compact=True, table_column=Column(no_wrap=True)),
         _Step(table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
         **options,  # type: ignore[arg-type]
     )
@@ -152,7 +167,7 @@ def show_task(bars: Progress, tasks: dict[str, TaskID], job: JobProgress) -> Non
             task = bars.tasks[bars.task_ids.index(tasks[job.job_id])]
             task.start_time = bars.get_time() - max(0.0, time.time() - created)
     bars.update(tasks[job.job_id], total=total, completed=completed, job=job)
-    if job.status in ("completed", "failed", "cancelled", "lost"):
+    if job.status in ENDED:
         bars.stop_task(tasks[job.job_id])
 
 
@@ -198,8 +213,7 @@ def jobs_table(jobs: Sequence[JobProgress], now: datetime | None = None) -> Rend
     for job in jobs:
         status = "stalled" if job.stalled else job.status
         created = job.created_at.timestamp()
-        ended = job.status in ("completed", "failed", "cancelled", "lost")
-        until = job.updated_at if ended else current
+        until = job.updated_at if job.status in ENDED else current
         table.add_row(
             plain(job.job_id, "bold"),
             plain(status, STATUS_STYLES.get(status, "")),
