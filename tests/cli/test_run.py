@@ -234,8 +234,8 @@ def test_other_signals_are_passed_on(server: str, number: signal.Signals) -> Non
 
 def test_a_background_process_does_not_hold_us(server: str) -> None:
     started = time.monotonic()
-    done = streamkit("run", "--", "sh", "-c", "sleep 5 & echo done", server=server, timeout=20)
-    assert done.stdout == "done\n" and time.monotonic() - started < 5
+    done = streamkit("run", "--", "sh", "-c", "sleep 60 & echo done", server=server)
+    assert done.stdout == "done\n" and time.monotonic() - started < 30
 
 
 def test_the_reader_of_the_output_goes(server: str) -> None:
