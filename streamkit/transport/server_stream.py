@@ -118,7 +118,7 @@ class ServerStream(Stream[_Recv, _Send]):
         if self._single_done:
             return None
         wire = self.wire
-        if wire.messages_in.ready:
+        if wire.messages_in.eof:
             messages = await wire.messages()
         else:
             limit = wire.connection.limits.request_timeout

@@ -402,8 +402,10 @@ async def test_a_request_without_its_message_does_not_hold_a_place(
     client = await dial(server)
     quiet = client.headers(client.fields(PUBLISH))
     half = client.headers(client.fields(SUBSCRIBE))
+    most = client.headers(client.fields(SUBSCRIBE))
     client.send(quiet, half, client.data(half.stream_id, b"\0\0\0", end=False))
-    for head in (quiet, half):
+    client.send(most, client.data(most.stream_id, message(ask("count:1"))[:-1], end=False))
+    for head in (quiet, half, most):
         assert (await client.ended(head.stream_id)).status == DEADLINE
     await client.pong()
     assert server.calls == 0

@@ -426,6 +426,28 @@ async def test_a_source_that_is_always_ready_lets_others_live(serve: Serve, dial
     assert slowest < 1.0
 
 
+async def test_a_source_that_computes_lets_others_live(serve: Serve, dial: Dial) -> None:
+    """Small messages that never fill the buffer, from a handler that never waits."""
+
+    class Busy(Streams):
+        async def subscribe_to_updates(
+            self, subscribe_request: SubscribeRequest
+        ) -> AsyncIterator[Any]:
+            for _ in range(int(subscribe_request.topics[0])):
+                time.sleep(0.001)
+                yield b"small"
+
+    server = await serve(Busy())
+    busy = await dial(server)
+    first = busy.call(ask("1000"))
+    other = await dial(server)
+    started = time.monotonic()
+    assert (await other.ended(other.call(ask("0")))).status == 0
+    assert time.monotonic() - started < 0.5
+    assert not busy.answer(first).trailers
+    assert len((await busy.ended(first)).messages) == 1000
+
+
 async def test_a_unary_call_is_one_write_each_way(serve: Serve, dial: Dial) -> None:
     class Quick(Writes):
         async def publish(self, publish_request: PublishRequest) -> WriteReply:
