@@ -103,7 +103,9 @@ async def run(script: list[tuple[str, object]], ring_records: int) -> None:
             gone[value] = gone.get(value, 0) + 1  # type: ignore[arg-type, call-overload, index]
     for reader in list(model.readers):
         wanted = [i for i in model.all if selectors[reader].matches(i.key, i.rank)]
-        while len(model.got[reader]) < len(wanted):
+        for _ in range(len(wanted) + 10):
+            if len(model.got[reader]) >= len(wanted):
+                break
             await model.step(reader, selectors[reader])
         assert [i.sequence for i in model.got[reader]] == [i.sequence for i in wanted]
         await model.leave(reader)
