@@ -9,13 +9,15 @@ or NULL when empty. Sequences are contiguous from the oldest that is kept to the
 from __future__ import annotations
 
 import sqlite3
+from contextlib import suppress
+from pathlib import Path
 
 from streamkit.config import JournalOptions
 from streamkit.errors import StoreError
 from streamkit.journal.base import Stream
 from streamkit.journal.engine import new_epoch
 
-__all__ = ["APPLICATION_ID", "TABLES", "VERSION", "open_store", "store_error"]
+__all__ = ["APPLICATION_ID", "TABLES", "VERSION", "end_life", "open_store", "store_error"]
 
 APPLICATION_ID = 0x736B6974
 """Marks an SQLite file as a streamkit store: "skit"."""
@@ -169,7 +171,7 @@ def _prepare(connection: sqlite3.Connection, path: str, options: JournalOptions)
             f"{path} cannot be used safely: its file system has no shared memory",
             hint="put the store on a local disk",
         )
-    execute(f"pragma synchronous = {options.durability}")
+    execute("pragma synchronous = full")
     execute(f"pragma wal_autocheckpoint = {_checkpoint_pages(options)}")
     execute(f"pragma journal_size_limit = {_WAL_LIMIT}")
     execute("pragma foreign_keys = off")
@@ -180,7 +182,45 @@ def _prepare(connection: sqlite3.Connection, path: str, options: JournalOptions)
             f"begin immediate; {script}; pragma user_version = {version};"
             f" pragma application_id = {APPLICATION_ID}; commit;"
         )
-    execute("insert or ignore into meta values('epoch', ?)", (new_epoch(),))
+    _begin_life(connection, options)
+
+
+def _begin_life(connection: sqlite3.Connection, options: JournalOptions) -> None:
+    """Give a new store its epoch, and one that may have lost its end a new one.
+
+    At durability "normal" the death of the machine can undo the last commits. Their sequences
+    are then given again, to other records, and a position of before would miss these without
+    anybody noticing; so it must not be valid any more.
+    """
+    execute = connection.execute
+    known = dict(execute("select key, value from meta").fetchall())
+    boot = _boot()
+    undone = (
+        known.get("open") == 1 and known.get("durability") == "normal" and known.get("boot") != boot
+    )
+    if "epoch" not in known or undone:
+        known["epoch"] = new_epoch()
+    life = {"epoch": known["epoch"], "open": 1, "durability": options.durability, "boot": boot}
+    # Synchronous is still full: that the store is open must outlive what is written after it.
+    execute("begin immediate")
+    connection.executemany("insert or replace into meta values(?, ?)", life.items())
+    execute("commit")
+    execute(f"pragma synchronous = {options.durability}")
+
+
+def end_life(connection: sqlite3.Connection) -> None:
+    """Note that the store was closed and not left, and close it."""
+    with suppress(sqlite3.Error):  # a full disk: the next start takes the careful way
+        connection.execute("update meta set value = 0 where key = 'open'")
+    connection.close()
+
+
+def _boot() -> str:
+    """Names this run of the machine, where the system tells."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return ""
 
 
 def _checkpoint_pages(options: JournalOptions) -> int:

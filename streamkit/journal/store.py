@@ -27,7 +27,7 @@ from streamkit.journal.jobs import Job, cancelled, grown_old
 from streamkit.journal.records import Row, dump, log_rows, text_of, update_rows
 from streamkit.journal.reports import settle
 from streamkit.journal.retention import Retention
-from streamkit.journal.schema import TABLES, open_store, store_error
+from streamkit.journal.schema import TABLES, end_life, open_store, store_error
 
 __all__ = ["Append", "Ask", "Cancel", "Committed", "Report", "Request", "Store", "Sweep"]
 
@@ -266,7 +266,7 @@ class Store:
             self._make_room(error)
 
     def close(self) -> None:
-        self._connection.close()
+        end_life(self._connection)
 
     def _write(self, group: _Group) -> None:
         texts = {table: dump(new) for table, new in group.tables.items()}

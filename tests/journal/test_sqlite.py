@@ -73,6 +73,33 @@ async def test_numbers_are_not_given_twice_after_a_full_trim_and_a_restart(path:
         assert await journal.append_updates(updates("d")) == Appended(4, 1)
 
 
+async def left_open(path: str, **changes: object) -> None:
+    """Make a closed store look like one that was left open; changes are of its meta table."""
+    with sqlite3.connect(path) as tool:
+        for key, value in {"open": 1, **changes}.items():
+            tool.execute("update meta set value = ? where key = ?", (value, key))
+    tool.close()
+
+
+async def test_a_machine_that_died_may_have_undone_the_end(path: str) -> None:
+    async with await open_journal(path) as journal:
+        epoch = journal.epoch
+        await journal.append_updates(updates("a"))
+    await left_open(path)  # the process died, the machine did not
+    async with await open_journal(path) as journal:
+        assert journal.epoch == epoch
+    await left_open(path, open=0, boot="another")  # closed before the machine went down
+    async with await open_journal(path) as journal:
+        assert journal.epoch == epoch
+    await left_open(path, boot="another", durability="full")  # every commit was on the disk
+    async with await open_journal(path) as journal:
+        assert journal.epoch == epoch
+    await left_open(path, boot="another")
+    async with await open_journal(path) as journal:
+        assert journal.epoch != epoch
+        assert texts(await stored(journal, topics())) == ["a"]
+
+
 async def test_silence_does_not_count_while_the_server_is_away(path: str) -> None:
     clock = Clock()
     async with await open_journal(path, clock=clock) as journal:
