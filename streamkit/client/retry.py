@@ -19,6 +19,8 @@ __all__ = ["PushBack", "Retry", "RetryBudget", "backoff", "is_retryable", "push_
 
 _RETRYABLE = frozenset({Status.UNAVAILABLE, Status.RESOURCE_EXHAUSTED, Status.ABORTED})
 
+_FIRST_SPREAD = 2.5
+
 MAX_LIMITED = 5
 """A limit that is met so often in a row without progress is no passing state."""
 
@@ -42,9 +44,13 @@ def backoff(
     """
     settings = settings or Backoff()
     delay = settings.first
+    # All clients of a server lose it in the same moment, so their first delays are spread wider
+    # than the later ones, which are spread already.
+    spread = min(1.0, settings.jitter * _FIRST_SPREAD)
     while True:
-        yield delay * (1 + settings.jitter * (2 * chance() - 1))
+        yield delay * (1 + spread * (2 * chance() - 1))
         delay = min(delay * settings.factor, settings.longest)
+        spread = settings.jitter
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,9 +35,15 @@ def test_delays_grow_from_one_second_to_thirty() -> None:
     assert delays[-1] == 30.0
 
 
-@pytest.mark.parametrize(("chance", "expected"), [(0.0, 0.8), (0.5, 1.0), (0.999999, 1.2)])
-def test_jitter_spreads_both_ways(chance: float, expected: float) -> None:
-    assert next(backoff(Backoff(), lambda: chance)) == pytest.approx(expected, rel=1e-5)
+@pytest.mark.parametrize(
+    ("chance", "expected"),
+    [(0.0, [0.5, 1.28, 2.048]), (0.5, [1.0, 1.6, 2.56]), (0.999999, [1.5, 1.92, 3.072])],
+)
+def test_jitter_spreads_both_ways_and_the_first_delay_widest(
+    chance: float, expected: list[float]
+) -> None:
+    delays = list(islice(backoff(Backoff(), lambda: chance), 3))
+    assert delays == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize(
