@@ -8,7 +8,7 @@ import pytest
 
 from streamkit.config import JournalOptions
 from streamkit.journal import Journal, open_journal
-from tests.contract import jobs, journal
+from tests.contract import jobs, journal, retention
 from tests.contract.support import Clock, Opener
 
 
@@ -47,7 +47,7 @@ class TestFollowing(journal.Following):
     pass
 
 
-class TestRetaining(journal.Retaining):
+class TestRetaining(retention.Retaining):
     pass
 
 

@@ -1,0 +1,93 @@
+"""What every journal removes, and how its readers learn of it."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+
+import pytest
+
+from streamkit.config import JournalOptions, Retention
+from streamkit.errors import StreamGapError
+from streamkit.journal import Appended, Bounds, Position, Start, Stream
+from tests.contract.support import Clock, Opener, following, log, stored, texts, topics, updates
+
+
+class Retaining:
+    """What is removed, and how readers learn of it."""
+
+    options = JournalOptions(retention=Retention(max_age=60.0), ring_records=4)
+
+    async def test_age_removes_and_numbers_go_on(self, opener: Opener, clock: Clock) -> None:
+        async with await opener(options=self.options) as journal:
+            await journal.append_updates(updates(*"abcdefgh"))
+            clock.advance(50)
+            await journal.append_updates(updates("i"))
+            await journal.sweep()  # type: ignore[attr-defined]
+            assert journal.bounds(Stream.UPDATES) == Bounds(1, 9)
+            clock.advance(20)
+            await journal.sweep()  # type: ignore[attr-defined]
+            assert journal.bounds(Stream.UPDATES) == Bounds(9, 9)
+            clock.advance(100)
+            await journal.sweep()  # type: ignore[attr-defined]
+            assert journal.bounds(Stream.UPDATES) == Bounds(10, 9)
+            assert await stored(journal, topics()) == []
+            assert await journal.append_updates(updates("j")) == Appended(10, 1)
+            assert texts(await stored(journal, topics())) == ["j"]
+
+    async def test_a_loss_is_told(self, opener: Opener, clock: Clock) -> None:
+        async with await opener(options=self.options) as journal:
+            await journal.append_updates(updates(*"abcdefgh"))
+            clock.advance(70)
+            await journal.append_updates(updates("i", "j"))
+            await journal.sweep()  # type: ignore[attr-defined]
+            old = Start(after=Position(journal.epoch, 3))
+            for follow in (False, True):
+                with pytest.raises(StreamGapError) as gap:
+                    async with aclosing(journal.read(topics(), old, follow=follow)) as batches:
+                        async for _ in batches:
+                            pass
+                assert (gap.value.oldest, gap.value.newest) == (9, 10)
+                told = journal.read(topics("t"), old, follow=follow, tell_loss=True)
+                async with aclosing(told) as batches:
+                    assert (await anext(batches)).position.sequence == 3
+                    batch = await anext(batches)
+                    assert batch.loss == (4, 8)
+                    found = list(batch.entries)
+                    while len(found) < 2:
+                        found += (await anext(batches)).entries
+                    assert texts(found) == ["i", "j"]
+            just = Start(after=Position(journal.epoch, 8))
+            assert texts(await stored(journal, topics(), just)) == ["i", "j"]
+
+    async def test_a_reader_that_stalls_learns_what_it_lost(
+        self, opener: Opener, clock: Clock
+    ) -> None:
+        async with (
+            await opener(options=self.options) as journal,
+            following(journal, topics(), tell_loss=True) as slow,
+        ):
+            await journal.append_updates(updates(*"abcdefgh"))
+            clock.advance(70)
+            await journal.append_updates(updates("i"))
+            await journal.sweep()  # type: ignore[attr-defined]
+            await journal.append_updates(updates(*"jklm"))
+            batch = await slow.next()
+            assert batch.loss is not None
+            await slow.until(13 - batch.loss.last)
+            assert batch.loss.first == 1
+            assert texts(slow.entries) == list("abcdefghijklm")[batch.loss.last :]
+
+    async def test_bytes_bound_what_is_kept(self, opener: Opener, clock: Clock) -> None:
+        options = JournalOptions(retention=Retention(max_bytes=1 << 20), ring_records=4)
+        async with await opener(options=options) as journal:
+            for _ in range(40):
+                await journal.append_updates(updates("x" * 1000) * 100)
+                await journal.append_logs([log("y" * 1000)] * 20)
+                clock.advance(1)
+                await journal.sweep()  # type: ignore[attr-defined]
+            assert (await journal.status()).bytes < 3 << 20
+            bounds = journal.bounds(Stream.UPDATES)
+            assert bounds.newest == 4000
+            assert 3000 < bounds.oldest < 3900
+            assert 700 < journal.bounds(Stream.LOGS).oldest < 790  # the older goes first
+            assert len(await stored(journal, topics())) == 4001 - bounds.oldest
