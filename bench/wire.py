@@ -24,6 +24,7 @@ from grpc_tools import protoc
 ROOT = Path(__file__).resolve().parent.parent
 TICK = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
+ROUNDS = 2
 
 Row = dict[str, Any]
 
@@ -161,42 +162,74 @@ def row(
 # Rows ---------------------------------------------------------------------------------------------
 
 
-def rate(stack: str, task: str, client: str | None = None, client_task: str | None = None) -> float:
+def rate(stack: str, task: str, client: str | None = None) -> tuple[float, float]:
+    """What a client program gets from a fresh server: per second, and per CPU-second of whichever
+    of the two processes uses more. The second is what a busy machine disturbs least."""
     with serving(stack) as server:
-        return float(measure(client or stack, client_task or task, server)["rate"])
+        before = server.cpu
+        found = measure(client or stack, task, server)
+        busier = max(server.cpu - before, float(found["cpu"]))
+        return float(found["rate"]), float(found["messages"]) / busier
+
+
+def best(contenders: dict[str, tuple[str, ...]]) -> dict[str, tuple[float, float]]:
+    """The rates of all contenders, measured in turn so that a busy moment hits no single one."""
+    figures = dict.fromkeys(contenders, (0.0, 0.0))
+    for _ in range(ROUNDS):
+        for name, how in contenders.items():
+            wall, cpu = rate(*how)
+            figures[name] = (max(figures[name][0], wall), max(figures[name][1], cpu))
+    return figures
+
+
+def compared(
+    name: str, contenders: dict[str, tuple[str, ...]], floors: dict[str, float]
+) -> list[Row]:
+    """Rows of ours next to each other contender, by the clock and by CPU time."""
+    figures = best(contenders)
+    wall, cpu = figures.pop("ours")
+    rows = [
+        row(name, "messages/s", wall, peer, figure[0], floors.get(peer, 0))
+        for peer, figure in figures.items()
+    ]
+    # Envoy works in processes of its own, which are not counted.
+    rows += [
+        row(f"{name}, by CPU", "messages/CPU-s, busier side", cpu, peer, figure[1], 0)
+        for peer, figure in figures.items()
+        if not peer.startswith("connectrpc")
+    ]
+    return rows
 
 
 def one_stream() -> list[Row]:
     """One stream of Updates of 80 bytes, each stack to itself."""
-    name, unit = "one stream of 80-byte Updates", "messages/s"
-    ours = rate("ours", "count")
-    rows = [
-        row(name, unit, ours, "grpc.aio", rate("grpcio_aio", "count"), 15),
-        row(name, unit, ours, "grpcio", rate("grpcio_sync", "count"), 0),
-        row(name, unit, ours, "grpcio, single-threaded", rate("grpcio_sync", "single"), 0),
-        row(name, unit, ours, "grpclib + betterproto", rate("grpclib_stock", "count"), 0),
-    ]
+    contenders: dict[str, tuple[str, ...]] = {
+        "ours": ("ours", "count"),
+        "grpc.aio": ("grpcio_aio", "count"),
+        "grpcio": ("grpcio_sync", "count"),
+        "grpcio, single-threaded": ("grpcio_sync", "single"),
+        "grpclib + betterproto": ("grpclib_stock", "count"),
+    }
     if with_connect():
-        best = max(rate("connect", "count"), rate("connect", "count-connect"))
-        rows.append(row(name, unit, ours, "connectrpc on pyvoy, its better protocol", best, 10))
-    return rows
+        contenders["connectrpc, gRPC"] = ("connect", "count")
+        contenders["connectrpc, Connect"] = ("connect", "count-connect")
+    floors = {"grpc.aio": 15.0, "connectrpc, gRPC": 10.0, "connectrpc, Connect": 10.0}
+    return compared("one stream of 80-byte Updates", contenders, floors)
 
 
 def to_grpcio() -> list[Row]:
-    """The unmodified grpcio client: from our server, and from grpcio's faster one."""
+    """The unmodified grpcio client: from our server, and from grpcio's two."""
     rows = []
     for task, label, floor in (
-        ("count", "to a grpcio client", 4),
-        ("single", "to a single-threaded grpcio client", 10),
+        ("count", "to a grpcio client", 4.0),
+        ("single", "to a single-threaded grpcio client", 10.0),
     ):
-        ours = rate("ours", task, "grpcio_sync", task)
-        peers = {
-            "grpcio server": rate("grpcio_sync", task),
-            "grpc.aio server": rate("grpcio_aio", task, "grpcio_sync", task),
+        contenders: dict[str, tuple[str, ...]] = {
+            "ours": ("ours", task, "grpcio_sync"),
+            "grpcio server": ("grpcio_sync", task),
+            "grpc.aio server": ("grpcio_aio", task, "grpcio_sync"),
         }
-        rows += [
-            row(label, "messages/s", ours, peer, figure, floor) for peer, figure in peers.items()
-        ]
+        rows += compared(label, contenders, {"grpcio server": floor, "grpc.aio server": floor})
     return rows
 
 
@@ -221,12 +254,19 @@ def latency() -> list[Row]:
 
 def payloads() -> list[Row]:
     """Messages of one mebibyte."""
-    name, unit = "1 MiB payloads", "MB/s"
-    ours = rate("ours", "big")
+    figures = best(
+        {
+            "ours": ("ours", "big"),
+            "grpclib + betterproto": ("grpclib_stock", "big"),
+            "grpc.aio": ("grpcio_aio", "big"),
+            "grpcio": ("grpcio_sync", "big"),
+        }
+    )
+    ours, _ = figures.pop("ours")
+    floors = {"grpclib + betterproto": 3}
     return [
-        row(name, unit, ours, "grpclib + betterproto", rate("grpclib_stock", "big"), 3),
-        row(name, unit, ours, "grpc.aio", rate("grpcio_aio", "big"), 0),
-        row(name, unit, ours, "grpcio", rate("grpcio_sync", "big"), 0),
+        row("1 MiB payloads", "MB/s", ours, peer, figure[0], floors.get(peer, 0))
+        for peer, figure in figures.items()
     ]
 
 

@@ -94,7 +94,7 @@ async def client(task: str, port: int, number: int) -> None:
         load.report(**load.latencies(micros))
     else:
         measure = load.payload_rate if task == "big" else load.rate
-        load.report(rate=await asyncio.to_thread(measure, blocking))
+        load.report(**await asyncio.to_thread(measure, blocking))
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ async def client(task: str, port: int, number: int) -> None:
             asyncio.run_coroutine_threadsafe(receive(count), loop).result()
 
         measure = load.payload_rate if task == "big" else load.rate
-        load.report(rate=await asyncio.to_thread(measure, blocking))
+        load.report(**await asyncio.to_thread(measure, blocking))
 
 
 def main() -> None:

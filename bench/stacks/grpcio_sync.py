@@ -77,7 +77,7 @@ def client(task: str, port: int, number: int) -> None:
             assert got == count
 
         measure = load.payload_rate if task == "big" else load.rate
-        load.report(rate=measure(receive))
+        load.report(**measure(receive))
 
 
 def main() -> None:

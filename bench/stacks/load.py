@@ -52,30 +52,35 @@ def report(**figures: float) -> None:
     print(json.dumps(figures), flush=True)
 
 
-def rate(receive: Callable[[int], Any]) -> float:
+def rate(receive: Callable[[int], Any]) -> dict[str, float]:
     """Messages per second of `receive(count)`, over a run of a few seconds."""
-    receive(1000)
-    count, elapsed = 4000, 0.0
-    while True:
-        start = time.perf_counter()
-        receive(count)
-        elapsed = time.perf_counter() - start
-        if elapsed >= 0.8 * SECONDS:
-            return count / elapsed
-        count = max(count + 1, int(count * min(20.0, 1.05 * SECONDS / elapsed)))
+    return _measured(receive, 1000, 4000)
 
 
-def payload_rate(receive: Callable[[int], Any]) -> float:
+def payload_rate(receive: Callable[[int], Any]) -> dict[str, float]:
     """Megabytes per second of `receive(count)` messages of one mebibyte."""
-    receive(5)
-    count = 20
+    found = _measured(receive, 5, 20)
+    found["rate"] *= len(BIG) / 1e6
+    return found
+
+
+def _measured(receive: Callable[[int], Any], warm_up: int, count: int) -> dict[str, float]:
+    """The rate of a run that is long enough; all messages received, and our CPU time for them."""
+    cpu = time.process_time()
+    receive(warm_up)
+    messages = warm_up
     while True:
         start = time.perf_counter()
         receive(count)
         elapsed = time.perf_counter() - start
+        messages += count
         if elapsed >= 0.8 * SECONDS:
-            return count * len(BIG) / 1e6 / elapsed
-        count = max(count + 1, int(count * min(10.0, 1.05 * SECONDS / elapsed)))
+            return {
+                "rate": count / elapsed,
+                "messages": messages,
+                "cpu": time.process_time() - cpu,
+            }
+        count = max(count + 1, int(count * min(20.0, 1.05 * SECONDS / elapsed)))
 
 
 def latencies(micros: list[float]) -> dict[str, float]:
