@@ -135,6 +135,8 @@ async def test_two_thousand_slow_peers(serve: Serve, dial: Dial) -> None:
         good += answer.status == 0
         await asyncio.sleep(0.05)
     took = time.monotonic() - started
+    for sock in peers:
+        sock.close()
     print(
         f"2,000 slow peers gone after {took:.1f} s; {good}/{asked} calls of a healthy one were good"
     )
