@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import importlib
+import gc
 import os
 import signal
 import socket
@@ -42,12 +42,12 @@ from streamkit.handlers import (
     StreamService,
 )
 from streamkit.journal import Journal, open_journal
-from streamkit.transport import GrpcServer, ServerInterceptor
+from streamkit.transport import GrpcServer, ServerInterceptor, run
 
 if TYPE_CHECKING:
     from grpclib._typing import IServable
 
-__all__ = ["Server"]
+__all__ = ["Server", "dedicate_process"]
 
 DEFAULT_PORT = 50051
 
@@ -166,8 +166,8 @@ class Server:
 
     def run(self) -> None:
         """`serve()` in an event loop of its own, on uvloop if that is installed."""
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(self.serve())
+        dedicate_process()
+        run(self.serve())
 
     async def __aenter__(self) -> Self:
         if self._resources is None:
@@ -350,10 +350,13 @@ async def _first(*coroutines: Coroutine[Any, Any, Any]) -> None:
             raise outcome
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        uvloop = importlib.import_module("uvloop")
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
+def dedicate_process() -> None:
+    """Set the interpreter up for a process that does nothing but serve; call it once at start.
+
+    What is imported by now lives as long as the process, so the collector need not look at it
+    again; and records come and go by the ten thousand without any cycle among them, so it looks
+    less often (measured: a quarter of the CPU time of an ingest was the collector's).
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)

@@ -116,7 +116,7 @@ async def _run(
     grace: str,
     given: dict[str, Any],
 ) -> None:
-    from streamkit.server import Server
+    from streamkit.server import Server, dedicate_process
 
     if store != ":memory:":
         store = _prepare(store)
@@ -125,6 +125,7 @@ async def _run(
         journal=store, journal_options=options, databases=sources, grace=seconds, **given
     )
     async with server:
+        dedicate_process()
         _greet(session, server, store)
         await server.serve()
     session.note("stopped")
