@@ -19,6 +19,7 @@ import grpc
 import grpc.aio
 import pytest
 
+import streamkit
 from streamkit.codec import StreamkitCodec, encode
 from streamkit.errors import ConnectError, LimitError, PreconditionError, UnimplementedError
 from streamkit.generated.grpc.health.v1 import HealthCheckRequest, HealthCheckResponse
@@ -425,3 +426,22 @@ def test_run_has_its_own_loop(tmp_path: Path) -> None:
     server.run()
     thread.join()
     assert server.draining
+
+
+async def test_a_drain_lets_a_running_query_come_to_its_end(tmp_path: Path) -> None:
+    rows = 200_000
+    count = f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT {rows})"
+    server = Server(journal=tmp_path / "store.db", port=0, grace=30.0)
+    await server.start()
+    async with (
+        streamkit.AsyncClient(server.address) as client,
+        client.query(f"{count} SELECT i FROM n") as query,
+    ):
+        seen, stopping = 0, None
+        async for batch in query.batches():
+            seen += len(batch.rows)
+            if stopping is None:
+                stopping = asyncio.create_task(server.stop())
+        assert seen == rows
+        assert stopping is not None
+        await stopping

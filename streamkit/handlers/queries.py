@@ -18,7 +18,7 @@ from streamkit.generated.streamservice import (
     QueryRequest,
     StreamServiceBase,
 )
-from streamkit.transport import Framed
+from streamkit.transport import Framed, context
 
 __all__ = ["QueriesHandler", "parameters_of", "plan_of"]
 
@@ -36,7 +36,11 @@ class QueriesHandler(StreamServiceBase):
     async def stream_query_results(  # type: ignore[override]  # ready frames instead of messages
         self, query_request: QueryRequest
     ) -> AsyncIterator[Framed]:
-        """Every batch of the result, each as soon as it is full; the last one says so."""
+        """Every batch of the result, each as soon as it is full; the last one says so.
+
+        A draining server lets it come to its end within the grace: a query cannot be resumed.
+        """
+        context().finite = True
         plan = plan_of(query_request, self._limits)
         async with self._databases.run(query_request.database, plan) as messages:
             async for data, count in messages:

@@ -19,7 +19,7 @@ from h2.errors import ErrorCodes
 from streamkit.errors import (
     DeadlineError,
     DecodeError,
-    InternalError,
+    InvalidArgumentError,
     Status,
     UnimplementedError,
 )
@@ -145,9 +145,9 @@ class ServerStream(Stream[_Recv, _Send]):
         try:
             message: _Recv = self._decoder(data)
         except DecodeError as error:
-            raise InternalError(f"the request cannot be decoded: {error}") from error
+            raise InvalidArgumentError(f"the request cannot be decoded: {error}") from error
         except Exception as error:  # whatever a codec raises is about these bytes
-            raise InternalError("the request cannot be decoded") from error
+            raise InvalidArgumentError("the request cannot be decoded") from error
         self.context.message_compressed = isinstance(data, Inflated)
         self._messages_received += 1
         connection = self.wire.connection

@@ -94,6 +94,7 @@ class WireStream(Stream):
         """Whether the connection's next flush visits this stream; kept by the connection."""
         self._ending = False
         self._senders: list[asyncio.Future[None]] = []
+        self._stall: LimitError | None = None
         if stream_id is not None:
             self.begin(stream_id)
 
@@ -312,7 +313,10 @@ class WireStream(Stream):
     def _stalled(self, waiter: asyncio.Future[None]) -> None:
         if not waiter.done():
             seconds = self.connection.limits.stall_timeout
-            waiter.set_exception(LimitError(f"the peer took nothing for {seconds:g} s"))
+            # The status that follows needs no window: it must not wait for these bytes again.
+            self.drop_pending()
+            self._stall = LimitError(f"the peer took nothing for {seconds:g} s")
+            waiter.set_exception(self._stall)
             if not self.connection.writable:
                 self.connection.abort("the peer stopped reading")
 

@@ -12,7 +12,7 @@ from tests.transport.conftest import Dial, Serve
 from tests.transport.raw import PUBLISH, SUBSCRIBE, WRITE, Fields, message
 from tests.transport.services import ask
 
-OK, UNKNOWN, DEADLINE, EXHAUSTED, UNIMPLEMENTED, INTERNAL = 0, 2, 4, 8, 12, 13
+OK, UNKNOWN, INVALID, DEADLINE, EXHAUSTED, UNIMPLEMENTED, INTERNAL = 0, 2, 3, 4, 8, 12, 13
 PROTOCOL_ERROR = 1
 
 
@@ -241,7 +241,7 @@ def cases() -> list[Case]:
             for n in range(1, 9)
         ),
         Case("declares 4 MiB, sends nothing", INTERNAL, body=b"\x00\x00\x40\x00\x00"),
-        Case("not a protobuf message", INTERNAL, body=message(b"\xff\xff\xff")),
+        Case("not a protobuf message", INVALID, body=message(b"\xff\xff\xff")),
         Case("empty message", OK, path=PUBLISH, body=message(b"")),
         Case("unary, no body", UNIMPLEMENTED, path=PUBLISH, body=b""),
         Case("unary, two messages", UNIMPLEMENTED, path=PUBLISH, body=message(b"") * 2),
