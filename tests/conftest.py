@@ -1,8 +1,17 @@
-"""Shared by all tests: long proofs run only when asked for with `-m soak`."""
+"""Shared by all tests: long proofs run only with `-m soak`; Ctrl-C works in what tests start."""
 
 from __future__ import annotations
 
+import signal
+
 import pytest
+
+
+def pytest_configure() -> None:
+    # A shell starts what runs in its background with SIGINT ignored, and every process that a test
+    # starts would inherit that; a handler of our own is not inherited.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
