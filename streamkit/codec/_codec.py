@@ -54,8 +54,16 @@ class StreamkitCodec(CodecBase):
         raise TypeError(f"a {type(message).__name__} was given for {message_type.__name__}")
 
     def decode(self, data: bytes, message_type: Any) -> Any:
-        decoder = self._decoders.get(message_type) or self._decoder(message_type)
-        return decoder(data)
+        return self.decoder(message_type)(data)
+
+    def decoder(self, message_type: Any) -> Callable[[bytes], Any]:
+        """Return what `decode` does for one message type, for a stream of such messages."""
+        decoder = self._decoders.get(message_type)
+        if decoder is None:
+            ours = issubclass(message_type, betterproto.Message)
+            decoder = decoder_for(message_type) if ours else _google_decoder(message_type)
+            self._decoders[message_type] = decoder
+        return decoder
 
     def _encoder(self, cls: Any) -> Callable[[Any], bytes]:
         if issubclass(cls, betterproto.Message):
@@ -65,11 +73,6 @@ class StreamkitCodec(CodecBase):
             encoder = cls.SerializeToString
         self._encoders[cls] = encoder
         return encoder
-
-    def _decoder(self, cls: Any) -> Callable[[bytes], Any]:
-        ours = issubclass(cls, betterproto.Message)
-        self._decoders[cls] = decoder = decoder_for(cls) if ours else _google_decoder(cls)
-        return decoder
 
 
 def _google_decoder(cls: Any) -> Callable[[bytes], Any]:

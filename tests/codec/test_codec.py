@@ -67,6 +67,16 @@ def test_google_classes_pass_through_their_own_code() -> None:
         codec.decode(b"\x0a\x05", struct_pb2.Struct)
 
 
+def test_a_stream_gets_the_decoder_of_its_messages_once() -> None:
+    codec = StreamkitCodec()
+    assert codec.decoder(Update) is decoder_for(Update)
+    assert codec.decoder(Update)(encode(UPDATE)) == UPDATE
+    google = codec.decoder(struct_pb2.Struct)
+    assert google is codec.decoder(struct_pb2.Struct)
+    with pytest.raises(DecodeError, match="Struct"):
+        google(b"\x0a\x05")
+
+
 def test_a_refusal_names_reason_and_path() -> None:
     with pytest.raises(DecodeError) as caught:
         decode(QueryResult, b"\x0a\x00\x0a\x04\x0a\x02\x0a\x05")

@@ -110,7 +110,7 @@ class PanesDemo(DemoView):
         self._output = output
         self._console = console_for(output.stream, output.terminal)
         self._tails = {"logs": _Lines(), "updates": _Lines(), "query": _Lines(from_top=True)}
-        self._bars = job_bars(console=self._console, auto_refresh=False)
+        self._bars = job_bars(narrow=True, console=self._console, auto_refresh=False)
         self._tasks: dict[str, TaskID] = {}
         self._titles = dict.fromkeys(PANES, "")
         self._footer = Text(footer, style="dim", no_wrap=True, overflow="ellipsis")

@@ -141,16 +141,22 @@ class _Name(ProgressColumn):
         return plain(task.fields["job"].job_id, "bold")
 
 
-def job_bars(**options: object) -> Progress:
-    """Return the progress display of jobs; `show_task` puts a state into it."""
+def job_bars(*, narrow: bool = False, **options: object) -> Progress:
+    """Return the progress display of jobs; `show_task` puts a state into it.
+
+    `narrow` is for a pane of half a terminal: a short bar and no times.
+    """
+    times = (
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
+        _Left(compact=True, table_column=Column(no_wrap=True)),
+    )
     return Progress(
         _Spinner(),
         _Name(table_column=Column(no_wrap=True)),
         _Status(table_column=Column(no_wrap=True)),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=8 if narrow else 24),
         _Amount(table_column=Column(no_wrap=True)),
-        TimeElapsedColumn(table_column=Column(no_wrap=True)),
-        _Left(compact=True, table_column=Column(no_wrap=True)),
+        *(() if narrow else times),
         _Step(table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
         **options,  # type: ignore[arg-type]
     )
