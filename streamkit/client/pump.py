@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from streamkit.client.events import ClientEvent, tell
@@ -209,15 +208,24 @@ class Pump:
         stream = self._channel.stream(PATH, WriteRequest, WriteReply, metadata=self._metadata)
         async with stream as call:
             patience = asyncio.timeout(None)
+            listening = True
             sender = asyncio.create_task(self._send(call, patience))
-            expire = partial(_expire, patience)
+
+            def expire(_: asyncio.Task[None]) -> None:
+                # Scheduled when the sender ended; the listening may have ended in the same turn.
+                if listening and not sender.cancelled():
+                    _expire(patience)
+
             sender.add_done_callback(expire)
             try:
-                async with patience:
-                    while True:
-                        self._settle(await self._replies(call))
-                        progress()
-                        self._be_patient(patience)
+                try:
+                    async with patience:
+                        while True:
+                            self._settle(await self._replies(call))
+                            progress()
+                            self._be_patient(patience)
+                finally:
+                    listening = False
             except TimeoutError:
                 if sender.done() and (fault := sender.exception()) is not None:
                     raise fault from None
@@ -228,7 +236,6 @@ class Pump:
                 raise
             finally:
                 self.online = False
-                sender.remove_done_callback(expire)
                 sender.cancel()
                 await asyncio.wait([sender])
                 if not sender.cancelled():
@@ -317,10 +324,8 @@ class Pump:
             self._on_drop(records, error)
 
 
-def _expire(patience: asyncio.Timeout, sender: asyncio.Task[None]) -> None:
+def _expire(patience: asyncio.Timeout) -> None:
     """End the waiting for replies: nothing more is being sent."""
-    if sender.cancelled():
-        return
     when = patience.when()
     now = asyncio.get_running_loop().time()
     if when is None or when > now:
