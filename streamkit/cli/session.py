@@ -207,7 +207,7 @@ class Session:
                 self.note(f"connection to {self.server} lost{reason}")
             case "reconnecting":
                 delay = f" in {event.delay:.1f}s" if event.delay is not None else ""
-                self.note(f"reconnecting{delay}")
+                self.note(f"reconnecting{delay}{reason}")
             case "resumed":
                 self.note(f"connected again{': ' + event.detail if event.detail else ''}")
             case "gap" | "dropped":
