@@ -4,6 +4,10 @@ A step removes one chunk of the oldest records of one stream, or gives a number 
 to the file system. What `marks` says about when a sequence was recorded decides about age, so no
 table needs an index on its times. The newest sequence of a stream is kept in `meta` before its
 records go, so that no number is ever given twice.
+
+Writes go on between the steps, up to a point: a store that is a quarter above its bound is brought
+back below it first. The WAL is kept within a quarter of the bound as well, also when readers, who
+hold back SQLite's own checkpoints, never leave a pause.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ _FREE_PAGES_KEPT = 128
 _MOST_REQUESTS = 1_000_000
 _SECOND = timedelta(seconds=1)
 _WAL_LARGE = 32 * 1024 * 1024
+_WAL_SMALL = 1024 * 1024
 
 
 class Retention:
@@ -46,6 +51,11 @@ class Retention:
         self._following = following
         self._cuts: dict[Stream, int] = {}
         self._shrunk = False
+        bound = settings.max_bytes
+        self._most_wal = min(_WAL_LARGE, max(bound // 4, _WAL_SMALL)) if bound else _WAL_LARGE
+        self._next_wal = self._most_wal
+        self.behind = False
+        """Whether the last step left so much above the bound that writes have to wait."""
 
     def look(self, now: datetime) -> None:
         """Find out what time made too old; the steps that follow remove it."""
@@ -79,6 +89,9 @@ class Retention:
 
     def step(self) -> bool:
         """Do one step; False if there is nothing left to do. Raises sqlite3.Error."""
+        self.behind = False
+        if self._wal_bytes() > self._next_wal:
+            self._empty_wal()
         for stream, cut in self._cuts.items():
             if self._oldest[stream] < cut:
                 self._remove(stream, min(cut, self._oldest[stream] + _CHUNK))
@@ -91,18 +104,25 @@ class Retention:
             if first is not None:
                 chunk = self._chunk((pages - free) * size, over)
                 self._remove(first, self._oldest[first] + chunk)
+                self.behind = over > self._settings.max_bytes // 4
                 return True
         if free > _FREE_PAGES_KEPT + pages // 8:  # fewer are soon used again
             # Through execute() this pragma frees one page only.
             self._connection.executescript(f"pragma incremental_vacuum({_VACUUM_PAGES})")
             self._shrunk = True
             return True
-        if self._shrunk or self._wal_bytes() > _WAL_LARGE:
+        if self._shrunk:
             self._shrunk = False
-            self._connection.execute("pragma busy_timeout = 20")
-            self._connection.execute("pragma wal_checkpoint(truncate)").fetchall()
-            self._connection.execute("pragma busy_timeout = 5000")
+            self._empty_wal()
         return False
+
+    def _empty_wal(self) -> None:
+        """Checkpoint and cut the WAL, waiting a moment for the readers that are in the way. If
+        one stays, the next try comes when the WAL has grown by as much again."""
+        self._connection.execute("pragma busy_timeout = 20")
+        self._connection.execute("pragma wal_checkpoint(truncate)").fetchall()
+        self._connection.execute("pragma busy_timeout = 5000")
+        self._next_wal = self._wal_bytes() + self._most_wal
 
     def _pages(self) -> tuple[int, int, int]:
         def pragma(name: str) -> int:

@@ -258,9 +258,12 @@ class Store:
         self.retaining = True
 
     def retain(self) -> None:
-        """One step of retention. A failure ends this round; the next sweep begins another."""
+        """One step of retention, or as many as it takes until writes may go on. A failure ends
+        this round; the next sweep begins another."""
         try:
             self.retaining = self._retention.step()
+            while self._retention.behind:
+                self.retaining = self._retention.step()
         except sqlite3.Error as error:
             self.retaining = False
             self._make_room(error)

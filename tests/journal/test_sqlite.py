@@ -334,7 +334,7 @@ async def test_continuous_writes_do_not_fill_the_disk(path: str) -> None:
         written = kept.newest * 500
         print(f"wrote {written >> 20} MiB, kept {kept}, largest {max(sizes) / 2**20:.1f} MiB")
         assert written > 6 * most
-        assert max(sizes) < 4 * most  # what is kept, what one commit adds, and the WAL
+        assert max(sizes) < 5 * most // 2  # what is kept, what one commit adds, and the WAL
         assert len(await stored(journal, topics())) == kept.newest - kept.oldest + 1
 
 
