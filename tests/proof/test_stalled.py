@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import statistics
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import h2.config
@@ -64,94 +66,133 @@ class Stalled(asyncio.Protocol):
             self.ended.set_result(asyncio.get_running_loop().time())
 
 
-async def publish(client: AsyncClient, count: int) -> float:
-    """Acknowledged updates a second."""
+class Side:
+    """A server of its own with healthy subscribers, a publisher, and what it was seen to cost."""
+
+    def __init__(self, server: Serving, client: AsyncClient, healthy: int) -> None:
+        self.server = server
+        self.client = client
+        self.published = 0
+        self.received = 0
+        self._reading = [asyncio.create_task(self._read()) for _ in range(healthy)]
+
+    async def _read(self) -> None:
+        async with self.client.subscribe("load", start="all") as updates:
+            while batch := await updates.receive():
+                self.received += len(batch)
+
+    async def publish(self, count: int) -> float:
+        """Acknowledged updates a second."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        async with self.client.publisher() as publisher:
+            for _ in range(count):
+                await publisher.send("load", MESSAGE)
+            await publisher.flush()
+        self.published += count
+        rate = count / (loop.time() - started)
+        await self.caught_up()
+        return rate
+
+    async def caught_up(self) -> None:
+        """Until every healthy subscriber has everything: the other side has the machine then."""
+        async with asyncio.timeout(60):
+            while self.received < self.published * len(self._reading):
+                await asyncio.sleep(0.002)
+
+    async def end(self) -> None:
+        for task in self._reading:
+            task.cancel()
+        await asyncio.gather(*self._reading, return_exceptions=True)
+
+
+async def in_turns(
+    sides: list[Side], count: int, go_on: Callable[[int], bool]
+) -> tuple[list[float], list[float]]:
+    """Publish to one side and the other in turn; each side's median rate, and CPU a publish."""
+    rates: list[list[float]] = [[] for _ in sides]
+    before = [cpu_seconds(side.server.pid) for side in sides]
+    turn = 0
+    while go_on(turn):
+        order = list(zip(sides, rates, strict=True))
+        for side, mine in order if turn % 2 else order[::-1]:
+            mine.append(await side.publish(count))
+        turn += 1
+    used = [cpu_seconds(side.server.pid) - was for side, was in zip(sides, before, strict=True)]
+    return [statistics.median(mine) for mine in rates], [sum_ / turn / count for sum_ in used]
+
+
+async def connect(address: str, count: int) -> list[Stalled]:
+    """So many stalled subscribers, each on a connection of its own, all confirmed."""
+    host, _, port = address.rpartition(":")
     loop = asyncio.get_running_loop()
-    started = loop.time()
-    async with client.publisher() as publisher:
-        for _ in range(count):
-            await publisher.send("load", MESSAGE)
-        await publisher.flush()
-    return count / (loop.time() - started)
+    made: list[Stalled] = []
+    for first in range(0, count, 50):
+        some = range(min(50, count - first))
+        dialled = (loop.create_connection(Stalled, host, int(port)) for _ in some)
+        made += [protocol for _, protocol in await asyncio.gather(*dialled)]
+    await asyncio.gather(*(protocol.subscribed for protocol in made))
+    return made
 
 
 async def stall(
-    folder: Path, stalled: int, healthy: int, count: int, floor: float, in_time: float
+    folder: Path, stalled: int, healthy: int, count: int, timeout: float, least: float
 ) -> None:
-    timeout = 4.0
+    """Two servers alike, of which one gets stalled subscribers too, published to in turns."""
     loop = asyncio.get_running_loop()
-    async with Serving(folder / "store.db", stall_timeout=timeout, ring_records=4_096) as server:  # noqa: SIM117  # the client's address is the server's
-        async with AsyncClient(server.address, backoff=QUICK) as client:
-            received = 0
-
-            async def read() -> None:
-                nonlocal received
-                async with client.subscribe("load") as updates:
-                    while batch := await updates.receive():
-                        received += len(batch)
-
-            reading = [asyncio.create_task(read()) for _ in range(healthy)]
-            for _ in range(2):
-                await publish(client, count)  # the ring is full and the code warm
-            cpu = cpu_seconds(server.pid)
-            without = [await publish(client, count) for _ in range(3)]
-            cpu_without = (cpu_seconds(server.pid) - cpu) / 3
-            before = memory(server.pid)
-            host, _, port = server.address.rpartition(":")
-            protocols: list[Stalled] = []
-            for first in range(0, stalled, 50):
-                made = await asyncio.gather(
-                    *(
-                        loop.create_connection(Stalled, host, int(port))
-                        for _ in range(min(50, stalled - first))
-                    )
-                )
-                protocols += [protocol for _, protocol in made]
-            await asyncio.gather(*(protocol.subscribed for protocol in protocols))
-            # Their windows are filled: from here on nothing more can be sent to them.
-            fill = 4 * 65_536 // len(MESSAGE)
-            await publish(client, fill)
-            full = loop.time()
-            rates: list[float] = []
-            cpu = cpu_seconds(server.pid)
-            while not rates or (loop.time() < full + timeout - 3.0 and len(rates) < 3):
-                rates.append(await publish(client, count))
-            cpu_with = (cpu_seconds(server.pid) - cpu) / len(rates)
-            cost = (memory(server.pid) - before) / stalled
-            early = sum(protocol.ended.done() for protocol in protocols)
-            async with asyncio.timeout(timeout + 20):
-                cut = await asyncio.gather(*(protocol.ended for protocol in protocols))
-            for protocol in protocols:
-                protocol.transport.abort()
-            published = count * (5 + len(rates)) + fill
-            async with asyncio.timeout(30):
-                while received < published * healthy:
-                    await asyncio.sleep(0.01)
-            for task in reading:
-                task.cancel()
-            await asyncio.gather(*reading, return_exceptions=True)
-    ratio = statistics.median(rates) / statistics.median(without)
+    async with AsyncExitStack() as stack:
+        sides: list[Side] = []
+        for name in ("free", "stalled"):
+            server = await stack.enter_async_context(
+                Serving(folder / f"{name}.db", stall_timeout=timeout, ring_records=4_096)
+            )
+            client = AsyncClient(server.address, backoff=QUICK)
+            await stack.enter_async_context(client)
+            sides.append(Side(server, client, healthy))
+            stack.push_async_callback(sides[-1].end)
+        free, loaded = sides
+        await in_turns(sides, count, lambda turn: turn < 2)  # the rings are full, the code warm
+        alike, cpu_alike = await in_turns(sides, count, lambda turn: turn < 6)
+        before = memory(loaded.server.pid)
+        protocols = await connect(loaded.server.address, stalled)
+        # Their windows are filled: from here on nothing more can be sent to them.
+        fill = 4 * 65_536 // len(MESSAGE)
+        began = loop.time()
+        await free.publish(fill)
+        await loaded.publish(fill)
+        full = loop.time()
+        last = began + timeout - 1.0
+        rates, cpu = await in_turns(sides, count, lambda turn: not turn or loop.time() < last)
+        cost = (memory(loaded.server.pid) - before) / stalled
+        async with asyncio.timeout(timeout + 20):
+            cut = await asyncio.gather(*(protocol.ended for protocol in protocols))
+        for protocol in protocols:
+            protocol.transport.abort()
+        for side in sides:
+            await side.caught_up()
+    ratio = rates[1] / rates[0] / (alike[1] / alike[0])
+    dearer = cpu[1] / cpu[0] / (cpu_alike[1] / cpu_alike[0])
     print(
-        f"\n{stalled} stalled + {healthy} healthy subscribers: {statistics.median(rates):,.0f} "
-        f"publishes/s, {ratio:.1%} of {statistics.median(without):,.0f} without; "
-        f"server CPU for a publish {cpu_with / cpu_without:.2f} of that without; "
-        f"{cost / 1024:.0f} KiB each; cut {min(cut) - full:.1f} to {max(cut) - full:.1f} s after "
-        f"they were full (stall timeout {timeout:g} s); healthy got all {received:,}"
+        f"\n{stalled} stalled + {healthy} healthy subscribers: {rates[1]:,.0f} publishes/s, "
+        f"{rates[0]:,.0f} on a server without the stalled ({alike[1]:,.0f} and {alike[0]:,.0f} "
+        f"before they came): {ratio:.1%}; server CPU {cpu[1] * 1e6:.1f} us a publish and "
+        f"{cpu[0] * 1e6:.1f} ({cpu_alike[1] * 1e6:.1f} and {cpu_alike[0] * 1e6:.1f}): "
+        f"{dearer:.1%}; {cost / 1024:.0f} KiB each; cut {min(cut) - began:.1f} to "
+        f"{max(cut) - full:.1f} s after they were full (stall timeout {timeout:g} s); "
+        f"healthy got all {loaded.received:,}"
     )
-    assert early == 0, "nobody is cut before the stall timeout"
+    assert min(cut) - began >= timeout - 0.5, "nobody is cut before the stall timeout"
     assert cost <= 256 * 1024
-    assert max(cut) - full <= in_time * timeout + 2.0
-    assert cpu_with <= 2.0 * cpu_without
-    assert ratio >= floor
+    assert max(cut) - full <= timeout + 2.0
+    assert 1 / dearer >= least
 
 
 @pytest.mark.timeout(90)
 async def test_a_hundred_stalled_readers_slow_nobody(tmp_path: Path) -> None:
-    # The rate to hold is 95%, which a short run on a busy machine cannot tell from noise: here the
-    # server's own work is judged, and being cut at all.
-    await stall(tmp_path, stalled=100, healthy=5, count=3_000, floor=0.3, in_time=1)
+    # What is promised, 95%, a short run on a busy machine cannot tell from noise.
+    await stall(tmp_path, stalled=100, healthy=3, count=2_000, timeout=4.0, least=0.5)
 
 
 @pytest.mark.soak
 async def test_a_thousand_stalled_readers_slow_nobody(tmp_path: Path) -> None:
-    await stall(tmp_path, stalled=1_000, healthy=10, count=20_000, floor=0.95, in_time=1)
+    await stall(tmp_path, stalled=1_000, healthy=10, count=10_000, timeout=40.0, least=0.95)
