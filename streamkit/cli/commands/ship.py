@@ -100,4 +100,5 @@ async def _tell(
     stored = writer.acknowledged
     missing = f", {count - stored} not acknowledged" if stored < count else ""
     rate = f" ({count / seconds:,.0f} a second)" if seconds > 1 else ""
-    session.note(f"shipped {stored} lines to {service}{missing}{rate}")
+    lines = "line" if stored == 1 else "lines"
+    session.note(f"shipped {stored} {lines} to {service}{missing}{rate}")
