@@ -73,28 +73,13 @@ async def client(task: str, port: int, number: int) -> None:
         accept_compression=(),
         http_client=Client(HTTPTransport(http_version=HTTPVersion.HTTP2, enable_otel=False)),
     )
-    loop = asyncio.get_running_loop()
 
     def subscribe(topic: str, count: int) -> AsyncIterator[Any]:
         request = pb.SubscribeRequest(topics=[topic], client_id=str(count))
         found: AsyncIterator[Any] = stub.execute_server_stream(request=request, method=INFO)
         return found
 
-    async def receive(count: int) -> None:
-        got = 0
-        async for _ in subscribe(task, count):
-            got += 1
-        assert got == count
-
-    def blocking(count: int) -> None:
-        asyncio.run_coroutine_threadsafe(receive(count), loop).result()
-
-    if task == "latency":
-        micros = [load.since(update.topic) async for update in subscribe("pace", number)]
-        load.report(**load.latencies(micros))
-    else:
-        measure = load.payload_rate if task == "big" else load.rate
-        load.report(**await asyncio.to_thread(measure, blocking))
+    await load.measured_client(task, number, subscribe)
 
 
 if __name__ == "__main__":

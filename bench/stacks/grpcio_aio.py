@@ -84,30 +84,19 @@ async def serve() -> None:
 async def client(task: str, port: int, number: int) -> None:
     options = [("grpc.max_receive_message_length", 8 * 1024 * 1024)]
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
-        subscribe = channel.unary_stream(
+        method = channel.unary_stream(
             load.SUBSCRIBE,
             request_serializer=pb.SubscribeRequest.SerializeToString,
             response_deserializer=pb.Update.FromString,
         )
-        if task == "latency":
-            request = pb.SubscribeRequest(topics=["pace"], client_id=str(number))
-            micros = [load.since(update.topic) async for update in subscribe(request)]
-            load.report(**load.latencies(micros))
-            return
-        loop = asyncio.get_running_loop()
 
-        async def receive(count: int) -> None:
-            request = pb.SubscribeRequest(topics=[task], client_id=str(count))
-            got = 0
-            async for _ in subscribe(request):
-                got += 1
-            assert got == count
+        def subscribe(topic: str, count: int) -> AsyncIterator[Any]:
+            found: AsyncIterator[Any] = method(
+                pb.SubscribeRequest(topics=[topic], client_id=str(count))
+            )
+            return found
 
-        def blocking(count: int) -> None:
-            asyncio.run_coroutine_threadsafe(receive(count), loop).result()
-
-        measure = load.payload_rate if task == "big" else load.rate
-        load.report(**await asyncio.to_thread(measure, blocking))
+        await load.measured_client(task, number, subscribe)
 
 
 def main() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 SUBSCRIBE = "/streamservice.StreamService/SubscribeToUpdates"
@@ -50,6 +51,29 @@ def announce(port: int) -> None:
 def report(**figures: float) -> None:
     """Print the figures of a client program."""
     print(json.dumps(figures), flush=True)
+
+
+async def measured_client(
+    task: str, number: int, subscribe: Callable[[str, int], AsyncIterator[Any]]
+) -> None:
+    """The client program of an asyncio stack: `subscribe(topic, count)` is one call of it."""
+    if task == "latency":
+        micros = [since(update.topic) async for update in subscribe("pace", number)]
+        report(**latencies(micros))
+        return
+    loop = asyncio.get_running_loop()
+
+    async def receive(count: int) -> None:
+        got = 0
+        async for _ in subscribe(task, count):
+            got += 1
+        assert got == count
+
+    def blocking(count: int) -> None:
+        asyncio.run_coroutine_threadsafe(receive(count), loop).result()
+
+    measure = payload_rate if task == "big" else rate
+    report(**await asyncio.to_thread(measure, blocking))
 
 
 def rate(receive: Callable[[int], Any]) -> dict[str, float]:
