@@ -14,6 +14,7 @@ import inspect
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
@@ -150,6 +151,8 @@ class Session:
         self.reader_gone = False
         self.on_event: Callable[[ClientEvent], None] | None = None
         """Told of what happens to the connection, instead of the person."""
+        self._away_since: float | None = None
+        self._reason = ""
 
     def note(self, text: str) -> None:
         """One line to the person, on standard error."""
@@ -201,20 +204,23 @@ class Session:
         if self.on_event is not None:
             self.on_event(event)
             return
-        reason = f": {exits.one_line(event.error)}" if event.error is not None else ""
         match event.kind:
-            case "lost":
-                self.note(f"connection to {self.server} lost{reason}")
-            case "reconnecting":
-                delay = f" in {event.delay:.1f}s" if event.delay is not None else ""
-                self.note(f"reconnecting{delay}{reason}")
-            case "resumed":
-                self.note(f"connected again{': ' + event.detail if event.detail else ''}")
+            case "lost" | "reconnecting":
+                # One line when the server goes and one when it is back, however many attempts and
+                # streams there are.
+                if event.error is not None:
+                    self._reason = exits.one_line(event.error)
+                if event.delay is not None and self._away_since is None:
+                    self._away_since = time.monotonic()
+                    text = f"connection to {self.server} lost ({self._reason})"
+                    self.note(f"{text}; reconnecting in {event.delay:.1f}s")
+            case "connected" | "resumed":
+                if self._away_since is not None:
+                    self.note(f"connected again after {time.monotonic() - self._away_since:.1f}s")
+                    self._away_since = None
             case "gap" | "dropped":
                 self.loss_told = True
                 self.note(event.detail)
-            case _:
-                pass
 
 
 def command(app: typer.Typer, name: str, *, local: bool = False, **settings: Any) -> Any:

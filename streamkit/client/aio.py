@@ -407,6 +407,7 @@ class AsyncClient:
     async def _unary(self, path: str, request: object, reply_type: type[Reply]) -> Reply:
         """One call, repeated while that may help; every request here may safely be repeated."""
         retry = self._retry()
+        name = path.rpartition("/")[2]
         while True:
             channel = self._channel
             try:
@@ -425,6 +426,8 @@ class AsyncClient:
                 failure = error
             else:
                 self._reached = True
+                if retry.failures:
+                    self._on_event(ClientEvent("resumed", name))
                 retry.progress()
                 return reply
             delay = retry.delay(failure, getattr(failure, "trailing_metadata", None))
@@ -432,6 +435,5 @@ class AsyncClient:
             refused = isinstance(failure, ConnectError) and not self._reached
             if delay is None or spent or refused or not self._reconnect_enabled:
                 raise failure
-            name = path.rpartition("/")[2]
             self._on_event(ClientEvent("reconnecting", name, delay, failure))
             await asyncio.sleep(delay)

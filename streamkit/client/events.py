@@ -20,8 +20,9 @@ class ClientEvent:
 
     connected: a stream is open for the first time. lost: it broke, `error` says how.
     reconnecting: the next attempt comes after `delay` seconds. resumed: the stream is open again
-    and goes on after the last delivered record. gap: retention removed records before they were
-    read. dropped: a full buffer or a refusal cost records that were to be written.
+    and goes on after the last delivered record, or a repeated call was answered. gap: retention
+    removed records before they were read. dropped: a full buffer or a refusal cost records that
+    were to be written.
     """
 
     kind: Kind

@@ -61,6 +61,7 @@ class Pump:
         """The sequence that the journal gave to the last acknowledged record."""
         self.online = False
         """Whether the present connection has been answered."""
+        self._was_online = False
         self._channel = channel
         self._reconnect = reconnect
         self._name = name
@@ -247,7 +248,9 @@ class Pump:
             raise ConnectError("the server ended the stream")
         if not self.online:
             self.online = True
-            tell(self._reconnect.on_event, ClientEvent("connected", self._name))
+            event = ClientEvent("resumed" if self._was_online else "connected", self._name)
+            self._was_online = True
+            tell(self._reconnect.on_event, event)
         return replies
 
     def _be_patient(self, patience: asyncio.Timeout) -> None:

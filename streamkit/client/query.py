@@ -99,6 +99,8 @@ class Query:
         while True:
             try:
                 await self._open()
+                if retry.failures:
+                    tell(self._reconnect.on_event, ClientEvent("resumed", "query"))
                 return
             except StreamkitError as error:
                 trailers = getattr(self._call, "trailing_metadata", None)

@@ -10,6 +10,9 @@ from collections.abc import Callable
 
 import pytest
 
+from streamkit.cli.session import Session
+from streamkit.client import ClientEvent
+from streamkit.errors import ConnectError
 from tests.cli.tools import COMMAND, ServerProcess, Terminal, environment, invoke, wait_for
 
 CONNECTING = [
@@ -157,7 +160,7 @@ def test_terminated(server: str) -> None:
 
 
 def test_a_stream_survives_the_server(start_server: Callable[..., ServerProcess]) -> None:
-    """The reader is told once on standard error and gets everything, once."""
+    """The reader is told on standard error, one line for each end, and gets everything, once."""
     first = start_server()
     invoke("publish", "t", "one", server=first.address)
     with Terminal("subscribe", "t", "--all", server=first.address) as terminal:
@@ -166,7 +169,22 @@ def test_a_stream_survives_the_server(start_server: Callable[..., ServerProcess]
         terminal.wait_for("reconnecting in")
         second = start_server(port=first.port)
         invoke("publish", "t", "two", server=second.address)
-        terminal.wait_for("two")
+        terminal.wait_for("t two")
         terminal.interrupt()
         assert terminal.wait() == 130
         assert terminal.text.count("one") == 1 and terminal.text.count("t two") == 1
+        assert terminal.text.count("reconnecting") == terminal.text.count("connected again") == 1
+
+
+def test_an_outage_is_one_line_and_its_end_another(capsys: pytest.CaptureFixture[str]) -> None:
+    session = Session(server="there:1")
+    for _ in range(3):  # attempts, of two streams each
+        for stream in ("updates", "logs"):
+            session._on_event(ClientEvent("lost", stream, error=ConnectError("reset")))
+            session._on_event(ClientEvent("reconnecting", stream, delay=1.5))
+    session._on_event(ClientEvent("resumed", "updates"))
+    session._on_event(ClientEvent("resumed", "logs"))
+    session._on_event(ClientEvent("connected", "another"))
+    away, back = capsys.readouterr().err.splitlines()
+    assert away == "streamkit: connection to there:1 lost (reset); reconnecting in 1.5s"
+    assert back.startswith("streamkit: connected again after 0.")
