@@ -18,7 +18,7 @@ from streamkit.client.outbox import Outbox
 from streamkit.client.pump import Pump
 from streamkit.client.query import Parameters, Query, make_request
 from streamkit.client.resume import Reconnect
-from streamkit.client.retry import Retry, RetryBudget
+from streamkit.client.retry import MAX_ATTEMPTS, Retry, RetryBudget
 from streamkit.client.start import StartAt
 from streamkit.client.streams import JobWatch, LogStream, Subscription
 from streamkit.client.writers import LogWriter, OnDrop, Publisher, make_update
@@ -51,9 +51,6 @@ __all__ = ["DEFAULT_ADDRESS", "AsyncClient"]
 Reply = TypeVar("Reply")
 
 DEFAULT_ADDRESS = "localhost:50051"
-
-MAX_ATTEMPTS = 5
-"""Of one single call."""
 
 MAX_MESSAGE = 32 * 1024 * 1024
 """What this client accepts; servers send more than the usual 4 MiB only when asked to."""
@@ -359,12 +356,9 @@ class AsyncClient:
             self._reached = True
         tell(self._user_on_event, event)
 
-    def _retry(self) -> Retry:
-        return Retry(self._backoff, self._budget)
-
     def _reconnect(self, *, patient: bool = False) -> Reconnect:
         return Reconnect(
-            self._retry,
+            lambda: Retry(self._backoff),
             enabled=self._reconnect_enabled,
             patient=patient or self._reached,
             on_event=self._on_event,
@@ -406,7 +400,7 @@ class AsyncClient:
 
     async def _unary(self, path: str, request: object, reply_type: type[Reply]) -> Reply:
         """One call, repeated while that may help; every request here may safely be repeated."""
-        retry = self._retry()
+        retry = Retry(self._backoff, self._budget)
         name = path.rpartition("/")[2]
         while True:
             channel = self._channel

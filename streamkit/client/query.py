@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from streamkit.client.events import ClientEvent, tell
 from streamkit.client.resume import Reconnect
+from streamkit.client.retry import MAX_ATTEMPTS
 from streamkit.errors import (
     ConnectError,
     InternalError,
@@ -108,7 +109,7 @@ class Query:
                 how = self._reconnect
                 refused = isinstance(error, ConnectError) and not how.patient
                 delay = None if refused or not how.enabled else retry.delay(error, trailers)
-                if delay is None:
+                if delay is None or retry.failures >= MAX_ATTEMPTS:
                     raise
                 tell(how.on_event, ClientEvent("reconnecting", "query", delay, error))
                 await how.sleep(delay)

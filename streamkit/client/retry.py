@@ -2,8 +2,9 @@
 
 Three rules. Delays grow from `Backoff.first` by `Backoff.factor` up to `Backoff.longest`, each
 spread by the jitter. Progress (a record that arrived, a reply) starts the delays anew; a mere
-connection does not, so a server that accepts and drops is not hammered. One budget for all calls
-of a client bounds what repeating may add to the load of a server that fails.
+connection does not, so a server that accepts and drops is not hammered. A budget bounds what
+repeating may add to the load of a server that fails: one for all single calls of a client, one for
+each stream, whose breaks must not keep a call from being repeated.
 """
 
 from __future__ import annotations
@@ -15,11 +16,22 @@ from dataclasses import dataclass
 from streamkit.config import Backoff
 from streamkit.errors import JobFailedError, LimitError, Status, StreamkitError
 
-__all__ = ["PushBack", "Retry", "RetryBudget", "backoff", "is_retryable", "push_back"]
+__all__ = [
+    "MAX_ATTEMPTS",
+    "PushBack",
+    "Retry",
+    "RetryBudget",
+    "backoff",
+    "is_retryable",
+    "push_back",
+]
 
 _RETRYABLE = frozenset({Status.UNAVAILABLE, Status.RESOURCE_EXHAUSTED, Status.ABORTED})
 
 _FIRST_SPREAD = 2.5
+
+MAX_ATTEMPTS = 5
+"""Of one single call, and of a query before its first batch."""
 
 MAX_LIMITED = 5
 """A limit that is met so often in a row without progress is no passing state."""
@@ -77,11 +89,11 @@ def push_back(trailers: Mapping[str, object]) -> PushBack | None:
 
 
 class RetryBudget:
-    """What the repetitions of one client may cost in all.
+    """What repetitions may cost in all.
 
     A failure takes one token of ten, progress returns a tenth of one. While at most half is left,
-    single calls are not repeated and progress does not shorten a stream's delays. Shared by all
-    calls of a client; one event loop uses it.
+    single calls are not repeated and progress does not shorten a stream's delays. May be shared;
+    one event loop uses it.
     """
 
     def __init__(self, tokens: float = 10.0, refund: float = 0.1) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -252,6 +253,31 @@ async def test_a_single_publish_gives_up_after_five_attempts(
     await proxy.refuse()
     with pytest.raises(ConnectError):
         await client.publish("a", "1")
+    assert len([event for event in events if event.kind == "reconnecting"]) == 4
+
+
+async def test_broken_streams_do_not_keep_a_publish_from_being_repeated(
+    proxy: FaultProxy, client: AsyncClient
+) -> None:
+    async with AsyncExitStack() as stack:
+        streams = [await stack.enter_async_context(client.subscribe("a")) for _ in range(20)]
+        reading = [asyncio.create_task(stream.receive()) for stream in streams]
+        await proxy.refuse()
+        publishing = asyncio.create_task(client.publish("a", "x"))
+        await until(lambda: proxy.connections == 0)
+        await asyncio.sleep(QUICK.first * 2)  # every stream has failed once or twice
+        await proxy.heal()
+        assert await publishing == 1
+        assert {(await task)[0].message for task in reading} == {"x"}
+
+
+async def test_a_query_waits_no_longer_for_a_server_than_a_call_does(
+    proxy: FaultProxy, client: AsyncClient, events: list[ClientEvent]
+) -> None:
+    await client.ping()
+    await proxy.refuse()
+    with pytest.raises(ConnectError):
+        await client.query("SELECT 1").start()
     assert len([event for event in events if event.kind == "reconnecting"]) == 4
 
 
