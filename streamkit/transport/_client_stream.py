@@ -324,8 +324,14 @@ class _Attempt(WireStream):
     def __ended__(self) -> None:
         self._owner.on_ended()
         super().__ended__()
+        self.drop_pending()
+        self._wake_sender()
+        self._processor.retire(self)
 
     def lose(self, error: StreamLost) -> None:
         if self.lost is None:
             super().lose(error)
+            if not self.connection.dead:
+                self.connection.discarded(self.settle())
+                self._processor.retire(self)
             self._owner.on_lost(error)

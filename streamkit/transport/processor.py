@@ -66,20 +66,37 @@ class WireProcessor(EventsProcessor):
     def _release(self, stream: WireStream) -> None:
         """The stream's user is done with it; whatever is still open is reset. Idempotent."""
         assert stream.id is not None
-        if self.streams.pop(stream.id, None) is None:
+        connection = self.connection
+        listed = self.streams.pop(stream.id, None) is not None
+        if not connection.dead:
+            if listed:
+                # A server that has answered only stops the rest of the request.
+                answered = not connection.h2.config.client_side and stream.ended_here
+                gentle = answered or stream.messages_in.eof
+                code = ErrorCodes.NO_ERROR if gentle else ErrorCodes.CANCEL
+                connection.h2.reset(stream.id, code)
+            connection.discarded(stream.discard())
+        if listed:
+            stream.lose(StreamLost("the stream is over", ErrorCodes.CANCEL))
+            self._vacate(stream)
+
+    def retire(self, stream: WireStream) -> None:
+        """The server has ended the stream, whose user may be a while: it takes no place any more,
+        and what it has received can still be read."""
+        if stream.id is None or self.streams.pop(stream.id, None) is None:
             return
+        if stream.lost is None:
+            self.connection.h2.reset(stream.id, ErrorCodes.NO_ERROR)
+        self._vacate(stream)
+
+    def _vacate(self, stream: WireStream) -> None:
+        """A stream that was taken off the list frees its place."""
+        assert stream.id is not None
         connection = self.connection
         connection.drop(stream)
         if not connection.dead:
-            # A server that has answered only stops the rest of the request.
-            answered = not connection.h2.config.client_side and stream.ended_here
-            gentle = answered or stream.messages_in.eof
-            code = ErrorCodes.NO_ERROR if gentle else ErrorCodes.CANCEL
-            connection.h2.reset(stream.id, code)
-            connection.discarded(stream.discard())
             connection.h2.forget(stream.id)
             connection.schedule()
-        stream.lose(StreamLost("the stream is over", ErrorCodes.CANCEL))
         connection.room()
         if connection.draining and not self.streams and connection.on_idle is not None:
             connection.on_idle()

@@ -232,6 +232,12 @@ class WireStream(Stream):
     def __terminated__(self, reason: str) -> None:
         self.lose(StreamLost(reason))
 
+    def settle(self) -> int:
+        """Let what was received count as read; return the bytes still owed to the peer."""
+        owed = self.messages_in.size - self._ahead
+        self._ahead = self.messages_in.size
+        return max(owed, 0)
+
     def discard(self) -> int:
         """Forget what was received and not taken; return the bytes still owed to the peer."""
         owed = self.messages_in.clear() - self._ahead
