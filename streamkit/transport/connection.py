@@ -57,12 +57,16 @@ class WireConnection(Connection):
         self._dirty: list[WireStream] = []
         self._blocked: set[WireStream] = set()
         self._flush_handle: asyncio.Handle | None = None
+        self._sparse = False  # whether the last turn that sent messages sent but one
+        self._led = False  # whether this turn's first has left already
         self._unread = 0  # bytes received and not yet taken, over all streams
         self._owed = 0  # of these, not given back to the connection's window
         self._keepalive: asyncio.TimerHandle | None = None
         self._interval = limits.keepalive_time
         self._asked = 0.0  # when the last sign of life was asked for
         self._linger: asyncio.TimerHandle | None = None
+        # Of asyncio's own only newer ones write pieces without joining them first.
+        self._gathers = type(transport).writelines is not asyncio.WriteTransport.writelines
         transport.set_write_buffer_limits(high=limits.write_buffer)
         self._tune(transport)
 
@@ -135,6 +139,19 @@ class WireConnection(Connection):
         if self._flush_handle is None:
             self._flush_handle = self.loop.call_soon(self._flush_soon, context=self.context)
 
+    def offer(self, stream: WireStream) -> None:
+        """As `mark`, for messages: while they come one at a time, each leaves at once.
+
+        What follows in the same turn leaves together when the loop comes around. After a turn of
+        several messages the next one is expected to bring several too, and is waited for. Headers
+        in the output may be followed by trailers, and are not sent ahead of them.
+        """
+        lead = self._sparse and self._flush_handle is None and not self.h2._data_to_send
+        self.mark(stream)
+        if lead and self.writable and not self.dead:
+            self._guarded(self._send)
+            self._led = True
+
     def schedule(self) -> None:
         """Flush when the loop comes around."""
         if self._flush_handle is None:
@@ -142,8 +159,11 @@ class WireConnection(Connection):
 
     def _flush_soon(self) -> None:
         self._flush_handle = None
+        self._guarded(self.flush)
+
+    def _guarded(self, action: Callable[[], None]) -> None:
         try:
-            self.flush()
+            action()
         except Exception as error:  # a fault here may end this connection, never hang it
             LOG.warning("fault while writing a connection", repr(error), error)
             self._transport.abort()
@@ -153,14 +173,18 @@ class WireConnection(Connection):
         if self._flush_handle is not None:
             self._flush_handle.cancel()
             self._flush_handle = None
-        if self.dead:
-            return
+        if not self.dead:
+            self._send()
+        self._led = False
+
+    def _send(self) -> None:
         if self._dirty and self.writable:
             self._flush_streams()
         self.write_out()
 
     def _flush_streams(self) -> None:
         dirty, self._dirty = self._dirty, []
+        self._sparse = not self._led and len(dirty) == 1 and dirty[0].single
         h2, most = self.h2, self.limits.write_buffer
         for index, stream in enumerate(dirty):
             stream.dirty = False
@@ -195,11 +219,15 @@ class WireConnection(Connection):
                 self._check_backlog()
 
     def write_parts(self, parts: list[bytes | memoryview]) -> None:
-        """Hand the output and these parts of a frame to the transport, copied once."""
-        if not self.is_closing():
-            data = b"".join((self.h2.take_output(), *parts))
+        """Hand the output and these parts of a frame to the transport, copied once at most."""
+        if self.is_closing():
+            return
+        whole = (self.h2.take_output(), *parts)
+        if self._gathers:
+            self._transport.writelines(whole)
+        else:
             # As a view: what the socket does not take at once is then not copied twice.
-            self._transport.write(memoryview(data))
+            self._transport.write(memoryview(b"".join(whole)))
 
     def _check_backlog(self) -> None:
         if self._transport.get_write_buffer_size() > self.limits.control_backlog:

@@ -253,7 +253,7 @@ class WireStream(Stream):
         self._pending.append(data)
         self.pending_size += len(data)
         if not self.dirty:
-            self.connection.mark(self)
+            self.connection.offer(self)
 
     def put_message(self, prefix: bytes, body: bytes) -> bool:
         """Add one message; True: the sender is to wait in `drain`. The short form of `put`, since
@@ -265,7 +265,7 @@ class WireStream(Stream):
         pending.append(body)
         self.pending_size = size = self.pending_size + len(body) + len(prefix)
         if not self.dirty:
-            self.connection.mark(self)
+            self.connection.offer(self)
         return size >= self._send_buffer
 
     def put_end(self) -> None:
@@ -273,6 +273,11 @@ class WireStream(Stream):
         self._ending = True
         if not self.dirty:
             self.connection.mark(self)
+
+    @property
+    def single(self) -> bool:
+        """Whether what is pending is no more than one message: its prefix and its body."""
+        return len(self._pending) <= 2
 
     @property
     def full(self) -> bool:

@@ -1,0 +1,113 @@
+"""When messages leave: alone at once, together when they are made together. Counted, not timed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from streamkit.generated.streamservice import SubscribeRequest
+from streamkit.transport import GrpcServer
+from tests.transport.conftest import Dial, Serve
+from tests.transport.raw import PUBLISH
+from tests.transport.services import TICK, Streams, Writes, ask
+
+
+class Counted:
+    """A transport that remembers the size of each write."""
+
+    def __init__(self, server: GrpcServer) -> None:
+        (protocol,) = server._connections
+        self.sizes: list[int] = []
+        self._transport = protocol.connection.transport
+        protocol.connection._transport = self
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: Any) -> None:
+        self.sizes.append(len(data))
+        self._transport.write(data)
+
+
+class Turns(Streams):
+    """Each topic is a turn of the loop, which yields so many messages; after each one it is noted
+    how many writes the turn has seen so far."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[int] = []
+        self.seen: list[list[int]] = []
+
+    async def subscribe_to_updates(self, subscribe_request: SubscribeRequest) -> AsyncIterator[Any]:
+        for count in subscribe_request.topics:
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # what the turn before has left to do is done
+            before = len(self.writes)
+            found = []
+            for _ in range(int(count)):
+                yield TICK
+                found.append(len(self.writes) - before)
+            self.seen.append(found)
+
+
+async def test_a_message_that_comes_alone_leaves_in_its_own_turn(serve: Serve, dial: Dial) -> None:
+    turns = Turns()
+    server = await serve(turns)
+    client = await dial(server)
+    assert await client.pong()
+    turns.writes = Counted(server).sizes
+    answer = await client.ended(client.call(ask(*"111111")))
+    assert len(answer.messages) == 6
+    # The first leaves with the headers, when the loop comes around.
+    assert turns.seen == [[0], [1], [1], [1], [1], [1]]
+    assert len(turns.writes) == 7  # one for each message, and the trailers
+
+
+async def test_messages_that_come_together_leave_together(serve: Serve, dial: Dial) -> None:
+    turns = Turns()
+    server = await serve(turns)
+    client = await dial(server)
+    assert await client.pong()
+    turns.writes = Counted(server).sizes
+    answer = await client.ended(client.call(ask(*"115511")))
+    assert len(answer.messages) == 14
+    # Only the first turn with several could not be known beforehand.
+    assert turns.seen == [[0], [1], [1] * 5, [0] * 5, [0], [1]]
+    assert len(turns.writes) == 8
+
+
+async def test_streams_that_wake_together_leave_together(serve: Serve, dial: Dial) -> None:
+    released = asyncio.Event()
+
+    class Together(Streams):
+        async def subscribe_to_updates(
+            self, subscribe_request: SubscribeRequest
+        ) -> AsyncIterator[Any]:
+            yield TICK
+            await released.wait()
+            yield TICK
+
+    server = await serve(Together())
+    client = await dial(server)
+    streams = [client.call(ask("x"))]
+    await client.until(lambda: bool(client.answer(streams[0]).data))
+    streams += [client.call(ask("x")) for _ in range(20)]
+    await client.until(lambda: all(client.answer(stream).data for stream in streams))
+    assert await client.pong()
+    writes = Counted(server).sizes
+    released.set()
+    for stream in streams:
+        assert len((await client.ended(stream)).messages) == 2
+    assert len(writes) <= 2
+
+
+async def test_a_single_reply_stays_one_write(serve: Serve, dial: Dial) -> None:
+    """Also on a connection whose last message came alone."""
+    server = await serve(Turns(), Writes())
+    client = await dial(server)
+    assert (await client.ended(client.call(ask(*"111")))).status == 0
+    writes = Counted(server).sizes
+    for _ in range(5):
+        assert (await client.ended(client.call(b"", PUBLISH))).status == 0
+    assert len(writes) == 5
