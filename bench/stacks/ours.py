@@ -22,9 +22,10 @@ STREAMS_PER_CONNECTION = 100
 class Fan:
     """One encoding of each burst for all subscribers, joined once for each distance behind."""
 
-    def __init__(self, subscribers: int, messages: int) -> None:
+    def __init__(self, subscribers: int, messages: int, burst: int) -> None:
         self._awaited = subscribers
-        self._bursts = messages // load.FAN_BURST
+        self._burst = burst
+        self._bursts = messages // burst
         self._frames: list[bytes] = []
         self._joined: dict[tuple[int, int], Framed] = {}
         self._waiting: list[asyncio.Future[None]] = []
@@ -37,7 +38,7 @@ class Fan:
     async def _publish(self) -> None:
         for _ in range(self._bursts):
             encoded = [
-                frame(Update(topic=load.TOPIC, message=load.TEXT)) for _ in range(load.FAN_BURST)
+                frame(Update(topic=load.TOPIC, message=load.TEXT)) for _ in range(self._burst)
             ]
             self._frames.append(b"".join(encoded))
             waiting, self._waiting = self._waiting, []
@@ -60,7 +61,7 @@ class Fan:
             joined = self._joined.get(behind)
             if joined is None:
                 data = b"".join(self._frames[position:newest])
-                joined = Framed(data, load.FAN_BURST * (newest - position))
+                joined = Framed(data, self._burst * (newest - position))
                 self._joined[behind] = joined
             yield joined
             position = newest
@@ -90,7 +91,7 @@ class Service(StreamServiceBase):
             await asyncio.Event().wait()
         elif what == "fan":
             if self._fan is None:
-                self._fan = Fan(number, int(request.topics[1]))
+                self._fan = Fan(number, *map(int, request.topics[1:]))
             fan = self._fan
             fan.arrive()
             async for burst in fan.bursts():
@@ -123,11 +124,13 @@ def subscription(channel: Channel, *topics: str, number: int = 0) -> Any:
     return channel.stream(load.SUBSCRIBE, SubscribeRequest, Update, request=request)
 
 
-async def client(task: str, port: int, number: int, messages: int = 0) -> None:
+async def client(
+    task: str, port: int, number: int, messages: int = 0, burst: int = load.FAN_BURST
+) -> None:
     load.raise_file_limit()
     target = f"127.0.0.1:{port}"
     if task in ("fan", "idle"):
-        await crowd(task, target, number, messages)
+        await crowd(task, target, number, messages, burst)
         return
     async with Channel(target, codec=StreamkitCodec()) as channel:
         if task == "latency":
@@ -154,7 +157,7 @@ async def client(task: str, port: int, number: int, messages: int = 0) -> None:
         load.report(**await asyncio.to_thread(measure, blocking))
 
 
-async def crowd(task: str, target: str, subscribers: int, messages: int) -> None:
+async def crowd(task: str, target: str, subscribers: int, messages: int, burst: int) -> None:
     """Many light subscribers; `idle` ones stay until our input is closed."""
     async with AsyncExitStack() as stack:
         calls = []
@@ -165,7 +168,7 @@ async def crowd(task: str, target: str, subscribers: int, messages: int) -> None
                 channel = await stack.enter_async_context(
                     Channel(target, codec=Untouched(), limits=limits)
                 )
-            call = subscription(channel, task, str(messages), number=subscribers)
+            call = subscription(channel, task, str(messages), str(burst), number=subscribers)
             calls.append(await stack.enter_async_context(call))
 
         async def drain(call: Any) -> int:
@@ -185,7 +188,7 @@ async def crowd(task: str, target: str, subscribers: int, messages: int) -> None
 
 
 def main() -> None:
-    """serve | client TASK PORT NUMBER [MESSAGES]; the word `plain` asks for asyncio's own loop."""
+    """serve | client TASK PORT NUMBER [MESSAGES [BURST]]; the word `plain` asks for asyncio's own loop."""
     words = [word for word in sys.argv[1:] if word != "plain"]
     start = asyncio.run if len(words) < len(sys.argv) - 1 else run
     if words[0] == "serve":
