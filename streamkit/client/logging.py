@@ -3,12 +3,13 @@
 The rules, each of them a lesson of other handlers: the thread that logs only formats and queues,
 it never waits, connects or fails; the queue is bounded and what it drops is counted and told;
 records of our own are ignored, so nothing feeds on itself; a forked child starts afresh; and the
-end of the program is held up for two seconds at most.
+end of the program is held up for two seconds at most, however many handlers there are.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import os
 import ssl as tls
@@ -16,8 +17,10 @@ import sys
 import threading
 import time
 import traceback
+import weakref
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
@@ -36,6 +39,10 @@ _IGNORED = ("streamkit", "grpclib", "h2", "hpack", "hyperframe", "asyncio")
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 """Attributes of every record; any other came with `extra`."""
+
+_handlers: weakref.WeakSet[StreamHandler] = weakref.WeakSet()
+_flushing_at_end_of = 0
+"""The process of multiprocessing that flushes when it ends."""
 
 _BUFFER = 2_000
 """Records that are with the writer; the others wait in the handler, where the oldest can go."""
@@ -92,6 +99,7 @@ class StreamHandler(logging.Handler):
         self._untold = 0
         self._woken = False
         self._reset()
+        _handlers.add(self)
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Pass our own records by, before the lock is taken that a flush may hold."""
@@ -126,17 +134,8 @@ class StreamHandler(logging.Handler):
 
     def flush(self) -> None:
         """Wait, at most `shutdown_timeout`, until everything logged so far is stored."""
-        portal = self._portal
-        if portal is None or self._closed or self._pid != os.getpid():
-            return
-        if threading.get_ident() == self._thread_id:
-            return
-        try:
-            with _hushed():
-                portal.run(self._drained(), self._shutdown_timeout)
-            self._stuck = False
-        except (TimeoutError, StreamkitError):
-            self._stuck = True
+        if threading.get_ident() != self._thread_id:
+            _flush([self])
 
     def close(self) -> None:
         """Send what is left, waiting at most `shutdown_timeout`, and end the thread."""
@@ -185,6 +184,7 @@ class StreamHandler(logging.Handler):
     def _wake_worker(self) -> None:
         try:
             if self._portal is None:
+                _flush_when_forked_process_ends()
                 self._portal = Portal("streamkit logging")
                 self._thread_id = self._portal.thread_id
                 self._portal.loop.call_soon_threadsafe(self._start)
@@ -192,6 +192,19 @@ class StreamHandler(logging.Handler):
         except RuntimeError:
             # No thread can be started any more, or the loop is gone: the interpreter is ending.
             self._woken = False
+
+    def _begin_flush(self) -> tuple[float, Future[None]] | None:
+        """Until when a flush may take, and its end; None if there is nothing to wait for."""
+        portal = self._portal
+        if portal is None or self._closed or self._pid != os.getpid():
+            return None
+        drained = self._drained()
+        try:
+            future = asyncio.run_coroutine_threadsafe(drained, portal.loop)
+        except RuntimeError:  # the loop is gone: the interpreter is ending
+            drained.close()
+            return None
+        return time.monotonic() + self._shutdown_timeout, future
 
     def _end(self) -> None:
         portal, self._portal = self._portal, None
@@ -266,6 +279,47 @@ class StreamHandler(logging.Handler):
             _say(f"logs of {self.service} do not reach {self.address}: {reason}")
 
 
+def _flush(handlers: Iterable[StreamHandler]) -> None:
+    """Flush them all at once; one that is away costs no more time than its own."""
+    with _hushed():
+        begun = [(handler, handler._begin_flush()) for handler in handlers]
+        for handler, flushed in begun:
+            if flushed is None:
+                continue
+            until, future = flushed
+            try:
+                future.result(max(0.0, until - time.monotonic()))
+                handler._stuck = False
+            except (TimeoutError, CancelledError, StreamkitError):
+                handler._stuck = True
+                future.cancel()
+
+
+def _flush_all() -> None:
+    """At the end of the program, before the logging module closes its handlers one by one."""
+    handlers = list(_handlers)
+    _flush(handlers)
+    for handler in handlers:
+        if handler._stuck:
+            handler._shutdown_timeout = 0.0
+
+
+def _flush_when_forked_process_ends() -> None:
+    """A child that multiprocessing has forked ends without atexit, but with finalizers."""
+    global _flushing_at_end_of
+    multiprocessing = sys.modules.get("multiprocessing")
+    if multiprocessing is None or multiprocessing.parent_process() is None:
+        return
+    if _flushing_at_end_of != os.getpid():
+        _flushing_at_end_of = os.getpid()
+        from multiprocessing.util import Finalize
+
+        Finalize(None, _flush_all, exitpriority=0)
+
+
+atexit.register(_flush_all)
+
+
 @contextmanager
 def _hushed() -> Iterator[None]:
     """Keep the shipping thread away from the lock of the logging module.
@@ -303,4 +357,5 @@ def _say(text: str) -> None:
     """One line on stderr, where there is one."""
     if sys.stderr is not None:
         stamp = time.strftime("%H:%M:%S")
-        print(f"{stamp} streamkit: {text}", file=sys.stderr)  # noqa: T201  # logging would recurse
+        # In one piece, as other threads write too; logging would recurse.
+        sys.stderr.write(f"{stamp} streamkit: {text}\n")

@@ -288,3 +288,47 @@ def test_dict_config_works_again_and_again(server: ThreadServer) -> None:
 def test_wrong_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgumentError):
         StreamHandler(**wrong)
+
+
+PROCESSES = """
+import logging, multiprocessing, streamkit
+log = logging.getLogger("app")
+log.addHandler(streamkit.StreamHandler("h-processes", "{address}"))
+log.warning("parent")
+fork = multiprocessing.get_context("fork")
+children = [fork.Process(target=log.warning, args=(f"child {{n}}",)) for n in range(3)]
+for child in children:
+    child.start()
+for child in children:
+    child.join()
+"""
+
+
+def test_what_a_process_of_multiprocessing_logs_last_arrives(server: ThreadServer) -> None:
+    """It ends by os._exit: neither atexit nor logging.shutdown runs in it."""
+    script = PROCESSES.format(address=server.address)
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, timeout=20)
+    texts = sorted(entry.message for entry in entries(server, "h-processes"))
+    assert texts == ["child 0", "child 1", "child 2", "parent"]
+
+
+SEVERAL = """
+import logging, streamkit, time, atexit, sys
+log = logging.getLogger("app")
+for number in range(5):
+    log.addHandler(streamkit.StreamHandler(f"h-{number}", "127.0.0.1:9"))
+log.warning("lost")
+print(time.monotonic())
+"""
+
+
+def test_several_handlers_hold_the_end_up_no_longer_than_one() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SEVERAL], capture_output=True, text=True, timeout=30, check=True
+    )
+    held_up = time.monotonic() - float(done.stdout)
+    print(f"five handlers without a server held the end up for {held_up:.1f} s")
+    assert held_up < 6, "two seconds, and those of a busy machine; one after the other ten"
+    assert len(done.stderr.splitlines()) == 10, (
+        "each says once that it is cut off, and what is lost"
+    )
