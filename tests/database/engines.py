@@ -31,7 +31,24 @@ UNBOUNDED = {
     "postgresql": "SELECT generate_series(1, 1000000000000) AS x",
 }
 """Statements whose rows come at once and never end."""
+MANY = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT {}) SELECT {} FROM n"
+"""For SQLite: a count of rows, and what is selected of their number x."""
 PEOPLE = "SELECT id, CASE WHEN id % 7 <> 0 THEN 'Näme ' || id END AS name, {} AS score"
+
+
+def generated(kind: str, rows: int) -> str:
+    """A result of so many rows of a number, a text and a real, made by the database."""
+    if kind == "sqlite":
+        return MANY.format(rows, "x AS id, 'Record ' || x AS name, x * 1.5 AS value")
+    if kind == "duckdb":
+        return (
+            "SELECT range AS id, 'Record ' || range AS name, range * 1.5::DOUBLE AS value"
+            f" FROM range({rows})"
+        )
+    return (
+        "SELECT x AS id, 'Record ' || x AS name, x * 1.5::float8 AS value"
+        f" FROM (SELECT generate_series(1, {rows}) AS x) AS n"
+    )
 
 
 @dataclass(frozen=True)
