@@ -22,9 +22,9 @@ from streamkit.database.extras import driver_manager, library
 from streamkit.database.placeholders import numbered
 from streamkit.errors import (
     CallCancelledError,
-    ConnectError,
     DeadlineError,
     NotFoundError,
+    PreconditionError,
     QueryError,
     StreamkitError,
 )
@@ -70,7 +70,7 @@ class AdbcSource(Source):
             return question(session)
         except _errors() as error:
             words = self._engine.brief(str(error))
-            raise ConnectError(f"database {self.name!r}: {words}") from None
+            raise PreconditionError(f"database {self.name!r}: {words}") from None
         finally:
             session.close()
 
@@ -105,6 +105,7 @@ class _AdbcResult(Result):
         self._end = monotonic() + seconds
         self._engine = engine
         self._errors = _errors()
+        self.cancel_blocks = engine.cancel_blocks
         self._reader: Any = None
         self._pending: list[Any] = []
         self._cancelled = False
@@ -162,9 +163,13 @@ class _AdbcResult(Result):
 
     def cancel(self) -> None:
         self._cancelled = True
-        with self._lock:
-            if not self._closed:
-                self._session.cancel()
+        # Who holds the lock closes the connection, or cancels already.
+        if self._lock.acquire(blocking=False):
+            try:
+                if not self._closed:
+                    self._session.cancel()
+            finally:
+                self._lock.release()
 
     def close(self) -> None:
         with self._lock:

@@ -49,6 +49,8 @@ class Result(ABC):
     """True as soon as it is known that there is no further row."""
     schema: Any = None
     """The pyarrow schema, set by `start` where `arrow` is true."""
+    cancel_blocks: bool = True
+    """Whether `cancel` may take its time, as over a network; an event loop calls it otherwise."""
 
     @abstractmethod
     def start(self) -> None:
@@ -91,7 +93,7 @@ class Source(ABC):
     def open(self, sql: str, parameters: Parameters = (), *, seconds: float) -> Result:
         """Connect for one statement that may run for `seconds` from its start.
 
-        Raises ConnectError, AuthError or QueryError, never with credentials in the message.
+        Raises PreconditionError or QueryError, never with credentials in the message.
         """
 
     @abstractmethod

@@ -56,6 +56,8 @@ _TYPE_NAMES = {
 class DuckDbEngine(Engine):
     """A DuckDB database file."""
 
+    cancel_blocks = False  # it sets a flag in this process
+
     def __init__(self, path: Path) -> None:
         super().__init__("duckdb", "")
         self._path = path

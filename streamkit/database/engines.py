@@ -14,7 +14,7 @@ from streamkit.config import QueryLimits
 from streamkit.database.base import ColumnInfo, TableInfo
 from streamkit.database.extras import driver_library, driver_manager, has, need
 from streamkit.database.shared import SharedDatabase
-from streamkit.errors import ConnectError, PreconditionError, StreamkitError
+from streamkit.errors import PreconditionError, StreamkitError
 
 __all__ = ["Engine", "Session", "brief"]
 
@@ -92,6 +92,9 @@ class Engine:
     of the login protect the data.
     """
 
+    cancel_blocks = True
+    """Whether a cancellation may take its time, as over a network."""
+
     def __init__(self, driver: str, uri: str) -> None:
         self.driver = driver
         self._uri = uri
@@ -118,8 +121,17 @@ class Engine:
         self._shared.close()
 
     def connect_error(self, name: str, words: str) -> StreamkitError:
-        """What a failed connection means, without anything that could be a secret."""
+        """What a failed connection means, without anything that could be a secret.
+
+        Not a ConnectError: this server answers, and a client that tried again on its own would
+        say otherwise.
+        """
         lowered = words.lower()
+        if any(part in lowered for part in _WRONG_URL):
+            return PreconditionError(
+                f"database {name!r}: its URL is not valid",
+                hint="special characters of a name or a password are written as %XX there",
+            )
         if not self._packaged() and any(part in lowered for part in _NOT_LOADED):
             package = f"adbc-driver-{self.driver.replace('_', '-')}"
             return PreconditionError(
@@ -129,8 +141,8 @@ class Engine:
             return PreconditionError(f"database {name!r} refused this server's login")
         for part, meaning in _NOT_CONNECTED.items():
             if part in lowered:
-                return ConnectError(f"database {name!r}: {meaning}")
-        return ConnectError(f"database {name!r} cannot be opened")
+                return PreconditionError(f"database {name!r}: {meaning}")
+        return PreconditionError(f"database {name!r} cannot be opened")
 
     def _packaged(self) -> bool:
         return has(f"adbc_driver_{self.driver}")
@@ -144,6 +156,17 @@ class Engine:
         return False
 
 
+_WRONG_URL = (
+    "invalid percent-encoded",
+    "unexpected spaces",
+    "unexpected character",
+    "invalid uri",
+    "key/value separator",
+    "invalid port",
+    "invalid integer value",
+    "invalid sslmode",
+    "end of string reached",
+)
 _NOT_LOADED = ("cannot open shared object", "driver not found", "could not load", "dlopen")
 _REFUSED_LOGIN = ("password", "authentication", "unauthorized", "role ", "pg_hba.conf")
 _NOT_CONNECTED = {
@@ -156,5 +179,15 @@ _NOT_CONNECTED = {
     "no such file": "it is not there",
     "external extensions": "its file is not a DuckDB database",
     "not a valid duckdb database": "its file is not a DuckDB database",
+    "no files found": "it is not there",
     "too many clients": "it has no connection left",
+    "too many connections": "it has no connection left",
+    "remaining connection slots": "it has no connection left",
+    "does not support ssl": "it does not offer the TLS that its URL asks for",
+    "certificate": "its certificate is not trusted",
+    "starting up": "it is just starting or stopping",
+    "shutting down": "it is just starting or stopping",
+    "could not connect": "it cannot be reached",
+    "unreachable": "it cannot be reached",
+    "permission denied": "this server may not open it",
 }

@@ -13,7 +13,6 @@ import logging
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 from streamkit.config import QueryLimits
 from streamkit.database.base import ColumnInfo, TableInfo
@@ -47,6 +46,7 @@ SELECT column_name, data_type, is_nullable FROM information_schema.columns
 _DECLARE = "DECLARE streamkit NO SCROLL CURSOR FOR "
 _FETCH_ROWS = 4096
 _BATCH_BYTES = str(64 * 1024)
+_HAS_TIMEOUT = re.compile(r"[?&]connect_timeout=")
 _ITS_WORDS = re.compile(r"(?:ERROR|FATAL):\s+([^\n]*)")
 
 
@@ -89,7 +89,7 @@ class PostgresEngine(Engine):
         return "due to statement timeout" in words
 
     def _with_timeout(self, seconds: float) -> str:
-        if "connect_timeout" in parse_qs(urlsplit(self._uri).query):
+        if _HAS_TIMEOUT.search(self._uri):
             return self._uri
         joint = "&" if "?" in self._uri else "?"
         return f"{self._uri}{joint}connect_timeout={max(2, round(seconds))}"

@@ -60,11 +60,11 @@ class Databases:
             await query.close()
 
     async def tables(self, name: str = "") -> list[TableInfo]:
-        """What can be queried in a database. Raises NotFoundError, ConnectError."""
+        """What can be queried in a database. Raises NotFoundError, PreconditionError."""
         return await asyncio.to_thread(self.source(name).tables)
 
     async def describe(self, table: str, name: str = "") -> list[ColumnInfo]:
-        """The columns of a table or view. Raises NotFoundError, ConnectError."""
+        """The columns of a table or view. Raises NotFoundError, PreconditionError."""
         return await asyncio.to_thread(self.source(name).describe, table)
 
     async def close(self) -> None:

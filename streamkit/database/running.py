@@ -14,7 +14,7 @@ from streamkit.database.messages import Messages
 from streamkit.database.pieces import pieces_of
 from streamkit.database.plan import QueryPlan
 from streamkit.database.rows import Piece
-from streamkit.database.statement import Statement, StatementThread
+from streamkit.database.statement import CANCEL_INTERVAL, Statement, StatementThread
 from streamkit.errors import CallCancelledError, DeadlineError, StreamkitError
 
 __all__ = ["Frames", "RunningQuery"]
@@ -70,6 +70,7 @@ class RunningQuery:
         self._threads = 0
         self._idle = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
+        self._stopping = False
 
     def start(self) -> None:
         """Run the query. `on_end` is called on the loop when its last thread is done."""
@@ -124,9 +125,17 @@ class RunningQuery:
         if self._timer is not None:
             self._timer.cancel()
         self._handover.close(reason)
-        self._worker.cancel()
-        if self._counter is not None:
-            self._counter.cancel()
+        if not self._stopping:
+            self._stopping = True
+            self._cancel()
+
+    def _cancel(self) -> None:
+        """Again and again, until the threads are back."""
+        if self._threads:
+            self._worker.cancel()
+            if self._counter is not None:
+                self._counter.cancel()
+            self._loop.call_later(CANCEL_INTERVAL, self._cancel)
 
     def _count_beside(self) -> None:
         """Begin to count when a first batch is out and more follow: small results never do."""

@@ -24,9 +24,9 @@ from streamkit.database.sqlite_guard import connect_read_only, guard
 from streamkit.database.text import datetime_text, decimal_text
 from streamkit.errors import (
     CallCancelledError,
-    ConnectError,
     DeadlineError,
     NotFoundError,
+    PreconditionError,
     QueryError,
     StreamkitError,
 )
@@ -92,11 +92,11 @@ class SqliteSource(Source):
 
     def _connect(self) -> sqlite3.Connection:
         if not self._path.is_file():
-            raise ConnectError(f"database {self.name!r}: its file is not there")
+            raise PreconditionError(f"database {self.name!r}: its file is not there")
         try:
             return connect_read_only(self._path)
         except sqlite3.Error as error:
-            raise ConnectError(f"database {self.name!r}: {error}") from None
+            raise PreconditionError(f"database {self.name!r}: {error}") from None
 
     def _trusted(self) -> _Closing:
         return _Closing(self._connect(), self.name)
@@ -125,10 +125,12 @@ class _Closing:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._connection.close()
         if isinstance(error, sqlite3.Error):
-            raise ConnectError(f"database {self._name!r}: {error}") from None
+            raise PreconditionError(f"database {self._name!r}: {error}") from None
 
 
 class _SqliteResult(Result):
+    cancel_blocks = False
+
     def __init__(
         self,
         connection: sqlite3.Connection,
@@ -205,9 +207,13 @@ class _SqliteResult(Result):
 
     def cancel(self) -> None:
         self._cancelled = True
-        with self._lock:
-            if not self._closed:
-                self._connection.interrupt()
+        # Who holds the lock closes the connection, or interrupts it already.
+        if self._lock.acquire(blocking=False):
+            try:
+                if not self._closed:
+                    self._connection.interrupt()
+            finally:
+                self._lock.release()
 
     def close(self) -> None:
         with self._lock:

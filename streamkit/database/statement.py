@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from streamkit.database.base import Parameters, Result, Source
 from streamkit.errors import CallCancelledError, InternalError, StreamkitError
 
-__all__ = ["Statement", "StatementThread"]
+__all__ = ["CANCEL_INTERVAL", "Statement", "StatementThread"]
 
-_CANCEL_INTERVAL = 0.1
+CANCEL_INTERVAL = 0.1
+"""Seconds after which a cancellation is repeated: one can be lost in a race with the start."""
 _log = logging.getLogger(__name__)
 
 
@@ -46,28 +47,35 @@ class StatementThread:
         self._cancelled = threading.Event()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="streamkit-query", daemon=True)
+        self._canceller: threading.Thread | None = None
 
     def start(self) -> None:
         """Begin. Once."""
         self._thread.start()
 
     def cancel(self) -> None:
-        """Stop the statement and return at once. Any thread, any number of times.
+        """Stop the statement and return at once. Any number of times, by one thread.
 
-        A cancellation can be lost in a race with the statement's start and may block on a
-        network, so a thread of its own repeats it until the worker is back.
+        It can be lost in a race with the statement's start: repeat it until `on_end`. What does
+        not block is done here and now: to start a thread takes three turns of the interpreter,
+        and with busy queries beside it every turn is waited for.
         """
-        if self._cancelled.is_set() or self._done.is_set():
-            return
         self._cancelled.set()
-        threading.Thread(target=self._keep_cancelling, name="streamkit-cancel", daemon=True).start()
+        result = self._result  # without one yet, the worker sees the flag when it has opened it
+        if result is None or self._done.is_set():
+            return
+        if not result.cancel_blocks:
+            result.cancel()
+        elif self._canceller is None:
+            self._canceller = threading.Thread(
+                target=self._keep_cancelling, args=(result,), name="streamkit-cancel", daemon=True
+            )
+            self._canceller.start()
 
-    def _keep_cancelling(self) -> None:
+    def _keep_cancelling(self, result: Result) -> None:
         while not self._done.is_set():
-            result = self._result
-            if result is not None:
-                result.cancel()
-            self._done.wait(_CANCEL_INTERVAL)
+            result.cancel()
+            self._done.wait(CANCEL_INTERVAL)
 
     def _run(self) -> None:
         error: StreamkitError | None = None

@@ -16,7 +16,6 @@ from streamkit.config import QueryLimits
 from streamkit.database import Databases, SqliteSource, extras, open_source
 from streamkit.database.shared import SharedDatabase
 from streamkit.errors import (
-    ConnectError,
     InvalidArgumentError,
     PreconditionError,
     QueryError,
@@ -52,13 +51,23 @@ def closed_port() -> int:
 @pytest.mark.parametrize(
     ("url", "error", "words"),
     [
-        ("/nowhere/x.db", ConnectError, "database 'db': its file is not there"),
-        ("sqlite:///nowhere/x.db", ConnectError, "its file is not there"),
-        ("/etc/passwd", ConnectError, "file is not a database"),
-        ("duckdb:///nowhere/x.duckdb", ConnectError, "it is not there"),
-        (f"postgresql://bob:{SECRET}@127.0.0.1:{{port}}/x", ConnectError, "connection refused"),
-        (f"postgresql://bob:{SECRET}@nowhere.invalid/x", ConnectError, "host is not known"),
-        (f"postgresql://bob:{SECRET}@@x/y?z=1", ConnectError, "database 'db'"),
+        ("/nowhere/x.db", PreconditionError, "database 'db': its file is not there"),
+        ("sqlite:///nowhere/x.db", PreconditionError, "its file is not there"),
+        ("/etc/passwd", PreconditionError, "file is not a database"),
+        ("duckdb:///nowhere/x.duckdb", PreconditionError, "it is not there"),
+        (
+            f"postgresql://bob:{SECRET}@127.0.0.1:{{port}}/x",
+            PreconditionError,
+            "connection refused",
+        ),
+        (f"postgresql://bob:{SECRET}@nowhere.invalid/x", PreconditionError, "host is not known"),
+        (f"postgresql://bob:{SECRET}@@x/y?z=1", PreconditionError, "URL is not valid"),
+        (f"postgresql://bob:{SECRET} x@x/y", PreconditionError, "URL is not valid"),
+        (f"postgresql://bob:{SECRET}%zz@x/y", PreconditionError, "URL is not valid"),
+        (f"postgresql://bob:{SECRET}[x@127.0.0.1:{{port}}/y", PreconditionError, "refused"),
+        (f"postgresql://bob:{SECRET}@[::1/y", PreconditionError, "URL is not valid"),
+        (f"postgresql://x/y?user=b&password={SECRET}=a", PreconditionError, "URL is not valid"),
+        (f"postgresql://127.0.0.1:{{port}}/y?password={SECRET}", PreconditionError, "refused"),
         (f"oracle://bob:{SECRET}@x/y", InvalidArgumentError, "no such kind of URL"),
         (f"adbc+nothing://bob:{SECRET}@x", PreconditionError, "pip install adbc-driver-nothing"),
     ],
@@ -82,15 +91,17 @@ def test_a_wrong_password_is_refused(postgres: Postgres, caplog: pytest.LogCaptu
     postgres.execute("CREATE ROLE locked LOGIN PASSWORD 'the right one'", "SELECT pg_reload_conf()")
     url = f"postgresql://locked:{{}}@/postgres?host={postgres.socket}"
 
-    for password in (SECRET, ""):
+    in_query = f"postgresql:///postgres?host={postgres.socket}&user=locked&password={{}}"
+    for wrong in (url.format(SECRET), url.format(""), in_query.format(SECRET)):
         with pytest.raises(PreconditionError, match="refused this server's login") as failed:
-            opened(url.format(password))
+            opened(wrong)
         assert SECRET not in str(failed.value) + caplog.text
     opened(url.format("the%20right%20one"))
+    opened(in_query.format("the%20right%20one"))
 
 
 def test_a_file_of_another_kind(sqlite_engine: Engine) -> None:
-    with pytest.raises(ConnectError, match="not a DuckDB database"):
+    with pytest.raises(PreconditionError, match="not a DuckDB database"):
         opened(f"duckdb:///{sqlite_engine.url}")
 
 
