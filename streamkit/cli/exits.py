@@ -54,7 +54,8 @@ def one_line(error: BaseException, *, server: str = "") -> str:
     text = str(error) or type(error).__name__
     hint = error.hint if isinstance(error, errors.StreamkitError) else ""
     if isinstance(error, errors.ConnectError) and server:
-        hint = "start one with `streamkit serve`, or name another with -s HOST:PORT"
+        if text.startswith("cannot connect"):
+            hint = "start one with `streamkit serve`, or name another with -s HOST:PORT"
         if server not in text:
-            text = f"no answer from {server}: {text}"
+            text = f"{server}: {text}"
     return sanitise(f"{text}; {hint}" if hint else text)

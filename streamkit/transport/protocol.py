@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from typing import cast
 
@@ -180,7 +181,13 @@ class WireProtocol(H2Protocol):
             if timer is not None:
                 timer.cancel()
         if hasattr(self, "processor"):
-            self.processor.close(self.connection.reason or "the connection was lost")
+            self.processor.close(self.connection.reason or _why(exc))
             self.connection.lost()
             if self._on_lost is not None:
                 self._on_lost(self)
+
+
+def _why(error: BaseException | None) -> str:
+    """What the system says of the end of a connection."""
+    number = getattr(error, "errno", None)
+    return os.strerror(number) if number is not None else "closed by the peer"

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
+from streamkit.cli.exits import one_line
 from streamkit.cli.session import Session
 from streamkit.client import ClientEvent
 from streamkit.errors import ConnectError
@@ -188,3 +189,11 @@ def test_an_outage_is_one_line_and_its_end_another(capsys: pytest.CaptureFixture
     away, back = capsys.readouterr().err.splitlines()
     assert away == "streamkit: connection to there:1 lost (reset); reconnecting in 1.5s"
     assert back.startswith("streamkit: connected again after 0.")
+
+
+def test_only_who_could_not_connect_is_told_to_start_a_server() -> None:
+    away = ConnectError("cannot connect to there:1: Connection refused", hint="is it running?")
+    assert "streamkit serve" in one_line(away, server="there:1")
+    lost = ConnectError("the connection was lost: Connection reset by peer")
+    text = "there:1: the connection was lost: Connection reset by peer"
+    assert one_line(lost, server="there:1") == text

@@ -287,11 +287,13 @@ async def test_without_reconnect_the_break_is_the_users(client: AsyncClient) -> 
     from streamkit.testing import FaultProxy
 
     async with FaultProxy(client.address) as proxy:
-        plain = AsyncClient(proxy.address, reconnect=False)
-        async with plain, plain.subscribe("a") as updates:
-            proxy.reset()
-            with pytest.raises(ConnectError):
-                await updates.receive()
+        reasons = {proxy.reset: "Connection reset by peer", proxy.cut: "closed by the peer"}
+        for fault, reason in reasons.items():
+            plain = AsyncClient(proxy.address, reconnect=False)
+            async with plain, plain.subscribe("a") as updates:
+                fault()
+                with pytest.raises(ConnectError, match=f"^the connection was lost: {reason}$"):
+                    await updates.receive()
 
 
 async def test_a_callback_that_raises_harms_nothing(
