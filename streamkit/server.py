@@ -29,7 +29,7 @@ from ssl import SSLContext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from streamkit.codec import StreamkitCodec, frame
+from streamkit.codec import StreamkitCodec
 from streamkit.config import JournalOptions, QueryLimits, TransportLimits
 from streamkit.database import Databases, Source, SqliteSource, StoreSource, open_source
 from streamkit.errors import ConnectError, InvalidArgumentError, PreconditionError
@@ -274,10 +274,10 @@ async def _opened(
         # On disk all the same, so that SQL over it works; nobody else sees it and nothing stays.
         with tempfile.TemporaryDirectory(prefix="streamkit-") as folder:
             url = os.path.join(folder, "store.db")
-            async with await open_journal(url, options, frame=frame) as journal:
+            async with await open_journal(url, options) as journal:
                 yield journal
     else:
-        async with await open_journal(os.fspath(store), options, frame=frame) as journal:
+        async with await open_journal(os.fspath(store), options) as journal:
             yield journal
 
 

@@ -23,9 +23,10 @@ from streamkit.generated.streamservice import (
     Update,
 )
 from streamkit.generated.streamservice import Position as WirePosition
+from streamkit.handlers.frames import frames_of
 from streamkit.handlers.validation import seconds
-from streamkit.journal import joined_frames
-from streamkit.journal.base import Batch, Entry, Journal, Record, Selector, Start
+from streamkit.journal import StoredItems, joined_frames
+from streamkit.journal.base import Batch, Entry, Journal, Record, Selector, Start, Stream
 from streamkit.transport import Framed, context
 
 __all__ = ["JournalStreams"]
@@ -100,7 +101,7 @@ class JournalStreams:
                 if control is not None:
                     yield Framed(frame(record(control=control)), 1)
                 if batch.entries:
-                    yield framed(batch)
+                    yield framed(batch, selector.stream)
 
 
 def control_of(batch: Batch, *, quiet: bool = False) -> Control | None:
@@ -112,13 +113,17 @@ def control_of(batch: Batch, *, quiet: bool = False) -> Control | None:
     return Control(heartbeat=Heartbeat(WirePosition(*batch.position)))
 
 
-def framed(batch: Batch) -> Framed:
+def framed(batch: Batch, stream: Stream) -> Framed:
     """All entries in one piece; the bytes are shared with the other readers of the same keys."""
+    entries = batch.entries
     if batch.skipped:
         skipped = batch.skipped
-        parts = [_frame_with_count(entry, skipped.get(entry.key, 0)) for entry in batch.entries]
+        parts = [_frame_with_count(entry, skipped.get(entry.key, 0)) for entry in entries]
         return Framed(b"".join(parts), len(parts))
-    return Framed(joined_frames(batch, frame), len(batch.entries))
+    if isinstance(entries, StoredItems):
+        frames = frames_of(stream, entries.sequences, entries.columns)
+        return Framed(b"".join(frames), len(frames))
+    return Framed(joined_frames(batch, frame), len(entries))
 
 
 def _frame_with_count(entry: Entry, skipped: int) -> bytes:

@@ -23,6 +23,7 @@ from streamkit.journal.frames import joined_frames
 from streamkit.journal.hub import Hub
 from streamkit.journal.opening import open_journal
 from streamkit.journal.records import LEVELS
+from streamkit.journal.stored import StoredItems
 
 __all__ = [
     "LEVELS",
@@ -43,6 +44,7 @@ __all__ = [
     "Record",
     "Selector",
     "Start",
+    "StoredItems",
     "Stream",
     "joined_frames",
     "open_journal",

@@ -150,6 +150,11 @@ class Selector:
             return bool(self.patterns) and not any("*" in pattern for pattern in self.patterns)
         return bool(self.patterns)
 
+    def every_key(self) -> bool:
+        """Whether no key is left out, so that keys need not be looked at."""
+        every = {Stream.UPDATES: ">", Stream.LOGS: "*"}.get(self.stream)
+        return not self.patterns or every in self.patterns
+
 
 @dataclass(frozen=True, slots=True)
 class Start:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from streamkit.config import JournalOptions
-from streamkit.journal.base import Clock, Journal, Record
+from streamkit.journal.base import Clock, Journal
 from streamkit.journal.engine import now
 from streamkit.journal.memory import MemoryJournal
 from streamkit.journal.sqlite import SqliteJournal, path_of
@@ -18,15 +16,13 @@ async def open_journal(
     options: JournalOptions | None = None,
     *,
     clock: Clock = now,
-    frame: Callable[[Record], bytes] | None = None,
 ) -> Journal:
     """Open the journal at a URL: ":memory:", or the path of an SQLite file ("sqlite:///path").
 
-    The file is created if it is not there. `frame` encodes a record; given, what is read from
-    the file is framed in the reading thread and not in the loop. Raises StoreError, in one line:
-    in use by another process, from a newer version, not a store, not writable.
+    The file is created if it is not there. Raises StoreError, in one line: in use by another
+    process, from a newer version, not a store, not writable.
     """
     options = options or JournalOptions()
     if url in (":memory:", "memory:"):
         return MemoryJournal(options, clock)
-    return await SqliteJournal.open(path_of(url), options, clock, frame)
+    return await SqliteJournal.open(path_of(url), options, clock)

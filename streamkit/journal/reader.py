@@ -31,7 +31,7 @@ class Page(NamedTuple, Generic[T]):
     `oldest` is the oldest sequence that the store held in the same snapshot.
     """
 
-    items: Items[T]
+    items: Sequence[Item[T]]
     covered: int
     oldest: int
 
@@ -142,6 +142,7 @@ class Reader(Generic[T]):
         """One step through the ring or the history, at most to `end`, and the place reached."""
         ring = self._ring
         loss: Loss | None = None
+        items: Sequence[Item[T]]
         if position >= ring.floor:
             items, covered = ring.scan(self._selector, position)
             await asyncio.sleep(0)  # a reader that has much to scan lets the others run
@@ -177,7 +178,7 @@ class Reader(Generic[T]):
             hint="start again from what is kept, or keep more with a longer retention",
         )
 
-    def _fold(self, items: list[Item[T]]) -> None:
+    def _fold(self, items: Sequence[Item[T]]) -> None:
         newest, skipped = self._newest, self._skipped
         for item in items:
             if newest.pop(item.key, None) is not None:

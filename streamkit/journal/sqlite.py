@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -42,12 +42,11 @@ class SqliteJournal(EngineJournal):
         path: str,
         options: JournalOptions,
         clock: Clock,
-        frame: Callable[[Record], bytes] | None,
     ) -> None:
         super().__init__(options, clock)
         self.path = os.path.abspath(path)
         self._lock = StoreLock(path)
-        self._reads = Reads(self.path, frame)
+        self._reads = Reads(self.path)
         self._writer = Writer(path, options, clock(), self._deliver)
         self._closed = False
 
@@ -57,10 +56,9 @@ class SqliteJournal(EngineJournal):
         path: str,
         options: JournalOptions,
         clock: Clock,
-        frame: Callable[[Record], bytes] | None = None,
     ) -> SqliteJournal:
         """Open or create the store. Raises StoreError, in one line."""
-        journal = cls(path, options, clock, frame)
+        journal = cls(path, options, clock)
         try:
             epoch, oldest, following = await journal._writer.open()
         except BaseException:

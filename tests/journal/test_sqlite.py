@@ -299,14 +299,6 @@ async def test_many_writers_wait_before_a_full_queue(
         assert journal.bounds(Stream.UPDATES).newest == 297
 
 
-async def test_frames_can_be_made_where_records_are_read(path: str) -> None:
-    options = JournalOptions(ring_records=1)
-    async with await open_journal(path, options, frame=lambda m: m.message.encode()) as journal:
-        await journal.append_updates(updates(*"abc"))
-        found = await stored(journal, topics())
-        assert [e.frame for e in found][:2] == [b"a", b"b"]
-
-
 async def test_full_durability_is_passed_on(path: str) -> None:
     async with await open_journal(path, JournalOptions(durability="full")) as journal:
         await journal.append_updates(updates("a"))

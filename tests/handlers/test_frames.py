@@ -1,0 +1,78 @@
+"""Frames made of columns are the codec's frames of the messages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamkit.codec import frame
+from streamkit.generated.streamservice import LogEntry, Update
+from streamkit.handlers.frames import frames_of
+from streamkit.journal import StoredItems, Stream
+from streamkit.journal.records import log_rows, update_rows
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+texts = st.one_of(text, st.integers(0, 40_000).map(lambda size: "é" * (size % 300) + "x" * size))
+times = st.one_of(
+    st.sampled_from([NOW, datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)]),
+    st.datetimes(datetime(1900, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC)),
+)
+maps: st.SearchStrategy[dict[str, str]] = st.one_of(
+    st.just({}), st.dictionaries(text, text, max_size=3)
+)
+sequences = st.one_of(st.integers(1, 300), st.integers(1, 2**40), st.sampled_from([127, 2**14 - 1]))
+
+
+def made(stream: Stream, rows: Sequence[Sequence[Any]]) -> tuple[list[bytes], list[bytes]]:
+    """The frames of rows, and what the codec makes of the messages that they are."""
+    stored = StoredItems.of_rows(stream, rows)
+    messages = [frame(item.message) for item in stored]
+    return frames_of(stream, stored.sequences, stored.columns), messages
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.builds(Update, topic=text, message=texts, timestamp=times, metadata=maps)),
+    sequences,
+)
+def test_updates(updates: list[Update], first: int) -> None:
+    frames, messages = made(Stream.UPDATES, update_rows(updates, first, NOW))
+    assert frames == messages
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.builds(
+            LogEntry,
+            timestamp=times,
+            level=st.sampled_from(["debug", "info", "warn", "error"]),
+            message=texts,
+            service=text,
+            fields=maps,
+        )
+    ),
+    sequences,
+)
+def test_log_lines(lines: list[LogEntry], first: int) -> None:
+    frames, messages = made(Stream.LOGS, log_rows(lines, first, NOW))
+    assert frames == messages
+
+
+def test_sequences_with_holes() -> None:
+    updates = [Update(topic="t", message=str(n)) for n in range(300)]
+    rows = [(n * n * 7 + 1, *row[1:]) for n, row in enumerate(update_rows(updates, 1, NOW))]
+    frames, messages = made(Stream.UPDATES, rows)
+    assert frames == messages
+
+
+def test_what_is_kept_is_bounded() -> None:
+    updates = [Update(topic=f"t{n}" * 50, message="m" * n) for n in range(9000)]
+    frames, messages = made(Stream.UPDATES, update_rows(updates, 1, NOW))
+    assert frames == messages
