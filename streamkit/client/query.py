@@ -165,42 +165,23 @@ class Query:
 
     async def to_arrow(self) -> pyarrow.Table:
         """The whole result as an Arrow table. Needs pyarrow, and a query not started as rows."""
-        pyarrow = self._as_arrow("to_arrow")
-        async with aclosing(self.record_batches()) as batches:
-            found = [batch async for batch in batches]
-        return pyarrow.Table.from_batches(found, self.schema)
-
-    async def record_batches(self) -> AsyncGenerator[pyarrow.RecordBatch, None]:
-        """The result as Arrow record batches, as they come; `schema` is set before the first.
-
-        They use the memory that they were received in. Needs what `to_arrow` does.
-        """
-        pyarrow = self._as_arrow("record_batches")
-        async with aclosing(self._results()) as results:
-            async for result in results:
-                if not result.arrow_ipc:
-                    continue
-                payload = pyarrow.py_buffer(result.arrow_ipc)
-                if self.schema is None:
-                    self.schema = pyarrow.ipc.read_schema(payload)
-                else:
-                    yield pyarrow.ipc.read_record_batch(payload, self.schema)
-        if self.schema is None:
-            raise InternalError("the server sent no Arrow schema")
-
-    def _as_arrow(self, what: str) -> Any:
-        """Ask for Arrow, if nothing else was asked for already; return pyarrow."""
         if not self._started:
-            _ask_for_arrow(self._request)
+            self._request.format = ARROW
+            self._request.max_message_bytes = ARROW_MESSAGE
         elif self._request.format != ARROW:
-            raise InvalidArgumentError(f"{what}: make the query with format='arrow'")
+            raise InvalidArgumentError("to_arrow: make the query with format='arrow'")
         try:
             import pyarrow
         except ImportError:
             raise UnimplementedError(
-                f"{what} needs pyarrow", hint="pip install 'streamkit[arrow]'"
+                "to_arrow needs pyarrow", hint="pip install 'streamkit[arrow]'"
             ) from None
-        return pyarrow
+        async with aclosing(self.batches()) as batches:
+            parts = [batch.arrow_ipc async for batch in batches if batch.arrow_ipc]
+        if not parts:
+            raise InternalError("the server sent no Arrow schema")
+        with pyarrow.ipc.open_stream(_Chunks(parts)) as reader:
+            return reader.read_all()
 
     async def to_pandas(self) -> pandas.DataFrame:
         """The whole result as a pandas frame. Needs pandas beside pyarrow."""
