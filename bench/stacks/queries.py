@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent import futures
+from contextlib import aclosing
 from typing import Any
 
 import duckdb
@@ -219,34 +220,22 @@ def read_with_grpcio(port: str, source: str, sql: str, rows: int) -> None:
 
 def read_with_streamkit(port: str, source: str, sql: str, rows: int) -> None:
     """Arrow, to record batches."""
-    from streamkit.codec import StreamkitCodec
-    from streamkit.generated.streamservice import PayloadFormat, QueryRequest, QueryResult
-    from streamkit.transport import Channel, run
+    from streamkit.client import AsyncClient
+    from streamkit.transport import run
 
     async def read() -> None:
-        channel = Channel(f"127.0.0.1:{port}", codec=StreamkitCodec())
-        for _ in range(2):
-            request = QueryRequest(
-                query=sql, database=source, batch_size=ARROW_BATCH, format=PayloadFormat.ARROW
-            )
-            began = time.perf_counter()
-            seen = size = 0
-            schema = None
-            async with channel.stream(METHOD, QueryRequest, QueryResult, request=request) as call:
-                while messages := await call.receive():
-                    for message in messages:
-                        payload = pa.py_buffer(message.arrow_ipc)
-                        if schema is None:
-                            reader = pa.ipc.open_stream(payload)
-                            schema = reader.schema
-                            continue
-                        batch = pa.ipc.read_record_batch(payload, schema)
+        async with AsyncClient(f"127.0.0.1:{port}") as client:
+            for _ in range(2):
+                began = time.perf_counter()
+                seen = size = 0
+                query = client.query(sql, database=source, batch=ARROW_BATCH, format="arrow")
+                async with query, aclosing(query.record_batches()) as batches:
+                    async for batch in batches:
                         seen += batch.num_rows
                         size += batch.nbytes
-            took = time.perf_counter() - began
+                took = time.perf_counter() - began
         assert seen == rows, seen
         load.report(rows=rows / took, megabytes=size / 1e6 / took)
-        await channel.aclose()
 
     run(read())
 

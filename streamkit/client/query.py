@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from streamkit.client.events import ClientEvent, tell
 from streamkit.client.resume import Reconnect
 from streamkit.client.retry import MAX_ATTEMPTS
+from streamkit.codec import apart, decode
 from streamkit.errors import (
     ConnectError,
     InternalError,
@@ -42,6 +43,9 @@ Parameters = Sequence[object] | Mapping[str, object]
 PATH = "/streamservice.StreamService/StreamQueryResults"
 
 ARROW = PayloadFormat(PayloadFormat.ARROW)
+
+_ARROW_IPC = 11
+"""The number of that field."""
 
 ARROW_MESSAGE = 16 * 1024 * 1024
 """The largest message asked for with Arrow payloads, where size is speed."""
@@ -74,6 +78,8 @@ class Query:
         self._columns: list[Column] = []
         self._started = False
         self._ended = False
+        self.schema: pyarrow.Schema | None = None
+        """Of an Arrow result, once it has begun to be read."""
         self.total_rows = 0
         """As soon as the server knows it; 0 until then, exact at the end."""
         self.total_batches = 0
@@ -130,6 +136,14 @@ class Query:
 
     async def batches(self) -> AsyncGenerator[QueryResult, None]:
         """The messages as the server made them."""
+        async with aclosing(self._results()) as results:
+            async for result in results:
+                if type(result.arrow_ipc) is not bytes:
+                    result.arrow_ipc = bytes(result.arrow_ipc)
+                yield result
+
+    async def _results(self) -> AsyncGenerator[QueryResult, None]:
+        """As `batches`, with Arrow payloads as views of where they were received."""
         await self.start()
         try:
             while True:
@@ -165,23 +179,42 @@ class Query:
 
     async def to_arrow(self) -> pyarrow.Table:
         """The whole result as an Arrow table. Needs pyarrow, and a query not started as rows."""
+        pyarrow = self._as_arrow("to_arrow")
+        async with aclosing(self.record_batches()) as batches:
+            found = [batch async for batch in batches]
+        return pyarrow.Table.from_batches(found, self.schema)
+
+    async def record_batches(self) -> AsyncGenerator[pyarrow.RecordBatch, None]:
+        """The result as Arrow record batches, as they come; `schema` is set before the first.
+
+        They use the memory that they were received in. Needs what `to_arrow` does.
+        """
+        pyarrow = self._as_arrow("record_batches")
+        async with aclosing(self._results()) as results:
+            async for result in results:
+                if not result.arrow_ipc:
+                    continue
+                payload = pyarrow.py_buffer(result.arrow_ipc)
+                if self.schema is None:
+                    self.schema = pyarrow.ipc.read_schema(payload)
+                else:
+                    yield pyarrow.ipc.read_record_batch(payload, self.schema)
+        if self.schema is None:
+            raise InternalError("the server sent no Arrow schema")
+
+    def _as_arrow(self, what: str) -> Any:
+        """Ask for Arrow, if nothing else was asked for already; return pyarrow."""
         if not self._started:
-            self._request.format = ARROW
-            self._request.max_message_bytes = ARROW_MESSAGE
+            _ask_for_arrow(self._request)
         elif self._request.format != ARROW:
-            raise InvalidArgumentError("to_arrow: make the query with format='arrow'")
+            raise InvalidArgumentError(f"{what}: make the query with format='arrow'")
         try:
             import pyarrow
         except ImportError:
             raise UnimplementedError(
-                "to_arrow needs pyarrow", hint="pip install 'streamkit[arrow]'"
+                f"{what} needs pyarrow", hint="pip install 'streamkit[arrow]'"
             ) from None
-        async with aclosing(self.batches()) as batches:
-            parts = [batch.arrow_ipc async for batch in batches if batch.arrow_ipc]
-        if not parts:
-            raise InternalError("the server sent no Arrow schema")
-        with pyarrow.ipc.open_stream(_Chunks(parts)) as reader:
-            return reader.read_all()
+        return pyarrow
 
     async def to_pandas(self) -> pandas.DataFrame:
         """The whole result as a pandas frame. Needs pandas beside pyarrow."""
@@ -202,6 +235,7 @@ class Query:
                 request=self._request,
                 timeout=self._timeout,
                 metadata=self._metadata,
+                decoder=_in_place if self._request.format == ARROW else None,
             )
         )
         self._call = call
@@ -224,32 +258,17 @@ class Query:
         await self.close()
 
 
-class _Chunks:
-    """A file of several pieces, read without joining them."""
+def _in_place(data: bytes) -> QueryResult:
+    """Decode a message of an Arrow result: its payload stays where it is."""
+    rest, payload = apart(data, _ARROW_IPC)
+    result = decode(QueryResult, rest)
+    result.arrow_ipc = payload  # type: ignore[assignment]  # `batches` makes it bytes
+    return result
 
-    def __init__(self, parts: list[bytes]) -> None:
-        self._parts = parts[::-1]
-        self._pos = 0
-        self.closed = False
 
-    def read(self, size: int = -1) -> bytes:
-        taken: list[bytes] = []
-        while self._parts and size != 0:
-            part = self._parts[-1]
-            end = len(part) if size < 0 else min(len(part), self._pos + size)
-            taken.append(part[self._pos : end])
-            size -= (end - self._pos) if size > 0 else 0
-            self._pos = end
-            if end == len(part):
-                self._parts.pop()
-                self._pos = 0
-        return taken[0] if len(taken) == 1 else b"".join(taken)
-
-    def readable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        self.closed = True
+def _ask_for_arrow(request: QueryRequest) -> None:
+    request.format = ARROW
+    request.max_message_bytes = ARROW_MESSAGE
 
 
 def make_request(
@@ -269,8 +288,7 @@ def make_request(
         raise InvalidArgumentError(f'format must be "rows" or "arrow", not {format!r}')
     request = QueryRequest(query=sql, batch_size=batch, database=database, columns=columns)
     if format == "arrow":
-        request.format = ARROW
-        request.max_message_bytes = ARROW_MESSAGE
+        _ask_for_arrow(request)
     if timeout is not None:
         request.timeout = timedelta(seconds=timeout)
     if isinstance(parameters, Mapping):

@@ -17,12 +17,14 @@ The rules where Python and protobuf differ:
   packed, and a map's wrapper of an int is taken for an Int64Value, of a float for a DoubleValue.
 """
 
+from streamkit.codec._apart import apart
 from streamkit.codec._behaviour import take_over
 from streamkit.codec._codec import StreamkitCodec, decode, encode, frame
 from streamkit.codec._install import decoder_for, encoder_for, install
 
 __all__ = [
     "StreamkitCodec",
+    "apart",
     "decode",
     "decoder_for",
     "encode",

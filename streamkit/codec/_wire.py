@@ -19,6 +19,7 @@ __all__ = [
     "fixed_reader",
     "fixed_size",
     "integer_reader",
+    "length_at",
     "skip",
     "tag_at",
     "varint",
@@ -52,7 +53,7 @@ def varint(value: int) -> bytes:
     return bytes(out)
 
 
-def varint_at(buf: bytes, at: int, end: int) -> tuple[int, int]:
+def varint_at(buf: bytes | memoryview, at: int, end: int) -> tuple[int, int]:
     """Return the unsigned 64-bit value and the offset behind it."""
     value = shift = 0
     while at < end:
@@ -67,7 +68,7 @@ def varint_at(buf: bytes, at: int, end: int) -> tuple[int, int]:
     raise Malformed("the data ends inside a varint")
 
 
-def tag_at(buf: bytes, at: int, end: int) -> tuple[int, int]:
+def tag_at(buf: bytes | memoryview, at: int, end: int) -> tuple[int, int]:
     """Return a checked tag, number and wire type in one, and the offset behind it."""
     tag, after = any_tag_at(buf, at, end)
     if tag < 8:
@@ -75,7 +76,7 @@ def tag_at(buf: bytes, at: int, end: int) -> tuple[int, int]:
     return tag, after
 
 
-def any_tag_at(buf: bytes, at: int, end: int) -> tuple[int, int]:
+def any_tag_at(buf: bytes | memoryview, at: int, end: int) -> tuple[int, int]:
     """Return a tag whose field number may be 0."""
     tag, after = varint_at(buf, at, end)
     if after - at > 5 or tag >> 32:
@@ -83,7 +84,7 @@ def any_tag_at(buf: bytes, at: int, end: int) -> tuple[int, int]:
     return tag, after
 
 
-def length_at(buf: bytes, at: int, end: int) -> tuple[int, int]:
+def length_at(buf: bytes | memoryview, at: int, end: int) -> tuple[int, int]:
     """Return where a length-delimited value starts and ends."""
     size, start = varint_at(buf, at, end)
     if size > end - start:
@@ -93,7 +94,7 @@ def length_at(buf: bytes, at: int, end: int) -> tuple[int, int]:
     return start, start + size
 
 
-def skip(buf: bytes, tag: int, at: int, end: int, depth: int) -> int:
+def skip(buf: bytes | memoryview, tag: int, at: int, end: int, depth: int) -> int:
     """Return the offset behind the value of a field that nobody knows."""
     wire = tag & 7
     if wire == 0:
@@ -112,7 +113,7 @@ def skip(buf: bytes, tag: int, at: int, end: int, depth: int) -> int:
     raise Malformed(f"wire type {wire} does not exist")
 
 
-def _skip_group(buf: bytes, tag: int, at: int, end: int, depth: int) -> int:
+def _skip_group(buf: bytes | memoryview, tag: int, at: int, end: int, depth: int) -> int:
     # Within a group that nobody knows, google.protobuf lets field number 0 pass; so does this.
     open_groups = [tag >> 3]
     while open_groups:

@@ -30,7 +30,7 @@ _NOTHING = Piece(b"", 0)
 class Frames(NamedTuple):
     """Whole framed messages, and how many."""
 
-    data: bytes
+    data: bytes | list[bytes | memoryview]
     messages: int
 
 

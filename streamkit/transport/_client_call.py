@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from grpclib.encoding.base import CodecBase
 from multidict import MultiDict
@@ -79,6 +79,7 @@ class ClientCall(Generic[Request, Reply]):
         metadata: Metadata,
         deadline: float | None,
         compression: str,
+        decoder: Callable[[bytes], Reply] | None = None,
     ) -> None:
         self.method = method
         self.metadata = metadata
@@ -90,6 +91,10 @@ class ClientCall(Generic[Request, Reply]):
         self._request_type = request_type
         self._request = request
         self._compression = compression
+        self._in_place = decoder is not None
+        self._decode: Callable[[bytes, Any], Any] = (
+            settings.codec.decode if decoder is None else lambda data, _: decoder(data)
+        )
         self._stream: ClientStream | None = None
         self._timer: TimerHandle | None = None
         self._onion: Onion | None = None
@@ -230,6 +235,7 @@ class ClientCall(Generic[Request, Reply]):
             subtype=settings.codec.__content_subtype__,
             max_message=settings.limits.max_message,
             send_buffer=settings.limits.send_buffer,
+            in_place=self._in_place,
         )
         if self._request is not None:
             stream.write(self._frame(self._request, None))
@@ -287,7 +293,7 @@ class ClientCall(Generic[Request, Reply]):
             stream.fail(error)
             stream.error = stream.error or error
             raise stream.error from None
-        decode, kind = self._settings.codec.decode, self._reply_type
+        decode, kind = self._decode, self._reply_type
         replies: list[Reply] = []
         try:
             for data in found:

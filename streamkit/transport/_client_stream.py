@@ -15,6 +15,7 @@ from h2.connection import AllowedStreamIDs
 from streamkit.errors import CallCancelledError, ConnectError, InternalError, StreamkitError
 from streamkit.transport._client_status import reset_error, response_error, status_error
 from streamkit.transport.compression import inflater
+from streamkit.transport.in_place import InPlaceBuffer
 from streamkit.transport.metadata import Headers
 from streamkit.transport.protocol import WireProtocol
 from streamkit.transport.receive import ReceiveBuffer
@@ -28,6 +29,8 @@ RETRY_LIMIT = 5
 """Transparent retries of one call."""
 LAST_STREAM_ID = 2**30
 """A connection that has used this many is replaced."""
+IN_PLACE_WINDOW = 4 * 1024 * 1024
+"""Of streams that are received in place: their messages are large."""
 _NO_ERROR = 0
 
 
@@ -46,6 +49,7 @@ class ClientStream:
         subtype: str,
         max_message: int,
         send_buffer: int,
+        in_place: bool = False,
     ) -> None:
         self.initial: Headers | None = None
         """The response's headers; empty when it was nothing but trailers."""
@@ -61,6 +65,7 @@ class ClientStream:
         self._subtype = subtype
         self._max_message = max_message
         self._send_buffer = send_buffer
+        self._in_place = in_place
         self._loop = asyncio.get_running_loop()
         self._waiters: set[asyncio.Future[None]] = set()
         self._request: list[bytes] | None = []
@@ -165,6 +170,10 @@ class ClientStream:
     def start(self, protocol: WireProtocol) -> None:
         """Send the request on a connection that has room for it."""
         attempt = _Attempt(self, protocol)
+        if self._in_place:
+            attempt.messages_in = InPlaceBuffer(self._max_message)
+            attempt.window = IN_PLACE_WINDOW
+            protocol.receive_in_place()
         bare = self._ending and not self._unsent
         try:
             attempt.open(self._headers(), bare)
@@ -274,6 +283,8 @@ class _Attempt(WireStream):
     def __init__(self, owner: ClientStream, protocol: WireProtocol) -> None:
         super().__init__(protocol.connection)
         self._owner = owner
+        self.window = 0
+        """What may be on the way, if it is to be more than the settings say."""
         self._processor = protocol.processor
 
     def open(self, headers: Headers, end: bool) -> None:
@@ -286,6 +297,8 @@ class _Attempt(WireStream):
         connection.h2._begin_new_stream(stream_id, AllowedStreamIDs.ODD)
         connection.h2.send_headers(stream_id, headers, end_stream=end)
         self.begin(stream_id)
+        if self.window:
+            connection.h2.widen(stream_id, self.window)
         self.leave = self._processor.register(self)
         connection.schedule()
 

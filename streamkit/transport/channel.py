@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import platform
 import ssl as _ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from types import TracebackType
 from typing import Any, TypeVar, cast
@@ -136,12 +136,16 @@ class Channel(grpclib.client.Channel):
         timeout: float | None = None,
         metadata: MetadataLike | None = None,
         compression: str | None = None,
+        decoder: Callable[[bytes], Reply] | None = None,
     ) -> ClientCall[Request, Reply]:
         """Return a call to be entered with `async with`.
 
         With `request` it is the only one and the sending side is ended; without it, messages are
         sent through the call. `timeout` is for the whole call, in seconds; inside a handler the
         handler's own deadline holds as well.
+
+        A `decoder` takes the place of the codec's, for few and large messages: it is given each one
+        as a read-only memoryview of where it was received, which it may keep without a copy.
         """
         return self.new_call(
             path,
@@ -151,6 +155,7 @@ class Channel(grpclib.client.Channel):
             timeout=timeout,
             metadata=metadata,
             compression=compression,
+            decoder=decoder,
         )
 
     def new_call(
@@ -163,6 +168,7 @@ class Channel(grpclib.client.Channel):
         timeout: float | None,
         metadata: MetadataLike | None,
         compression: str | None = None,
+        decoder: Callable[[bytes], Reply] | None = None,
     ) -> ClientCall[Request, Reply]:
         serving = current()
         left = None if serving is None else serving.time_left()
@@ -180,6 +186,7 @@ class Channel(grpclib.client.Channel):
             compression=self._compression
             if compression is None
             else _checked_compression(compression),
+            decoder=decoder,
         )
 
     def request(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 __all__ = ["Framed"]
@@ -15,6 +16,8 @@ class Framed:
     of callers.
     """
 
-    data: bytes
+    data: bytes | Sequence[bytes | memoryview]
+    """Their bytes, or the pieces that these are in: large ones are sent without being joined, and
+    must not change any more."""
     count: int
     """How many messages it is."""

@@ -168,6 +168,22 @@ class FrameCutter:
         if position < size:
             self._rest += memoryview(data)[position:]
 
+    def place(self) -> memoryview | None:
+        """Where the bytes that come next belong, when that is known ahead."""
+        stream = self._stream
+        if stream is None or not self._left or stream.lost is not None:
+            return None
+        return stream.messages_in.place(self._left)
+
+    def placed(self, size: int) -> None:
+        """As `feed`, of bytes that were received in the place."""
+        stream = self._stream
+        self._left -= size
+        if stream is not None:
+            stream.placed(size)
+            if not self._left:
+                self._finish_data(stream)
+
     def _begin_data(self, stream: WireStream | None, length: int, with_end: bool) -> None:
         self.frames += 1
         if length:
@@ -184,10 +200,13 @@ class FrameCutter:
         if stream is not None:
             stream.feed(data if position == 0 and end == size else data[position:end])
             if not self._left:
-                self._stream = None
-                if self._with_end:
-                    self._end(stream)
+                self._finish_data(stream)
         return end
+
+    def _finish_data(self, stream: WireStream) -> None:
+        self._stream = None
+        if self._with_end:
+            self._end(stream)
 
     def _end(self, stream: WireStream) -> None:
         wire = stream.h2

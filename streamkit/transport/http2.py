@@ -25,6 +25,7 @@ from h2.exceptions import (
 )
 from h2.settings import SettingCodes, Settings
 from h2.stream import H2Stream, StreamClosedBy, StreamInputs, StreamState
+from h2.windows import WindowManager
 from hpack.exceptions import HPACKError, OversizedHeaderListError
 from hyperframe.frame import (
     AltSvcFrame,
@@ -205,7 +206,7 @@ class Http2(H2Connection):
 
     def give_back(self, size: int) -> None:
         """Let the peer send `size` more bytes on the connection."""
-        increment = self._inbound_flow_control_window_manager.process_bytes(size)
+        increment = _opened(self._inbound_flow_control_window_manager, size)
         if increment:
             self.put_window_update(0, increment)
 
@@ -213,9 +214,15 @@ class Http2(H2Connection):
         """Let the peer send `size` more bytes on the stream, while it can send any."""
         state = stream.state_machine.state
         if state is StreamState.OPEN or state is StreamState.HALF_CLOSED_LOCAL:
-            increment = stream._inbound_window_manager.process_bytes(size)
+            increment = _opened(stream._inbound_window_manager, size)
             if increment:
                 self.put_window_update(stream.stream_id, increment)
+
+    def widen(self, stream_id: int, window: int) -> None:
+        """Let the peer have up to `window` bytes of one stream on the way, if that is more."""
+        now = self.streams[stream_id]._inbound_window_manager.max_window_size
+        if window > now:
+            self.increment_flow_control_window(window - now, stream_id)
 
     # Receiving: what h2 does differently here ------------------------------------------------
 
@@ -315,6 +322,22 @@ class Http2(H2Connection):
     def receive_frame(self, data: bytes | bytearray | memoryview) -> list[Any]:
         """Process one whole frame (or the client's preface) that is not DATA on the short way."""
         return self.receive_data(data)
+
+
+def _opened(manager: WindowManager, size: int) -> int:
+    """How far the processing of `size` bytes opens a window: half of it at a time.
+
+    h2's own rule opens a window that is used up by any kilobyte, and the peer answers with a frame
+    of a kilobyte. Nothing is stuck without that: a reader that waits has processed everything.
+    """
+    processed: int = manager._bytes_processed + size
+    if 2 * processed < manager.max_window_size:
+        manager._bytes_processed = processed
+        return 0
+    increment: int = min(processed, manager.max_window_size - manager.current_window_size)
+    manager._bytes_processed = 0
+    manager.current_window_size += increment
+    return increment
 
 
 def _rst(stream_id: int, code: ErrorCodes) -> RstStreamFrame:

@@ -16,6 +16,7 @@ from streamkit.config import TransportLimits
 from streamkit.transport.connection import LOG, WireConnection
 from streamkit.transport.frames import FrameCutter
 from streamkit.transport.http2 import Http2
+from streamkit.transport.in_place import InPlaceProtocol
 from streamkit.transport.processor import WireProcessor
 
 __all__ = ["WireProtocol"]
@@ -51,6 +52,7 @@ class WireProtocol(H2Protocol):
         self._frames = 0  # whole frames that came so far
         self._moved = 0.0  # when the last one did
         self._leaving = False
+        self._in_place = False
         self._last_call: asyncio.TimerHandle | None = None  # between the two GOAWAYs
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -82,14 +84,36 @@ class WireProtocol(H2Protocol):
         connection.last_received = connection.loop.time()
         try:
             cutter.feed(data)
-        except ProtocolError as error:
-            code = ErrorCodes(error.error_code or ErrorCodes.PROTOCOL_ERROR)
-            self._fail(code, f"{type(error).__name__}: {error}")
         except Exception as error:  # no input may end more than its own connection
-            LOG.warning("fault while reading a connection", repr(error), error)
-            self._fail(ErrorCodes.INTERNAL_ERROR, "internal error")
+            self._fault(error)
         else:
             connection.data_received += len(data)
+            if self._h2._data_to_send:
+                connection.schedule()
+            self._watch_frames(cutter)
+
+    def receive_in_place(self) -> None:
+        """From now on receive the messages of streams that want it where they stay."""
+        if not self._in_place:
+            self._in_place = True
+            InPlaceProtocol.take_over(self, self.connection.transport)
+
+    def place(self) -> memoryview | None:
+        """Where the bytes that come next belong, when that is known ahead."""
+        return None if self._cutter is None or self.connection.dead else self._cutter.place()
+
+    def placed(self, size: int) -> None:
+        """As `data_received`, of bytes that were received in the place."""
+        connection, cutter = self.connection, self._cutter
+        if connection.dead or cutter is None:
+            return
+        connection.last_received = connection.loop.time()
+        try:
+            cutter.placed(size)
+        except Exception as error:
+            self._fault(error)
+        else:
+            connection.data_received += size
             if self._h2._data_to_send:
                 connection.schedule()
             self._watch_frames(cutter)
@@ -133,6 +157,15 @@ class WireProtocol(H2Protocol):
     def _overdue(self, reason: str) -> None:
         self._watch = None
         self.connection.abort(reason)
+
+    def _fault(self, error: Exception) -> None:
+        """What was received cannot be processed."""
+        if isinstance(error, ProtocolError):
+            code = ErrorCodes(error.error_code or ErrorCodes.PROTOCOL_ERROR)
+            self._fail(code, f"{type(error).__name__}: {error}")
+        else:
+            LOG.warning("fault while reading a connection", repr(error), error)
+            self._fail(ErrorCodes.INTERNAL_ERROR, "internal error")
 
     def _fail(self, code: ErrorCodes, reason: str) -> None:
         """The peer broke the rules: say so and end this connection."""

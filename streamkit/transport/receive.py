@@ -8,12 +8,12 @@ from struct import Struct
 
 from streamkit.errors import InternalError, LimitError, StreamkitError
 
-__all__ = ["PREFIX", "Inflated", "ReceiveBuffer"]
+__all__ = ["PREFIX", "PREFIX_SIZE", "TAKE", "Inflated", "ReceiveBuffer"]
 
 PREFIX = Struct(">BL")
 """The head of every gRPC message: compressed flag, length."""
-_PREFIX_SIZE = 5
-_TAKE = 64 * 1024  # bytes of messages handed out at once: more would hold the loop for too long
+PREFIX_SIZE = 5
+TAKE = 64 * 1024  # bytes of messages handed out at once: more would hold the loop for too long
 
 Inflate = Callable[[bytes], bytes]
 
@@ -34,7 +34,7 @@ class ReceiveBuffer:
     def __init__(self, limit: int) -> None:
         self._chunks: deque[bytes] = deque()
         self._offset = 0  # bytes of the first chunk that are taken already
-        self._need = _PREFIX_SIZE
+        self._need = PREFIX_SIZE
         self._limit = limit
         self._error: StreamkitError | None = None
         self.size = 0
@@ -49,6 +49,14 @@ class ReceiveBuffer:
         self._chunks.append(data)
         self.size += len(data)
         return self.size >= self._need
+
+    def place(self, most: int) -> memoryview | None:
+        """Where up to `most` bytes that come next are to be received; None: `feed` them."""
+        return None
+
+    def placed(self, size: int) -> bool:
+        """As `feed`, of bytes that are in their place already."""
+        raise NotImplementedError
 
     def fail(self, error: StreamkitError) -> None:
         """Raise `error` from now on, unless there is an error already."""
@@ -65,7 +73,7 @@ class ReceiveBuffer:
         """Whether the next message has begun and is not whole."""
         return 0 < self.size < self._need
 
-    def take(self, most: int = _TAKE) -> tuple[list[bytes], int]:
+    def take(self, most: int = TAKE) -> tuple[list[bytes], int]:
         """Return the whole messages that are here (at least one, up to `most` bytes) and the
         bytes freed. Nothing: `ready` was False, or the stream ended well."""
         messages: list[bytes] = []
@@ -105,22 +113,22 @@ class ReceiveBuffer:
         """Cut whole messages off `data`; what remains goes back to the front."""
         position, end = 0, len(data)
         unpack = PREFIX.unpack_from
-        need = _PREFIX_SIZE
+        need = PREFIX_SIZE
         try:
-            while end - position >= _PREFIX_SIZE:
+            while end - position >= PREFIX_SIZE:
                 flag, length = unpack(data, position)
                 if length > self._limit:
                     raise LimitError(
                         f"message of {length} bytes is over the limit of {self._limit}"
                     )
-                stop = position + _PREFIX_SIZE + length
+                stop = position + PREFIX_SIZE + length
                 if stop > end:
-                    need = _PREFIX_SIZE + length
+                    need = PREFIX_SIZE + length
                     break
                 if flag:
-                    messages.append(self._inflated(flag, data[position + _PREFIX_SIZE : stop]))
+                    messages.append(self._inflated(flag, data[position + PREFIX_SIZE : stop]))
                 else:
-                    messages.append(data[position + _PREFIX_SIZE : stop])
+                    messages.append(data[position + PREFIX_SIZE : stop])
                 position = stop
         finally:
             self._need = need
@@ -143,14 +151,14 @@ class ReceiveBuffer:
             return None
         self._need = min(size, self.size)
         if not self._need:
-            self._need = _PREFIX_SIZE
+            self._need = PREFIX_SIZE
             return b""
         data = self._gather()
         taken, rest = data[: self._need], data[self._need :]
         if rest:
             self._chunks.appendleft(rest)
         self.size -= len(taken)
-        self._need = _PREFIX_SIZE
+        self._need = PREFIX_SIZE
         return taken
 
     def clear(self) -> int:

@@ -168,7 +168,8 @@ class ServerStream(Stream[_Recv, _Send]):
             self._turn = time.monotonic()
         if isinstance(message, Framed):
             self._messages_sent += message.count
-            full = wire.put_message(b"", message.data)
+            data = message.data
+            full = wire.put_message(b"", data) if isinstance(data, bytes) else wire.put_parts(data)
         else:
             if self._send_message_done and not self._cardinality.server_streaming:
                 raise ProtocolError("Message was already sent")

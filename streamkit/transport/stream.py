@@ -7,7 +7,7 @@ together when the loop comes around, and a sender that is ahead of its peer wait
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from grpclib.exceptions import StreamTerminatedError
@@ -119,6 +119,19 @@ class WireStream(Stream):
             self._wake()
         elif self._waiters:
             # The reader needs the rest of a message that may be larger than the window.
+            self._ahead += size
+            self.connection.consumed(self, size)
+
+    def placed(self, size: int) -> None:
+        """As `feed`, of bytes that were received in their place."""
+        if self.lost is not None:
+            self.connection.h2.give_back(size)
+            return
+        self.data_received += size
+        self.connection.received(size)
+        if self.messages_in.placed(size):
+            self._wake()
+        elif self._waiters:
             self._ahead += size
             self.connection.consumed(self, size)
 
@@ -268,6 +281,16 @@ class WireStream(Stream):
             self.connection.offer(self)
         return size >= self._send_buffer
 
+    def put_parts(self, parts: Sequence[bytes | memoryview]) -> bool:
+        """As `put_message`, of messages in pieces, which go to the socket without being joined."""
+        if self.lost is not None:
+            raise self.lost.fresh()
+        self._pending += parts
+        self.pending_size += sum(map(len, parts))
+        if not self.dirty:
+            self.connection.mark(self)
+        return self.full
+
     def put_end(self) -> None:
         """After everything put so far, end the stream in this direction."""
         self._ending = True
@@ -361,7 +384,7 @@ class WireStream(Stream):
             if allowed <= 0:
                 return
             pending = self._pending
-            if size <= allowed and size <= h2.max_outbound_frame_size and size <= _CHUNK:
+            if size <= allowed and size <= h2.max_outbound_frame_size and size < _LARGE:
                 data = pending[0] if len(pending) == 1 else b"".join(pending)
                 pending.clear()
                 h2.put_data(wire, data, size, end=self._ending)

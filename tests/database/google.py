@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -21,13 +21,20 @@ def _query_result() -> Any:
 QueryResult = _query_result()
 
 
-def messages(frames: bytes) -> Iterator[Any]:
+def messages(frames: bytes | Sequence[bytes | memoryview]) -> Iterator[Any]:
     """The messages of whole gRPC frames, parsed by google.protobuf."""
+    for data in bodies(frames):
+        yield QueryResult.FromString(data)
+
+
+def bodies(frames: bytes | Sequence[bytes | memoryview]) -> Iterator[bytes]:
+    """The encoded messages of whole gRPC frames."""
+    frames = frames if isinstance(frames, bytes) else b"".join(frames)
     place = 0
     while place < len(frames):
         assert frames[place] == 0, "a frame that says it is compressed"
         end = place + 5 + int.from_bytes(frames[place + 1 : place + 5], "big")
-        yield QueryResult.FromString(frames[place + 5 : end])
+        yield frames[place + 5 : end]
         place = end
     assert place == len(frames)
 

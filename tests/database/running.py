@@ -14,7 +14,7 @@ async def frames_of(databases: Databases, sql: str, **plan: Any) -> bytes:
     async with databases.run("db", QueryPlan(sql=sql, **plan)) as frames:
         async for data, count in frames:
             assert sum(1 for _ in messages(data)) == count
-            out += data
+            out += data if isinstance(data, bytes) else b"".join(data)
     return out
 
 

@@ -15,6 +15,7 @@ from streamkit.config import QueryLimits
 from streamkit.database import ColumnInfo, Databases, QueryPlan, TableInfo, open_source
 from streamkit.errors import DeadlineError, LimitError, NotFoundError, QueryError
 from tests.database.engines import ROWS, Engine, people
+from tests.database.google import QueryResult, bodies
 from tests.database.running import frames_of, messages_of, rows_of
 
 ALL = "SELECT id, name, score FROM people ORDER BY id"
@@ -90,6 +91,15 @@ async def test_arrow_is_the_schema_and_then_the_batches(databases: Databases) ->
     schema = pa.ipc.read_schema(pa.py_buffer(got[0].arrow_ipc))
     assert pa.ipc.read_record_batch(pa.py_buffer(got[1].arrow_ipc), schema).num_rows == 1000
     assert list(zip(*table.to_pydict().values(), strict=True)) == people()
+
+
+async def test_arrow_lies_where_a_reader_can_use_it(databases: Databases) -> None:
+    frames = await frames_of(databases, ALL, batch_rows=300, arrow=True)
+
+    for body in bodies(frames):
+        payload = QueryResult.FromString(body).arrow_ipc
+        assert len(payload) % 8 == 0
+        assert body.index(payload) % 8 == 0
 
 
 async def test_an_empty_arrow_result_has_its_schema(databases: Databases) -> None:

@@ -1,0 +1,173 @@
+"""Receiving large messages where they stay: from the socket into their own memory, with no copy.
+
+A client's stream may ask for it. A peer that only announces a large message makes this side
+reserve its memory, so a server does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Protocol
+
+from streamkit.errors import InternalError, LimitError, StreamkitError
+from streamkit.transport.receive import PREFIX, PREFIX_SIZE, TAKE, ReceiveBuffer
+
+__all__ = ["InPlaceBuffer", "InPlaceProtocol"]
+
+_WORTH = 16 * 1024  # a rest of a message that is received in place; a smaller one by the way
+_ROOM = 256 * 1024
+_PEEK = 4 * 1024  # what is read behind the end of a large frame: mostly another one's head
+
+
+class InPlaceBuffer(ReceiveBuffer):
+    """As its base, for few and large messages: each comes out as a view of where it was received,
+    read-only and never used again."""
+
+    __slots__ = ("_filled", "_head", "_messages", "_target")
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self._head = bytearray()  # the prefix of the message that arrives
+        self._target: memoryview | None = None  # that message
+        self._filled = 0  # bytes of it that are here
+        self._messages: deque[bytes | memoryview] = deque()
+
+    def feed(self, data: bytes) -> bool:
+        """Add a chunk that was received elsewhere; True when a reader has reason to look."""
+        size = len(data)
+        self.size += size
+        position = 0
+        while position < size and self._error is None:
+            target = self._target
+            if target is None:
+                end = position + PREFIX_SIZE - len(self._head)
+                self._head += data[position:end]
+                position = min(end, size)
+                if len(self._head) == PREFIX_SIZE:
+                    self._begin()
+                continue
+            end = min(size, position + len(target) - self._filled)
+            step = end - position
+            target[self._filled : self._filled + step] = memoryview(data)[position:end]
+            self._advance(step)
+            position = end
+        return self.ready
+
+    def place(self, most: int) -> memoryview | None:
+        """Where up to `most` bytes that come next may be received; None: give them to `feed`."""
+        target = self._target
+        if target is None:
+            return None
+        most = min(most, len(target) - self._filled)
+        return target[self._filled : self._filled + most] if most >= _WORTH else None
+
+    def placed(self, size: int) -> bool:
+        """`size` bytes were received in the place; True when a reader has reason to look."""
+        self.size += size
+        self._advance(size)
+        return self.ready
+
+    @property
+    def ready(self) -> bool:
+        return bool(self._messages) or self.eof or self._error is not None
+
+    def take(self, most: int = TAKE) -> tuple[list[bytes], int]:
+        messages: list[bytes] = []
+        freed = 0
+        while self._messages and freed < most:
+            message = self._messages.popleft()
+            freed += PREFIX_SIZE + len(message)
+            messages.append(message)  # type: ignore[arg-type]  # who asked for it can read views
+        self.size -= freed
+        if not messages:
+            if self._error is None and self.eof and self.size:
+                self._error = InternalError("the stream ended inside a message")
+            if self._error is not None:
+                raise self._error
+        return messages, freed
+
+    def clear(self) -> int:
+        self._messages.clear()
+        self._head.clear()
+        self._target = None
+        return super().clear()
+
+    def _begin(self) -> None:
+        """The prefix is here: make room for its message."""
+        _, length = PREFIX.unpack(self._head)
+        if length > self._limit:
+            self._error = LimitError(
+                f"message of {length} bytes is over the limit of {self._limit}"
+            )
+            return
+        self._target = memoryview(bytearray(length))
+        self._filled = 0
+        self._advance(0)
+
+    def _advance(self, size: int) -> None:
+        target = self._target
+        if target is None:
+            return  # dropped meanwhile
+        self._filled += size
+        if self._filled < len(target):
+            return
+        flag, _ = PREFIX.unpack(self._head)
+        self._head.clear()
+        self._target = None
+        if not flag:
+            self._messages.append(target.toreadonly())
+            return
+        try:
+            self._messages.append(self._inflated(flag, bytes(target)))
+        except StreamkitError as error:
+            self._error = error
+
+
+class _Receiver(Protocol):
+    """What a connection's protocol does with what comes in."""
+
+    def data_received(self, data: bytes) -> None: ...
+    def place(self) -> memoryview | None: ...
+    def placed(self, size: int) -> None: ...
+    def eof_received(self) -> bool | None: ...
+    def connection_lost(self, exc: BaseException | None) -> None: ...
+    def pause_writing(self) -> None: ...
+    def resume_writing(self) -> None: ...
+
+
+class InPlaceProtocol(asyncio.BufferedProtocol):
+    """Takes a connection's protocol's place at its transport, to tell where bytes are to go."""
+
+    def __init__(self, inner: _Receiver) -> None:
+        self._inner = inner
+        self._room = memoryview(bytearray(_ROOM))
+        self._placed = False
+        self.eof_received = inner.eof_received  # type: ignore[method-assign]
+        self.connection_lost = inner.connection_lost  # type: ignore[method-assign]
+        self.pause_writing = inner.pause_writing  # type: ignore[method-assign]
+        self.resume_writing = inner.resume_writing  # type: ignore[method-assign]
+
+    @classmethod
+    def take_over(cls, inner: _Receiver, transport: asyncio.Transport) -> None:
+        """Receive for `inner` from now on."""
+        transport.set_protocol(cls(inner))
+        # uvloop looks at the kind of its protocol only when it begins to read.
+        transport.pause_reading()
+        transport.resume_reading()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        place = self._inner.place()
+        if place is not None:
+            self._placed = True
+            return place
+        # What follows a large frame is copied, so not too much of it.
+        room = self._room[:_PEEK] if self._placed else self._room
+        self._placed = False
+        return room
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._placed:
+            self._inner.placed(nbytes)
+        else:
+            self._inner.data_received(bytes(self._room[:nbytes]))
