@@ -209,7 +209,8 @@ class Session:
                 # One line when the server goes and one when it is back, however many attempts and
                 # streams there are.
                 if event.error is not None:
-                    self._reason = exits.one_line(event.error)
+                    reason = exits.one_line(event.error)
+                    self._reason = reason.removeprefix("the connection was lost: ")
                 if event.delay is not None and self._away_since is None:
                     self._away_since = time.monotonic()
                     text = f"connection to {self.server} lost ({self._reason})"

@@ -179,9 +179,10 @@ def test_a_stream_survives_the_server(start_server: Callable[..., ServerProcess]
 
 def test_an_outage_is_one_line_and_its_end_another(capsys: pytest.CaptureFixture[str]) -> None:
     session = Session(server="there:1")
+    error = ConnectError("the connection was lost: reset")
     for _ in range(3):  # attempts, of two streams each
         for stream in ("updates", "logs"):
-            session._on_event(ClientEvent("lost", stream, error=ConnectError("reset")))
+            session._on_event(ClientEvent("lost", stream, error=error))
             session._on_event(ClientEvent("reconnecting", stream, delay=1.5))
     session._on_event(ClientEvent("resumed", "updates"))
     session._on_event(ClientEvent("resumed", "logs"))
