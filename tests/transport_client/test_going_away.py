@@ -11,9 +11,15 @@ from streamkit.errors import ConnectError, StreamkitError
 from streamkit.generated.streamservice import JobRequest
 from tests.transport_client.calls import REPLY, listening, sending, unary
 from tests.transport_client.conftest import NewChannel
-from tests.transport_client.raw_server import Peer, message, raw_server
+from tests.transport_client.raw_server import (
+    MAX_CONCURRENT_STREAMS,
+    Peer,
+    message,
+    raw_server,
+)
 
 REFUSED_STREAM = 7
+CANCEL = 8
 ENHANCE_YOUR_CALM = 11
 ALL = 2**31 - 1
 
@@ -134,6 +140,25 @@ async def test_a_server_that_refuses_for_ever(connect: NewChannel) -> None:
         with pytest.raises(ConnectError, match="REFUSED_STREAM"):
             await unary(channel)
         assert requests == 6
+        await channel.aclose()
+
+
+@pytest.mark.parametrize("code", [CANCEL, REFUSED_STREAM])
+async def test_a_stream_that_was_reset_holds_no_place(connect: NewChannel, code: int) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet({MAX_CONCURRENT_STREAMS: 2})
+        while True:
+            peer.send(peer.reset(await peer.request(), code))
+
+    async with raw_server(script) as server:
+        channel = connect(server.target)
+        for _ in range(10):
+            with pytest.raises(StreamkitError, match="reset the stream"):
+                await unary(channel)
+        protocol = channel._pool.connection
+        assert protocol is not None
+        assert protocol.processor.streams == {}
+        assert protocol.connection.h2.streams == {}
         await channel.aclose()
 
 
