@@ -119,6 +119,9 @@ class Query:
                     raise
                 tell(how.on_event, ClientEvent("reconnecting", "query", delay, error))
                 await how.sleep(delay)
+            except BaseException:
+                await self.close()  # `async with` does not leave a block that it has not entered
+                raise
 
     async def close(self) -> None:
         """Cancel what still runs, on the server too. May be called twice."""
@@ -180,8 +183,11 @@ class Query:
     async def to_arrow(self) -> pyarrow.Table:
         """The whole result as an Arrow table. Needs pyarrow, and a query not started as rows."""
         pyarrow = self._as_arrow("to_arrow")
-        async with aclosing(self.record_batches()) as batches:
-            found = [batch async for batch in batches]
+        try:
+            async with aclosing(self.record_batches()) as batches:
+                found = [batch async for batch in batches]
+        finally:
+            await self.close()
         return pyarrow.Table.from_batches(found, self.schema)
 
     async def record_batches(self) -> AsyncGenerator[pyarrow.RecordBatch, None]:

@@ -15,7 +15,7 @@ import pytest
 from streamkit.client import AsyncClient, Query, Reconnect
 from streamkit.client.query import make_request
 from streamkit.client.retry import Retry
-from streamkit.config import Backoff
+from streamkit.config import Backoff, QueryLimits
 from streamkit.errors import ConnectError, InternalError, InvalidArgumentError, QueryError
 from streamkit.generated.streamservice import Column, PayloadFormat, QueryResult, Row
 from streamkit.testing import serve
@@ -227,6 +227,27 @@ async def test_a_real_arrow_query(tmp_path: Any) -> None:
             assert {type(part.arrow_ipc) async for part in plain.batches()} == {bytes}
         async with client.query("select * from t", database="numbers", batch=500) as rows:
             assert [int(row["n"]) async for row in rows] == list(range(20_000))
+
+
+@pytest.mark.parametrize("work", ["rows", "to_arrow"])
+async def test_what_is_cancelled_before_its_first_batch_ends_on_the_server(work: str) -> None:
+    endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT max(x) FROM n"
+    limits = QueryLimits(max_concurrent=1, max_wait=2.0)
+    async with serve(query_limits=limits) as address, AsyncClient(address) as client:
+
+        async def run() -> None:
+            if work == "to_arrow":
+                await client.query(endless).to_arrow()
+            async with client.query(endless) as rows:
+                await anext(rows.rows())
+
+        task = asyncio.create_task(run())
+        await asyncio.sleep(0.3)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        async with client.query("SELECT 1 AS a") as rows:  # the server's one place is free again
+            assert [row async for row in rows] == [{"a": "1"}]
 
 
 async def test_a_real_query(tmp_path: Any) -> None:
