@@ -213,8 +213,9 @@ class Session:
                     self._reason = reason.removeprefix("the connection was lost: ")
                 if event.delay is not None and self._away_since is None:
                     self._away_since = time.monotonic()
-                    text = f"connection to {self.server} lost ({self._reason})"
-                    self.note(f"{text}; reconnecting in {event.delay:.1f}s")
+                    self.note(
+                        f"connection lost ({self._reason}); reconnecting in {event.delay:.1f}s"
+                    )
             case "connected" | "resumed":
                 if self._away_since is not None:
                     self.note(f"connected again after {time.monotonic() - self._away_since:.1f}s")

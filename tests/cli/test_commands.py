@@ -188,7 +188,7 @@ def test_an_outage_is_one_line_and_its_end_another(capsys: pytest.CaptureFixture
     session._on_event(ClientEvent("resumed", "logs"))
     session._on_event(ClientEvent("connected", "another"))
     away, back = capsys.readouterr().err.splitlines()
-    assert away == "streamkit: connection to there:1 lost (reset); reconnecting in 1.5s"
+    assert away == "streamkit: connection lost (reset); reconnecting in 1.5s"
     assert back.startswith("streamkit: connected again after 0.")
 
 

@@ -101,7 +101,11 @@ def test_the_readmes_own_service_works(tmp_path: Path) -> None:
 
     def start(name: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, name], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+            [sys.executable, name],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
     server = start("server.py")
@@ -112,6 +116,12 @@ def test_the_readmes_own_service_works(tmp_path: Path) -> None:
             assert client.stdout is not None
             lines = [client.stdout.readline() for _ in range(5)]
             assert lines == [f"{number} item {number}\n" for number in range(1, 6)]
+            # Another life of the hub numbers its orders anew: that is told, not misread.
+            server.kill()
+            server.communicate()
+            server = start("server.py")
+            _, told = client.communicate(timeout=60)
+            assert "is not of this hub" in told
         finally:
             client.kill()
             client.communicate()
