@@ -177,8 +177,9 @@ async def stall(
         f"{rates[0]:,.0f} on a server without the stalled ({alike[1]:,.0f} and {alike[0]:,.0f} "
         f"before they came): {ratio:.1%}; server CPU {cpu[1] * 1e6:.1f} us a publish and "
         f"{cpu[0] * 1e6:.1f} ({cpu_alike[1] * 1e6:.1f} and {cpu_alike[0] * 1e6:.1f}): "
-        f"{dearer:.1%}; {cost / 1024:.0f} KiB each; cut {min(cut) - began:.1f} to "
-        f"{max(cut) - full:.1f} s after they were full (stall timeout {timeout:g} s); "
+        f"{dearer:.1%}; {cost / 1024:.0f} KiB each; cut at the earliest {min(cut) - began:.1f} s "
+        f"after the first was full, at the latest {max(cut) - full:.1f} s after the last (stall "
+        f"timeout {timeout:g} s); "
         f"healthy got all {loaded.received:,}"
     )
     assert min(cut) - began >= timeout - 0.5, "nobody is cut before the stall timeout"
