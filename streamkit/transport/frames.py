@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from h2.errors import ErrorCodes
-from h2.exceptions import FrameTooLargeError, ProtocolError
+from h2.exceptions import FrameDataMissingError, FrameTooLargeError, ProtocolError
 
 from streamkit.transport.http2 import FRAME, Http2
 
@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 
     from streamkit.transport.stream import WireStream
 
-__all__ = ["FrameCutter", "TooBusyError"]
+__all__ = ["FrameCutter", "NotHttp2Error", "TooBusyError"]
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_TLS = b"\x16\x03"  # a handshake record
+_HTTP1 = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"OPTIONS ", b"CONNECT ")
 _HEAD = 9
 _DATA, _HEADERS, _PRIORITY, _SETTINGS, _PUSH, _CONTINUATION = 0, 1, 2, 4, 5, 9
 _END_STREAM, _END_HEADERS, _PADDED, _ACK = 0x1, 0x4, 0x8, 0x1
+_PRIORITY_LENGTH = 5
 _CONTROL_LENGTH = 16 * 1024  # of frames other than DATA and header blocks
 
 
@@ -33,6 +36,18 @@ class TooBusyError(ProtocolError):
     """The peer does something harmless far too often."""
 
     error_code = ErrorCodes.ENHANCE_YOUR_CALM
+
+
+class NotHttp2Error(ProtocolError):
+    """The peer speaks something else; says what, as far as its first bytes tell."""
+
+    def __init__(self, data: bytes) -> None:
+        if data.startswith(_TLS):
+            super().__init__("TLS on a port without TLS")
+        elif data.startswith(_HTTP1):
+            super().__init__("HTTP/1 instead of HTTP/2")
+        else:
+            super().__init__("not HTTP/2")
 
 
 class FrameCutter:
@@ -101,11 +116,11 @@ class FrameCutter:
         if self._preface:
             if len(data) < len(_PREFACE):
                 if not _PREFACE.startswith(data):
-                    raise ProtocolError("not an HTTP/2 client")
+                    raise NotHttp2Error(data)
                 self._rest += data
                 return
             if not data.startswith(_PREFACE):
-                raise ProtocolError("not an HTTP/2 client")
+                raise NotHttp2Error(data)
             self._h2.receive_frame(_PREFACE)
             self._preface = False
             position = len(_PREFACE)
@@ -145,7 +160,7 @@ class FrameCutter:
                 if kind != _SETTINGS or flags & _ACK:
                     raise ProtocolError("the first frame is not SETTINGS")
                 self._settings_due = False
-            self._check_length(kind, length)
+            self._check_head(kind, length, stream_id)
             if kind > _CONTINUATION or kind == _PRIORITY:
                 # A type to be ignored: its bytes are passed over as they come.
                 self._on_empty()
@@ -214,8 +229,8 @@ class FrameCutter:
             self._h2.end_data(wire)
             stream.__ended__()
 
-    def _check_length(self, kind: int, length: int) -> None:
-        """Refuse by its head a frame that would have to be collected."""
+    def _check_head(self, kind: int, length: int, stream_id: int) -> None:
+        """Refuse by its head a frame that would have to be collected, or that means nothing."""
         if kind == _DATA or kind > _CONTINUATION:
             limit = self._h2.max_inbound_frame_size
         elif kind in (_HEADERS, _PUSH, _CONTINUATION):
@@ -224,6 +239,11 @@ class FrameCutter:
             limit = _CONTROL_LENGTH
         if length > limit:
             raise FrameTooLargeError("frame over the limit")
+        if kind == _PRIORITY:  # what it says is ignored, but it must be one
+            if length != _PRIORITY_LENGTH:
+                raise FrameDataMissingError("priority of a wrong length")
+            if not stream_id:
+                raise ProtocolError("priority of no stream")
 
     def _track_block(self, kind: int, flags: int, length: int) -> None:
         """Bound a header block's encoded bytes over all its CONTINUATION frames."""

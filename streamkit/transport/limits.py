@@ -39,7 +39,7 @@ class Bucket:
 
 
 class QuietLog:
-    """One line per kind of event and interval; what was held back is counted on the next line.
+    """One line per event, kind and interval; what was held back is counted on the next line.
 
     Text of a peer is written in ASCII escapes and cut, so that no line can be forged.
     """
@@ -50,14 +50,18 @@ class QuietLog:
         self._next: dict[str, float] = {}
         self._held: dict[str, int] = {}
 
-    def warning(self, kind: str, detail: object, error: BaseException | None = None) -> None:
-        """Log `kind: detail`, at most once per interval and kind; `error` adds its traceback."""
+    def warning(
+        self, event: str, detail: object, error: BaseException | None = None, *, kind: str = ""
+    ) -> None:
+        """Log `event: detail`, at most once per interval for an event of a kind, so that a flood
+        of one kind hides no other; `error` adds its traceback."""
         now = time.monotonic()
-        if now < self._next.get(kind, 0.0):
-            self._held[kind] = self._held.get(kind, 0) + 1
+        key = event + kind
+        if now < self._next.get(key, 0.0):
+            self._held[key] = self._held.get(key, 0) + 1
             return
-        self._next[kind] = now + self._interval
-        held = self._held.pop(kind, 0)
+        self._next[key] = now + self._interval
+        held = self._held.pop(key, 0)
         text = ascii(str(detail))[1:-1][:300]
         more = f" (and {held} more)" if held else ""
-        self._logger.warning("%s: %s%s", kind, text, more, exc_info=error)
+        self._logger.warning("%s: %s%s", event, text, more, exc_info=error)

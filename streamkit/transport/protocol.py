@@ -162,15 +162,15 @@ class WireProtocol(H2Protocol):
         """What was received cannot be processed."""
         if isinstance(error, ProtocolError):
             code = ErrorCodes(error.error_code or ErrorCodes.PROTOCOL_ERROR)
-            self._fail(code, f"{type(error).__name__}: {error}")
+            self._fail(code, f"{type(error).__name__}: {error}", type(error).__name__)
         else:
             LOG.warning("fault while reading a connection", repr(error), error)
             self._fail(ErrorCodes.INTERNAL_ERROR, "internal error")
 
-    def _fail(self, code: ErrorCodes, reason: str) -> None:
+    def _fail(self, code: ErrorCodes, reason: str, kind: str = "") -> None:
         """The peer broke the rules: say so and end this connection."""
         connection = self.connection
-        LOG.warning("connection cut", f"{reason}, peer {connection.peer_name}")
+        LOG.warning("connection cut", f"{reason}, peer {connection.peer_name}", kind=kind)
         connection.cut(code, reason)
         self.processor.close(reason)
 
