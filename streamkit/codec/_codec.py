@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import betterproto
@@ -54,15 +55,17 @@ class StreamkitCodec(CodecBase):
         raise TypeError(f"a {type(message).__name__} was given for {message_type.__name__}")
 
     def decode(self, data: bytes, message_type: Any) -> Any:
-        return self.decoder(message_type)(data)
+        return (self._decoders.get(message_type) or self._decoder(message_type))(data)
 
     def decoder(self, message_type: Any) -> Callable[[bytes], Any]:
         """Return what `decode` does for one message type, for a stream of such messages."""
-        decoder = self._decoders.get(message_type)
-        if decoder is None:
-            ours = issubclass(message_type, betterproto.Message)
-            decoder = decoder_for(message_type) if ours else _google_decoder(message_type)
-            self._decoders[message_type] = decoder
+        if type(self).decode is not StreamkitCodec.decode:
+            return partial(self.decode, message_type=message_type)
+        return self._decoders.get(message_type) or self._decoder(message_type)
+
+    def _decoder(self, cls: Any) -> Callable[[bytes], Any]:
+        ours = issubclass(cls, betterproto.Message)
+        decoder = self._decoders[cls] = decoder_for(cls) if ours else _google_decoder(cls)
         return decoder
 
     def _encoder(self, cls: Any) -> Callable[[Any], bytes]:

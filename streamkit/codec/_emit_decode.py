@@ -16,6 +16,7 @@ from typing import Any
 
 import betterproto
 
+from streamkit.codec._moments import RECENT, moment
 from streamkit.codec._plan import FIXED_FORMAT, Field, MessagePlan
 from streamkit.codec._tables import (
     Odd,
@@ -23,7 +24,6 @@ from streamkit.codec._tables import (
     more,
     more_size,
     packed_reader,
-    timestamp,
     unknown,
     wrapper_reader,
 )
@@ -110,7 +110,8 @@ class _Emitter:
             "duration": duration,
             "more": more,
             "more_size": more_size,
-            "timestamp": timestamp,
+            "moment": moment,
+            "recent": RECENT,
             "unknown": unknown,
         }
 
@@ -244,9 +245,14 @@ class _Emitter:
             self.levels = max(self.levels, levels)
             value = f"{scan}(buf, i, e, depth - {levels})"
             return [*self._length(skip), put % value, "i = e"]
-        if kind in ("timestamp", "duration"):
+        if kind == "timestamp":
+            # Records that were stored or sent together often have one time.
             self.levels = max(self.levels, levels)
-            return [*self._length(skip), put % f"{kind}(buf, i, e)", "i = e"]
+            value = "recent[w] if w in recent else moment(w)"
+            return [*self._length(skip), "w = buf[i:e]", put % value, "i = e"]
+        if kind == "duration":
+            self.levels = max(self.levels, levels)
+            return [*self._length(skip), put % "duration(buf, i, e)", "i = e"]
         if kind == "wrapper":
             self.levels = max(self.levels, levels)
             name = f"wrapped_{field.wraps}"

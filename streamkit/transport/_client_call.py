@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -87,14 +88,11 @@ class ClientCall(Generic[Request, Reply]):
         self.deadline = deadline
         """In seconds of the event loop's clock, or None."""
         self._settings = settings
-        self._reply_type = reply_type
         self._request_type = request_type
         self._request = request
         self._compression = compression
         self._in_place = decoder is not None
-        self._decode: Callable[[bytes, Any], Any] = (
-            settings.codec.decode if decoder is None else lambda data, _: decoder(data)
-        )
+        self._decode = decoder or _decoder(settings.codec, reply_type)
         self._stream: ClientStream | None = None
         self._timer: TimerHandle | None = None
         self._onion: Onion | None = None
@@ -293,11 +291,11 @@ class ClientCall(Generic[Request, Reply]):
             stream.fail(error)
             stream.error = stream.error or error
             raise stream.error from None
-        decode, kind = self._decode, self._reply_type
+        decode = self._decode
         replies: list[Reply] = []
         try:
             for data in found:
-                replies.append(decode(data, kind))  # noqa: PERF401  # those before a bad one count
+                replies.append(decode(data))  # noqa: PERF401  # those before a bad one count
         except Exception as fault:
             bad = fault if isinstance(fault, StreamkitError) else _undecodable(fault)
             stream.fail(bad)
@@ -305,6 +303,15 @@ class ClientCall(Generic[Request, Reply]):
             if not replies:
                 raise bad from fault
         return replies
+
+
+def _decoder(codec: CodecBase, kind: Any) -> Callable[[bytes], Any]:
+    """What decodes the replies; a codec may know a shorter way for a whole stream of one type."""
+    shorter = getattr(codec, "decoder", None)
+    if shorter is None:
+        return partial(codec.decode, message_type=kind)
+    decoder: Callable[[bytes], Any] = shorter(kind)
+    return decoder
 
 
 def _undecodable(fault: Exception) -> StreamkitError:

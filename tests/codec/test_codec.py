@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from google.protobuf import struct_pb2
@@ -75,6 +76,23 @@ def test_a_stream_gets_the_decoder_of_its_messages_once() -> None:
     assert google is codec.decoder(struct_pb2.Struct)
     with pytest.raises(DecodeError, match="Struct"):
         google(b"\x0a\x05")
+
+
+def test_a_stream_obeys_a_codec_with_a_decode_of_its_own() -> None:
+    class Upper(StreamkitCodec):
+        def decode(self, data: bytes, message_type: Any) -> Any:
+            message = super().decode(data, message_type)
+            message.topic = message.topic.upper()
+            return message
+
+    assert Upper().decoder(Update)(encode(UPDATE)).topic == "ORDERS"
+
+
+def test_times_are_read_again_as_they_were_the_first_time() -> None:
+    first = datetime(2024, 5, 17, tzinfo=UTC)
+    times = [first + timedelta(seconds=number // 2, microseconds=number) for number in range(1000)]
+    for time in [*times, *times[::-1], *times[:3] * 2]:
+        assert decode(Update, encode(Update(timestamp=time))).timestamp == time
 
 
 def test_a_refusal_names_reason_and_path() -> None:
