@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
+from operator import length_hint
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -104,7 +105,8 @@ class ResumingCall(Generic[Request, Reply]):
         self._owned = False
         self._ended = False
         self._batch: list[Reply] = []
-        self._given = 0
+        self._rest = iter(self._batch)
+        """Over the batch: how far it is handed out. Counting would cost more than the handing."""
 
     async def __aenter__(self) -> Self:
         self._owned = True
@@ -128,13 +130,10 @@ class ResumingCall(Generic[Request, Reply]):
     async def __aiter__(self) -> AsyncGenerator[Reply, None]:
         try:
             while True:
-                batch = self._batch
-                while self._given < len(batch):
-                    self._given += 1
-                    yield batch[self._given - 1]
-                self._batch = []
-                self._given = 0
+                for record in self._rest:
+                    yield record
                 self._batch = await self.receive()
+                self._rest = iter(self._batch)
                 if not self._batch:
                     return
         finally:
@@ -143,8 +142,7 @@ class ResumingCall(Generic[Request, Reply]):
 
     async def receive(self) -> list[Reply]:
         """All the records that are here, at least one; [] once the stream has ended."""
-        if self._given < len(self._batch):
-            rest, self._batch, self._given = self._batch[self._given :], [], 0
+        if rest := list(self._rest):
             return rest
         task = asyncio.current_task()
         cancelling = 0 if task is None else task.cancelling()
@@ -177,6 +175,12 @@ class ResumingCall(Generic[Request, Reply]):
                     raise asyncio.CancelledError from error
                 await self._fail(error)
         return []
+
+    @property
+    def _next(self) -> Reply | None:
+        """The first record that arrived and was not handed out yet."""
+        left = length_hint(self._rest)
+        return self._batch[-left] if left else None
 
     # ---- attempts ----
 

@@ -50,10 +50,10 @@ class RecordStream(ResumingCall[Request, Record], Generic[Request, Record]):
 
         Kept somewhere, it starts a later stream: `start=position`.
         """
-        place = self._cursor.position
-        if place is not None and self._given < len(self._batch):
+        place, following = self._cursor.position, self._next
+        if place is not None and following is not None:
             # Records that arrived and were not handed out yet are still to come.
-            return Position(place.epoch, self._batch[self._given].sequence - 1)
+            return Position(place.epoch, following.sequence - 1)
         return place
 
 
