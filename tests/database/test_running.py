@@ -19,12 +19,11 @@ import pytest
 from streamkit.config import QueryLimits
 from streamkit.database import Databases, QueryPlan, SqliteSource, open_source
 from streamkit.database.base import ColumnInfo, Parameters, Result, Source
+from streamkit.database.statement import StatementThread
 from streamkit.errors import InternalError, QueryError
-from tests.database.engines import Engine, Postgres
+from tests.database.engines import MANY, Engine, Postgres, generated
 from tests.database.google import messages
 from tests.database.running import messages_of, rows_of
-
-MANY = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT {}) SELECT {} FROM n"
 
 
 @pytest.fixture
@@ -131,51 +130,40 @@ async def test_a_fault_of_the_source_is_an_internal_error(
     assert databases.running == 0
 
 
-async def test_one_result_is_one_snapshot_under_a_writer(tmp_path: Path) -> None:
-    """A writer adds and removes in pairs: every snapshot has the sum 0."""
-    path = tmp_path / "pairs.db"
-    writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    writer.execute("PRAGMA journal_mode=WAL")
-    writer.execute("PRAGMA synchronous=OFF")
-    writer.execute("CREATE TABLE pairs(id INTEGER PRIMARY KEY, n INTEGER)")
-    writer.execute("BEGIN")
-    writer.executemany("INSERT INTO pairs(n) VALUES (?)", ((0,) for _ in range(5000)))
-    writer.execute("COMMIT")
-    stop = threading.Event()
-    written = 0
-
-    def write() -> None:
-        nonlocal written
-        while not stop.is_set():
-            low, high = random.sample(range(1, 5001), 2)
-            writer.execute("BEGIN")
-            writer.execute("UPDATE pairs SET n = n + 1 WHERE id = ?", (low,))
-            writer.execute("UPDATE pairs SET n = n - 1 WHERE id = ?", (high,))
-            writer.execute("COMMIT")
-            written += 1
-
-    thread = threading.Thread(target=write)
-    thread.start()
-    databases = Databases({"db": SqliteSource("db", path)})
-    try:
-        for _ in range(10):
-            sums = changed = 0
-            async with databases.run("db", QueryPlan(sql="SELECT n FROM pairs")) as frames:
-                before = written
-                async for data, _ in frames:
-                    await asyncio.sleep(0.001)
-                    sums += sum(int(r.columns["n"]) for m in messages(data) for r in m.rows)
-                changed = written - before
-            assert (sums, changed > 0) == (0, True)
-    finally:
-        stop.set()
-        thread.join()
-        await databases.close()
-        writer.close()
-
-
 def query_threads() -> int:
     return sum(thread.name.startswith("streamkit-") for thread in threading.enumerate())
+
+
+def cpu_clock(thread: threading.Thread) -> int:
+    """The clock of the processor time that a thread uses."""
+    assert thread.ident is not None
+    return time.pthread_getcpuclockid(thread.ident)
+
+
+@pytest.fixture
+def used(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Processor time that each query's thread used after its statement was told to stop: unlike
+    the time that passed it says nothing about what else the machine does."""
+    seconds: list[float] = []
+    at_cancel: dict[int, float] = {}
+    cancel, run = StatementThread.cancel, StatementThread._run_statement
+
+    def timed_cancel(self: StatementThread) -> None:
+        if id(self) not in at_cancel and not self._done.is_set():
+            at_cancel[id(self)] = time.clock_gettime(cpu_clock(self._thread))
+        cancel(self)
+
+    def timed_run(self: StatementThread) -> None:
+        try:
+            run(self)
+        finally:
+            began = at_cancel.pop(id(self), None)
+            if began is not None:
+                seconds.append(time.thread_time() - began)
+
+    monkeypatch.setattr(StatementThread, "cancel", timed_cancel)
+    monkeypatch.setattr(StatementThread, "_run_statement", timed_run)
+    return seconds
 
 
 async def storm(databases: Databases, statements: list[str], queries: int) -> list[float]:
@@ -207,30 +195,39 @@ async def quiet(databases: Databases) -> None:
             await asyncio.sleep(0.01)
 
 
-async def check_storm(databases: Databases, statements: list[str], queries: int) -> None:
+async def check_storm(
+    databases: Databases, statements: list[str], queries: int, used: list[float]
+) -> None:
     process = psutil.Process()
     await storm(databases, statements, 50)
     await quiet(databases)
     gc.collect()
     files = process.num_fds()
+    used.clear()
     took = await storm(databases, statements, queries)
     await quiet(databases)
     p99 = took[int(len(took) * 0.99)]
+    used.sort()
     print(
         f"\n{queries} cancelled queries: p50 {took[len(took) // 2] * 1e3:.1f} ms,"
-        f" p99 {p99 * 1e3:.1f} ms, longest {took[-1] * 1e3:.1f} ms,"
+        f" p99 {p99 * 1e3:.1f} ms, longest {took[-1] * 1e3:.1f} ms;"
+        f" of them {len(used)} running, used after the cancel p50"
+        f" {used[len(used) // 2] * 1e3:.1f} ms, p99 {used[int(len(used) * 0.99)] * 1e3:.1f} ms;"
         f" leaked threads {query_threads()}, leaked files {process.num_fds() - files}"
     )
     assert query_threads() == 0
     assert process.num_fds() <= files
-    assert p99 < 1.0
+    # The aim is a p99 of 100 ms on a machine that does nothing else.
+    assert used[int(len(used) * 0.99)] < 0.1
 
 
-async def test_a_storm_of_cancelled_queries_leaves_nothing(sqlite_engine: Engine) -> None:
-    databases = Databases(
-        {"db": open_source("db", sqlite_engine.url)}, QueryLimits(max_concurrent=16)
-    )
-    await check_storm(databases, [sqlite_engine.endless, sqlite_engine.unbounded], 400)
+@pytest.mark.parametrize("kind", ["sqlite", "duckdb"])
+async def test_a_storm_of_cancelled_queries_leaves_nothing(
+    kind: str, request: pytest.FixtureRequest, used: list[float]
+) -> None:
+    engine: Engine = request.getfixturevalue(f"{kind}_engine")
+    databases = Databases({"db": open_source("db", engine.url)}, QueryLimits(max_concurrent=16))
+    await check_storm(databases, [engine.endless, engine.unbounded], 300, used)
     await databases.close()
 
 
@@ -247,11 +244,11 @@ async def test_cancelled_queries_leave_no_connection_on_postgresql(postgres: Pos
 
 
 @pytest.mark.soak
-async def test_a_storm_of_10000_cancelled_queries(sqlite_engine: Engine) -> None:
+async def test_a_storm_of_10000_cancelled_queries(sqlite_engine: Engine, used: list[float]) -> None:
     databases = Databases(
         {"db": open_source("db", sqlite_engine.url)}, QueryLimits(max_concurrent=16)
     )
-    await check_storm(databases, [sqlite_engine.endless, sqlite_engine.unbounded], 10_000)
+    await check_storm(databases, [sqlite_engine.endless, sqlite_engine.unbounded], 10_000, used)
     await databases.close()
 
 
@@ -272,20 +269,6 @@ async def read_flat(engine: Engine, sql: str, rows: int, **plan: Any) -> int:
     assert seen == -(-rows // 500)
     print(f"\n{engine.kind}: {rows} rows, memory +{max(0, peak - floor) >> 20} MiB")
     return peak - floor
-
-
-def generated(kind: str, rows: int) -> str:
-    if kind == "sqlite":
-        return MANY.format(rows, "x AS id, 'Record ' || x AS name, x * 1.5 AS value")
-    if kind == "duckdb":
-        return (
-            "SELECT range AS id, 'Record ' || range AS name, range * 1.5::DOUBLE AS value"
-            f" FROM range({rows})"
-        )
-    return (
-        "SELECT x AS id, 'Record ' || x AS name, x * 1.5::float8 AS value"
-        f" FROM (SELECT generate_series(1, {rows}) AS x) AS n"
-    )
 
 
 async def test_memory_is_flat(engine: Engine) -> None:
