@@ -11,18 +11,18 @@ into one state, which becomes the value at the end.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import repeat
 from typing import Any, Final, TypeVar
 
 import betterproto
 from betterproto import _get_wrapper
 from betterproto.lib.google.protobuf import Duration, Timestamp
 
-from streamkit.codec._plan import UNSET, Field, MessagePlan, tags_of
-from streamkit.codec._runs import Runs, repetitions
-from streamkit.codec._tables import packed_reader
+from streamkit.codec._plan import LEN, UNSET, Field, MessagePlan, tags_of
+from streamkit.codec._runs import SHORT_SIZE, Runs
+from streamkit.codec._short import MERGED, ShortFields, State, element
+from streamkit.codec._tables import duration, packed_reader, timestamp
 from streamkit.codec._times import duration_from, timestamp_from
 from streamkit.codec._wire import (
     DEPTH,
@@ -43,17 +43,24 @@ __all__ = ["ExactDecoder"]
 
 _M = TypeVar("_M", bound=betterproto.Message)
 
-_Shape = tuple[Mapping[int, Field], Runs]
-"""What is known of a message's fields: by tag, and long runs of them."""
+_MANY: Final = 1 << 14
+"""Bytes that may become so many objects that the garbage collector is to wait."""
+_WHOLE: Final = 1 << 12
+"""Bytes of a sub-message up to which the compiled decoder is tried first. What it cannot read has
+to be read again; that must not happen on every level of a long and deep message."""
 
 
-def _shape(*fields: Field) -> _Shape:
-    by_tag = tags_of(fields)
-    return by_tag, Runs(by_tag)
+_LONG: Final = 256
+"""Bytes from which on runs of short fields are looked for."""
+_SEVERAL: Final = 3
+"""Short fields in a row after which more of them are expected."""
 
 
-_SECONDS: Final = _shape(Field("seconds", 1, "int64"), Field("nanos", 2, "int32"))
+def _runs(*fields: Field) -> Runs:
+    return Runs(tags_of(fields))
 
+
+_SECONDS: Final = _runs(Field("seconds", 1, "int64"), Field("nanos", 2, "int32"))
 
 _WRAPPED: Final = (
     *("bool", "bytes", "double", "enum", "float", "string"),
@@ -61,36 +68,28 @@ _WRAPPED: Final = (
 )
 
 
-class _State:
-    """A message while it is read: its values, and the singular messages in it, read likewise."""
-
-    __slots__ = ("chosen", "nested", "unknown", "values")
-
-    def __init__(self) -> None:
-        self.values: dict[str, Any] = {}
-        self.nested: dict[str, tuple[Field, _State]] = {}
-        self.unknown: list[bytes] = []
-        self.chosen: dict[str, str] = {}  # the member of each oneof that came last
-
-
-class ExactDecoder:
+class ExactDecoder(ShortFields):
     """Decodes messages of every class.
 
-    `ready` makes a class usable and returns its plan; `write` encodes one field.
+    `ready` makes a class usable and returns its plan; `write` encodes one field; `compiled` returns
+    the `scan` of a class.
     """
 
     def __init__(
         self,
         ready: Callable[[type[betterproto.Message]], MessagePlan],
         write: Callable[[Field, Any], bytes],
+        compiled: Callable[[Any], Callable[..., Any]],
     ) -> None:
         self._ready = ready
         self._write = write
-        self._wrappers: dict[str, _Shape] = {
-            kind: _shape(Field("value", 1, kind)) for kind in _WRAPPED
+        self._compiled = compiled
+        self._entry_runs: dict[tuple[Field, Field], Runs] = {}
+        self._wrappers: dict[str, Runs] = {
+            kind: _runs(Field("value", 1, kind)) for kind in _WRAPPED
         }
-        either = {**self._wrappers["double"][0], **self._wrappers["float"][0]}
-        self._wrappers["any float"] = either, Runs(either)
+        either = {**self._wrappers["double"].by_tag, **self._wrappers["float"].by_tag}
+        self._wrappers["any float"] = Runs(either)
 
     def decode(self, cls: type[_M], data: bytes, start: int = 0, end: int | None = None) -> _M:
         """Decode data[start:end]. Raises DecodeError with the reason and the field's path."""
@@ -100,18 +99,19 @@ class ExactDecoder:
             data = data[start:end]
         plan = self._ready(cls)
         try:
-            message: _M = self._message(plan, data, 0, len(data), DEPTH)
+            with _collector_waits(len(data) > _MANY):
+                message: _M = self._message(plan, data)
             return message
         except Malformed as bad:
             path = ".".join([plan.name, *reversed(bad.path)])
             raise DecodeError(bad.reason, path) from None
 
-    def _message(self, plan: MessagePlan, buf: bytes, at: int, end: int, depth: int) -> Any:
-        state = _State()
-        self._fields((plan.by_tag, plan.runs), state, buf, at, end, depth)
+    def _message(self, plan: MessagePlan, data: bytes) -> Any:
+        state = State()
+        self._fields(plan.runs, state, data, 0, len(data), DEPTH)
         return self._finished_message(plan, state)
 
-    def _finished_message(self, plan: MessagePlan, state: _State) -> Any:
+    def _finished_message(self, plan: MessagePlan, state: State) -> Any:
         self._finish(state)
         message = object.__new__(plan.cls)
         if state.unknown:
@@ -120,12 +120,12 @@ class ExactDecoder:
             vars(message).update(state.values)
         return message
 
-    def _finish(self, state: _State) -> None:
+    def _finish(self, state: State) -> None:
         """Turn the singular messages, which may have come in pieces, into their values."""
         for field, nested in state.nested.values():
             state.values[field.name] = self._value(field, nested)
 
-    def _value(self, field: Field, state: _State) -> Any:
+    def _value(self, field: Field, state: State) -> Any:
         if field.kind == "message":
             assert field.target is not None
             return self._finished_message(self._ready(field.target), state)
@@ -135,64 +135,67 @@ class ExactDecoder:
         make = timestamp_from if field.kind == "timestamp" else duration_from
         return make(found.get("seconds", 0), found.get("nanos", 0))
 
-    def _fields(
+    def _fields(self, runs: Runs, state: State, buf: bytes, at: int, end: int, depth: int) -> None:
+        """Read buf[at:end] into `state`."""
+        if end - at < _LONG:
+            self._one_by_one(runs, state, buf, at, end, depth)
+            return
+        while at < end:
+            at = self._short(runs, state, buf, at, end, depth)
+            at = self._one_by_one(runs, state, buf, at, end, depth, until_short=True)
+
+    def _one_by_one(
         self,
-        shape: _Shape,
-        state: _State,
+        runs: Runs,
+        state: State,
         buf: bytes,
         at: int,
         end: int,
         depth: int,
-    ) -> None:
-        """Read buf[at:end] into `state`."""
-        values, unknown = state.values, state.unknown
-        by_tag, runs = shape
+        until_short: bool = False,
+    ) -> int:
+        """Read fields into `state`, all of them or until several short ones followed each other.
+
+        Return the offset behind.
+        """
+        values = state.values
+        by_tag = runs.by_tag
         # In a message without any fields google.protobuf lets field number 0 pass; so does this.
         next_tag = tag_at if by_tag else any_tag_at
-        while at < end:
+        seen = 0
+        while at < end and seen < _SEVERAL:
             start = at
-            tag, at = next_tag(buf, at, end)
+            tag = buf[at]
+            if 8 <= tag < 128:
+                at += 1
+            else:
+                tag, at = next_tag(buf, at, end)
             field = by_tag.get(tag)
             if field is None:
-                at = runs.unknown(buf, skip(buf, tag, at, end, depth), end)
-                at += repetitions(buf, start, at, end) * (at - start)
-                unknown.append(buf[start:at])
-                continue
-            try:
-                if field.group:
-                    chosen = state.chosen.get(field.group, field.name)
-                    if chosen != field.name:
-                        values.pop(chosen, None)
-                        state.nested.pop(chosen, None)
-                    state.chosen[field.group] = field.name
-                if tag & 7 == 2:
-                    at, stop = length_at(buf, at, end)
-                    if field.kind == "map":
-                        odd = self._entry(field, values, buf, at, stop, depth)
-                        if odd:
-                            unknown += (varint(tag), odd)
-                    elif field.kind in _MERGED and not field.repeated:
-                        nested = state.nested.setdefault(field.name, (field, _State()))[1]
-                        self._read(field, nested, buf, at, stop, depth)
+                at = skip(buf, tag, at, end, depth)
+                state.unknown.append(buf[start:at])
+            else:
+                try:
+                    if field.group:
+                        state.choose(field)
+                    if tag & 7 == LEN:
+                        at, stop = length_at(buf, at, end)
+                        self._delimited(field, tag, state, buf, at, stop, depth)
+                        at = stop
                     else:
-                        self._delimited(field, values, buf, at, stop, depth)
-                    at = stop
-                else:
-                    value, at = self._scalar(field, buf, at, end)
-                    if field.repeated:
-                        values.setdefault(field.name, []).append(value)
-                    else:
-                        values[field.name] = value
-                        at, last = runs.scalars(buf, at, end)
-                        for one, raw in last.items():
-                            values[one.name] = self._scalar(one, raw, 0, len(raw))[0]
-                if buf[at : at + 3] == buf[start : start + 3]:
-                    at = self._repeated(field, state, buf, start, at, end)
-            except Malformed as bad:
-                bad.path.append(_element(field, values))
-                raise
+                        value, at = self._scalar(field, buf, at, end)
+                        if field.repeated:
+                            values.setdefault(field.name, []).append(value)
+                        else:
+                            values[field.name] = value
+                except Malformed as bad:
+                    bad.path.append(element(field, values))
+                    raise
+            if until_short:
+                seen = seen + 1 if at - start < SHORT_SIZE else 0
+        return at
 
-    def _read(self, field: Field, state: _State, buf: bytes, at: int, end: int, depth: int) -> None:
+    def _read(self, field: Field, state: State, buf: bytes, at: int, end: int, depth: int) -> None:
         """Read a message, or one of those that are shown as a value, into its state."""
         if depth == 0:
             raise Malformed("nested too deeply")
@@ -200,40 +203,10 @@ class ExactDecoder:
             return
         if field.kind == "message":
             assert field.target is not None
-            plan = self._ready(field.target)
-            shape: _Shape = (plan.by_tag, plan.runs)
+            runs = self._ready(field.target).runs
         else:
-            shape = self._wrappers[field.wraps] if field.kind == "wrapper" else _SECONDS
-        self._fields(shape, state, buf, at, end, depth - 1)
-
-    def _repeated(
-        self, field: Field, state: _State, buf: bytes, start: int, at: int, end: int
-    ) -> int:
-        """Account for verbatim repetitions of the field at `start`; return the offset behind."""
-        count = repetitions(buf, start, at, end)
-        if count and field.repeated:
-            found = state.values[field.name]
-            if field.kind == "message":
-                assert field.target is not None
-                if found[-1].__dict__:
-                    return at
-                cls = field.target
-                with _no_collection():
-                    found.extend(map(object.__new__, repeat(cls, count)))
-            elif field.packable and buf.startswith(varint(field.packed_tag), start):
-                first, stop = length_at(buf, start + len(varint(field.packed_tag)), at)
-                again: dict[str, Any] = {}
-                self._delimited(field, again, buf, first, stop, 0)
-                found.extend(again[field.name] * count)
-            else:
-                found.extend([found[-1]] * count)
-        elif count and field.kind == "message":
-            # Merging the same again changes nothing, unless something is appended.
-            nested = state.nested[field.name][1]
-            plural = any(isinstance(value, list) for value in nested.values.values())
-            if plural or nested.nested or nested.unknown:
-                return at
-        return at + count * (at - start)
+            runs = self._wrappers[field.wraps] if field.kind == "wrapper" else _SECONDS
+        self._fields(runs, state, buf, at, end, depth - 1)
 
     def _scalar(self, field: Field, buf: bytes, at: int, end: int) -> tuple[Any, int]:
         if field.tag & 7 == 0:
@@ -246,28 +219,49 @@ class ExactDecoder:
         return value, stop
 
     def _delimited(
-        self, field: Field, values: dict[str, Any], buf: bytes, at: int, stop: int, depth: int
+        self, field: Field, tag: int, state: State, buf: bytes, at: int, stop: int, depth: int
     ) -> None:
-        """One length-delimited value of a string, bytes or repeated field."""
-        if field.packable:
-            found = values.setdefault(field.name, [])
-            if field.tag & 7 == 0:
-                found += packed_reader(field)(buf[at:stop])
-            else:
-                found += fixed_reader(field.kind)(buf[at:stop])
+        """One length-delimited value."""
+        values, kind = state.values, field.kind
+        if kind == "map":
+            odd = self._entry(field, values, buf, at, stop, depth)
+            if odd:
+                state.unknown += (varint(tag), odd)
+        elif field.packable:
+            read = packed_reader(field) if field.tag & 7 == 0 else fixed_reader(kind)
+            values.setdefault(field.name, []).extend(read(buf[at:stop]))
+        elif kind in MERGED and not field.repeated:
+            nested = state.nested.get(field.name)
+            if nested is None:
+                nested = state.nested[field.name] = field, State(state.tried)
+            self._read(field, nested[1], buf, at, stop, depth)
         else:
-            if field.kind in _MERGED:
-                value = self.nested(field, buf, at, stop, depth)
+            if kind in MERGED:
+                value = self._whole(field, buf[at:stop], depth, state.tried)
             else:
-                value = _text(buf[at:stop]) if field.kind == "string" else buf[at:stop]
+                value = _text(buf[at:stop]) if kind == "string" else buf[at:stop]
             if field.repeated:
                 values.setdefault(field.name, []).append(value)
             else:
                 values[field.name] = value
 
+    def _whole(self, field: Field, raw: bytes, depth: int, tried: bool = False) -> Any:
+        """The value of a message that comes in one piece; `tried`: not by the compiled decoder."""
+        if depth and not tried and len(raw) < _WHOLE:
+            try:
+                if field.kind == "message":
+                    return self._compiled(field.target)(raw, 0, len(raw), depth - 1)
+                if field.kind != "wrapper":
+                    return (timestamp if field.kind == "timestamp" else duration)(raw, 0, len(raw))
+            except Exception:
+                tried = True
+        state = State(tried)
+        self._read(field, state, raw, 0, len(raw), depth)
+        return self._value(field, state)
+
     def nested(self, field: Field, buf: bytes, at: int, end: int, depth: int) -> Any:
         """A message that comes in one piece, or one of those that are shown as a value."""
-        state = _State()
+        state = State()
         self._read(field, state, buf, at, end, depth)
         return self._value(field, state)
 
@@ -279,12 +273,12 @@ class ExactDecoder:
             raise Malformed("nested too deeply")
         key, value = field.key, field.value
         assert key is not None and value is not None
-        state = _State()
-        self._fields(_shape(key, value), state, buf, at, end, depth - 1)
+        state = State()
+        self._fields(self._runs_of(key, value), state, buf, at, end, depth - 1)
         if state.unknown:
             # As google.protobuf does it: written anew, with what the value itself did not know.
-            value, state = _as_message(value), _State()
-            self._fields(_shape(key, value), state, buf, at, end, depth - 1)
+            value, state = _as_message(value), State()
+            self._fields(self._runs_of(key, value), state, buf, at, end, depth - 1)
             self._finish(state)
             entry = state.values
             known = [self._write(one, entry[one.name]) for one in (key, value) if one.name in entry]
@@ -295,20 +289,24 @@ class ExactDecoder:
         found = entry.get("value", UNSET)
         if found is UNSET:
             # A message that is missing is an empty one.
-            empty = value.kind in _MERGED
+            empty = value.kind in MERGED
             found = self.nested(value, b"", 0, 0, depth - 1) if empty else value.default()
         values.setdefault(field.name, {})[entry.get("key", key.default())] = found
         return b""
 
-
-_MERGED: Final = frozenset({"message", "timestamp", "duration", "wrapper"})
+    def _runs_of(self, key: Field, value: Field) -> Runs:
+        found = self._entry_runs.get((key, value))
+        if found is None:
+            found = self._entry_runs[key, value] = _runs(key, value)
+        return found
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
+def _collector_waits(much: bool) -> Iterator[None]:
     """Hundreds of thousands of objects at once are no reason to look for garbage each time."""
-    enabled = gc.isenabled()
-    gc.disable()
+    enabled = much and gc.isenabled()
+    if enabled:
+        gc.disable()
     try:
         yield
     finally:
@@ -318,7 +316,7 @@ def _no_collection() -> Iterator[None]:
 
 def _as_message(field: Field) -> Field:
     """The same field without the conversion to a Python value."""
-    if field.kind not in _MERGED or field.kind == "message":
+    if field.kind not in MERGED or field.kind == "message":
         return field
     if field.kind == "wrapper":
         return Field(field.name, field.number, "message", target=_get_wrapper(field.wrapped.kind))
@@ -331,10 +329,3 @@ def _text(raw: bytes) -> str:
         return raw.decode()
     except UnicodeDecodeError:
         raise Malformed("a string is not valid UTF-8") from None
-
-
-def _element(field: Field, values: Mapping[str, Any]) -> str:
-    """The last step of a path: the field, and which of its elements."""
-    if field.repeated:
-        return f"{field.name}[{len(values.get(field.name, ()))}]"
-    return field.name

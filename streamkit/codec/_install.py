@@ -61,8 +61,15 @@ def ready(cls: type[betterproto.Message]) -> MessagePlan:
     return plan
 
 
+def _scan_of(cls: type[betterproto.Message]) -> Callable[..., Any]:
+    if _SCAN not in cls.__dict__:
+        decoder_for(cls)
+    scan: Callable[..., Any] = getattr(cls, _SCAN)
+    return scan
+
+
 _encoder: Final = ExactEncoder(ready)
-_decoder: Final = ExactDecoder(ready, _encoder.field)
+_decoder: Final = ExactDecoder(ready, _encoder.field, _scan_of)
 exact_decode = _decoder.decode
 exact_encode = _encoder.encode
 

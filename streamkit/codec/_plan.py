@@ -126,6 +126,10 @@ class Field:
         return self.number << 3 | WIRE_TYPE[self.kind]
 
     @property
+    def tag_size(self) -> int:
+        return (self.tag.bit_length() + 6) // 7
+
+    @property
     def packed_tag(self) -> int:
         """Number and wire type of many values in one piece, which is how they are written."""
         return self.number << 3 | LEN
@@ -184,7 +188,7 @@ def plan_of(cls: type[betterproto.Message]) -> MessagePlan:
         declared=declared,
         by_name={one.name: one for one in declared},
         by_tag=by_tag,
-        runs=Runs(by_tag),
+        runs=Runs(by_tag, cls),
         groups={name: tuple(members) for name, members in groups.items()},
         siblings={
             one.name: tuple(name for name in groups[one.group] if name != one.name)

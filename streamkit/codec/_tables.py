@@ -30,6 +30,7 @@ __all__ = [
     "duration",
     "duration_bytes",
     "heads",
+    "integers",
     "more",
     "more_size",
     "packed_reader",
@@ -243,23 +244,31 @@ def packed_reader(field: Field) -> Callable[[bytes], Any]:
         unpack = struct.unpack
         # A length that is no multiple of the size does not fit the format and raises.
         return lambda chunk: unpack(f"<{len(chunk) // size}{code}", chunk)
-    convert = integer_reader(kind, field.target)
-    if kind in ("int32", "int64", "uint32", "uint64"):
-        limit = 0x7FFFFFFF if kind != "uint64" else 0xFFFFFFFFFFFFFFFF
+    converted = integers(field)
+    return lambda chunk: converted(varints(chunk))
 
-        def plain(chunk: bytes) -> list[int]:
-            values = varints(chunk)
-            if len(values) < len(chunk) and max(values, default=0) > limit:
-                return [convert(value) for value in values]
+
+def integers(field: Field) -> Callable[[list[int]], list[Any]]:
+    """Return the function from unsigned 64-bit values to the field's values."""
+    kind = field.kind
+    convert = integer_reader(kind, field.target)
+    if kind == "uint64":
+        return lambda values: values
+    if kind in ("int32", "int64", "uint32"):
+        limit = 0x7FFFFFFF if kind != "int64" else 0x7FFFFFFFFFFFFFFF
+
+        def plain(values: list[int]) -> list[int]:
+            if max(values, default=0) > limit:
+                return [value if value <= limit else convert(value) for value in values]
             return values
 
         return plain
-    small = [convert(value) for value in range(128)]
+    if kind == "bool":
+        return lambda values: list(map(bool, values))
+    if kind == "sint64":
+        return lambda values: [value >> 1 ^ -(value & 1) for value in values]
 
-    def converted(chunk: bytes) -> list[Any]:
-        if chunk.isascii():
-            return list(map(small.__getitem__, chunk))
-        values = varints(chunk)
+    def converted(values: list[int]) -> list[Any]:
         # Of many values few are different, and making an enum's unknown member is slow.
         known = {value: convert(value) for value in set(values)}
         return list(map(known.__getitem__, values))
@@ -320,7 +329,11 @@ def unknown(buf: bytes, at: int, end: int, depth: int, plan: MessagePlan) -> int
     """Return the offset behind the unknown fields that start here; there is at least one."""
     start = at
     known = plan.by_tag
+    left = 32  # so many are read here, then it is one of the cases for which there are runs
     while at < end:
+        left -= 1
+        if not left:
+            raise Odd
         tag, after = tag_at(buf, at, end)
         if tag in known:
             break

@@ -5,12 +5,13 @@ Everything that reads raises `Malformed`; whoever knows the field adds it to the
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from streamkit.codec._columns import columns
 from streamkit.codec._plan import FIXED_FORMAT, VARINT_KINDS
+from streamkit.codec._runs import group_run
 
 __all__ = [
     "DEPTH",
@@ -121,24 +122,36 @@ def _skip_group(buf: bytes | memoryview, tag: int, at: int, end: int, depth: int
             raise Malformed("nested too deeply")
         if at >= end:
             raise Malformed("the data ends inside a group")
-        tag, at = any_tag_at(buf, at, end)
-        if tag & 7 == 3:
+        tag = buf[at]
+        at += 1
+        if tag > 127:
+            tag, at = any_tag_at(buf, at - 1, end)
+        wire = tag & 7
+        if wire == 3:
             open_groups.append(tag >> 3)
-        elif tag & 7 == 4:
+        elif wire == 4:
             if open_groups.pop() != tag >> 3:
                 raise Malformed("a group ends that was not begun")
         else:
             at = skip(buf, tag, at, end, 0)
+            if end - at > _WORTH_A_RUN:
+                at = group_run().match(buf, at, end).end()  # type: ignore[union-attr]
     return at
 
 
-_VARINT: Final = re.compile(rb"[\x80-\xff]*[\x00-\x7f]")
+_WORTH_A_RUN: Final = 16
+_WORTH_COLUMNS: Final = 80
 
 
 def varints(chunk: bytes) -> list[int]:
     """Return all the unsigned values of a packed field."""
     if chunk.isascii():
         return list(chunk)
+    if len(chunk) > _WORTH_COLUMNS and chunk[-1] < 128:
+        found = columns(chunk)
+        if found is None:
+            raise Malformed("a varint is longer than ten bytes")
+        return found
     values: list[int] = []
     add = values.append
     value = shift = 0
@@ -188,12 +201,13 @@ def integer_reader(kind: str, target: Any = None) -> Callable[[int], Any]:
     if kind != "enum":
         return _FROM_VARINT[kind]
     known = dict(target._value_map_)
-    make = target.try_value
+    make = target.__new__
 
     def member(value: int) -> Any:
         number = _int32(value)
         found = known.get(number)
-        return make(number) if found is None else found
+        # What betterproto's try_value does after it has caught an exception.
+        return make(target, name=None, value=number) if found is None else found
 
     return member
 

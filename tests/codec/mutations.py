@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+from collections.abc import Callable
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -139,6 +140,66 @@ def _blob(rng: random.Random) -> bytes:
         parts += [b"\x12" + varint(1) + b"v", b"\x10" + varint(rng.choice(_INTEGERS)), b""]
         return b"".join(rng.sample(parts, rng.randint(0, 4)))
     return rng.randbytes(rng.randint(0, 20))
+
+
+def field_of(rng: random.Random, numbers: list[int], depth: int = 2) -> bytes:
+    """One short field, more often right than not."""
+    number = rng.choice(numbers) if rng.random() < 0.85 else rng.choice([999, 1000, 2**29 - 1])
+    pick = rng.random()
+    if pick < 0.3:
+        size = rng.choice([0, 3, 7, 7, 14, 21, 32, 64])
+        return varint(number << 3) + varint(rng.getrandbits(size) if size else 0)
+    if pick < 0.38:
+        return varint(number << 3 | 5) + rng.randbytes(4)
+    if pick < 0.45:
+        return varint(number << 3 | 1) + rng.randbytes(8)
+    if pick < 0.5:
+        body = field_of(rng, numbers, 0) if depth and rng.random() < 0.5 else b""
+        return varint(number << 3 | 3) + body + varint(number << 3 | 4)
+    if pick < 0.75 and depth:
+        # Low numbers are those of small messages, of entries, times and wrappers.
+        low = [1, 2] if rng.random() < 0.8 else [1, 2, 3, *numbers]
+        inner = b"".join(field_of(rng, low, depth - 1) for _ in range(rng.choice([1, 1, 2, 2, 3])))
+    elif rng.random() < 0.3:
+        inner = b""
+    else:
+        letters = "ab\0" if rng.random() < 0.8 else "aü🚀"
+        inner = "".join(rng.choices(letters, k=rng.randint(1, 6))).encode()
+        if rng.random() < 0.03:
+            inner = rng.randbytes(3)
+    size = varint(len(inner))
+    if rng.random() < 0.01:
+        size = bytes([size[0] | 128, *size[1:], 0]) if len(size) == 1 else size
+    return varint(number << 3 | 2) + size + inner
+
+
+def long_run(rng: random.Random, numbers: list[int], fits: Callable[[bytes], bool]) -> bytes:
+    """Many short fields: of one kind, of a few kinds in turn or in any order, in stretches.
+
+    Nearly all of them are right, which is what `fits` says.
+    """
+    out: list[bytes] = []
+    wrong = rng.choice([0, 0, 0, 0.002])
+
+    def one() -> bytes:
+        while True:
+            field = field_of(rng, few)
+            if fits(field) or rng.random() < wrong:
+                return field
+
+    for _ in range(rng.choice([1, 1, 2, 3])):
+        few = rng.sample(numbers, rng.choice([1, 1, 2, 3, 8]))
+        kinds = [one() for _ in range(rng.choice([1, 1, 2, 3, 5, 40]))]
+        pick, count = rng.random(), rng.choice([20, 60, 120, 300, 800])
+        if pick < 0.3:
+            out += kinds * (count // len(kinds) + 1)
+        elif pick < 0.7:
+            out += rng.choices(kinds, k=count)
+        else:
+            out += (one() for _ in range(count))
+        if rng.random() < 0.05:
+            out.append(noise(rng, numbers, 1))
+    return b"".join(out)
 
 
 def mutate(rng: random.Random, data: bytes, others: list[bytes]) -> bytes:

@@ -1,0 +1,455 @@
+"""Reading many short fields at once: the part of the exact decoder that a megabyte depends on.
+
+Short fields that follow each other are split by one regular expression and sorted by field. Order
+matters only within a field, within a oneof and among the unknown fields, and there it is kept. Then
+each field takes all of its values together: of a singular number only the last one is read, texts
+are checked and split as one text, equal messages are read once.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate, compress, repeat
+from typing import Any, Final
+
+import betterproto
+
+from streamkit.codec._plan import VARINT_KINDS, Field
+from streamkit.codec._runs import Runs, flat_run, pair, short, short_run
+from streamkit.codec._tables import integers
+from streamkit.codec._times import duration_from, timestamp_from
+from streamkit.codec._wire import Malformed, fixed_reader, fixed_size, varint, varint_at, varints
+
+__all__ = ["MERGED", "ShortFields", "State", "element"]
+
+_SECONDS: Final = Field("seconds", 1, "int64")
+_NANOS: Final = Field("nanos", 2, "int32")
+
+MERGED: Final = frozenset({"message", "timestamp", "duration", "wrapper"})
+
+_WORTH_IT: Final = 64
+"""Bytes left from which on short fields are looked for."""
+_ENOUGH: Final = 256
+"""Bytes of one field, or of fields that nobody knows, that need no sorting."""
+_CHUNK: Final = 1 << 14
+"""Bytes that are sorted at a time, so that a later run of one field is not missed."""
+_FEW: Final = 48
+"""Bytes for which it is not worth while to sort."""
+
+
+class State:
+    """A message while it is read: its values, and the singular messages in it, read likewise."""
+
+    __slots__ = ("chosen", "nested", "tried", "unknown", "values")
+
+    def __init__(self, tried: bool = False) -> None:
+        self.tried = tried  # whether the compiled decoder gave these bytes up
+        self.values: dict[str, Any] = {}
+        self.nested: dict[str, tuple[Field, State]] = {}
+        self.unknown: list[bytes] = []
+        self.chosen: dict[str, str] = {}  # the member of each oneof that came last
+
+    def choose(self, field: Field) -> None:
+        """Let a oneof's member replace the others."""
+        chosen = self.chosen.get(field.group, field.name)
+        if chosen != field.name:
+            self.values.pop(chosen, None)
+            self.nested.pop(chosen, None)
+        self.chosen[field.group] = field.name
+
+
+class InOrder(Exception):
+    """These fields have to be read one after the other. Nothing of them was read yet."""
+
+
+class ShortFields(ABC):
+    """What the decoder of single fields adds to read many."""
+
+    _compiled: Callable[[Any], Callable[..., Any]]
+    """From a class to its compiled decoder's `scan`."""
+
+    @abstractmethod
+    def _read(
+        self, field: Field, state: State, buf: bytes, at: int, end: int, depth: int
+    ) -> None: ...
+
+    @abstractmethod
+    def _entry(
+        self, field: Field, values: dict[str, Any], buf: bytes, at: int, end: int, depth: int
+    ) -> bytes: ...
+
+    @abstractmethod
+    def _scalar(self, field: Field, buf: bytes, at: int, end: int) -> tuple[Any, int]: ...
+
+    @abstractmethod
+    def _whole(self, field: Field, raw: bytes, depth: int, tried: bool = False) -> Any: ...
+
+    @abstractmethod
+    def _one_by_one(
+        self, runs: Runs, state: State, buf: bytes, at: int, end: int, depth: int
+    ) -> int: ...
+
+    def _short(self, runs: Runs, state: State, buf: bytes, at: int, end: int, depth: int) -> int:
+        """Read the short fields at `at`, as many as there are, and return the offset behind."""
+        while end - at >= _WORTH_IT:
+            stop = runs.unknown(buf, at, end)
+            if stop > at + _ENOUGH:
+                state.unknown.append(buf[at:stop])
+                at = stop
+                continue
+            if depth and buf[at] & 7 == 3:
+                stop = runs.unknown(buf, at, end, groups=True)
+                if stop > at + _ENOUGH and all(
+                    map(_ends_itself, set(short().findall(buf, at, stop)))
+                ):
+                    state.unknown.append(buf[at:stop])
+                    at = stop
+                    continue
+            stop, last = runs.numbers(buf, at, end)
+            if stop > at + _ENOUGH:
+                for field, raw in last.items():
+                    state.values[field.name] = self._scalar(field, raw, 0, len(raw))[0]
+                at = stop
+                continue
+            tag = buf[at] if buf[at] < 128 else buf[at] + buf[at + 1] * 128 - 128
+            known = runs.by_tag.get(tag)
+            if known is not None:
+                token, run = runs.same(known)
+                found = run.match(buf, at, end)
+                stop = at if found is None else found.end()
+                if stop > at + _ENOUGH:
+                    try:
+                        self._lane(known, _split(token, buf, at, stop), runs, state, depth)
+                    except InOrder:
+                        self._one_by_one(runs, state, buf, at, stop, depth)
+                    at = stop
+                    continue
+            found = (short_run() if depth else flat_run()).match(buf, at, min(end, at + _CHUNK))
+            stop = at if found is None else found.end()
+            if stop - at < _FEW:
+                return at
+            try:
+                self._sorted(short().findall(buf, at, stop), runs, state, depth)
+            except InOrder:
+                self._one_by_one(runs, state, buf, at, stop, depth)
+            at = stop
+        return at
+
+    def _sorted(self, tokens: list[bytes], runs: Runs, state: State, depth: int) -> None:
+        lanes = _Lanes(runs.by_tag)
+        for token in tokens:
+            head: Any = token[0]
+            if head > 127:
+                head = token[:2] if token[1] < 128 else _TAG.match(token)[0]  # type: ignore[index]
+            lanes[head].append(token)
+        if lanes.groups and not all(map(_ends_itself, set(lanes.unknown))):
+            raise InOrder
+        # Maps come first: they are what may turn out to depend on the order.
+        for field, found in sorted(lanes.fields.values(), key=lambda one: one[0].kind != "map"):
+            if field.group:
+                self._member(found, runs, state, depth)
+            else:
+                self._lane(field, found, runs, state, depth)
+        if lanes.unknown:
+            state.unknown.append(b"".join(lanes.unknown))
+
+    def _member(self, tokens: list[bytes], runs: Runs, state: State, depth: int) -> None:
+        """Read fields of one oneof: the last one stays, the others have to be right."""
+        members: dict[bytes, list[bytes]] = {}
+        heads = [token[:1] if token[0] < 128 else token[:2] for token in tokens]
+        if any(map(_goes_on, set(heads))):
+            heads = [_TAG.match(token)[0] for token in tokens]  # type: ignore[index]
+        last = heads[-1]
+        first = len(heads)
+        while first and heads[first - 1] == last:
+            first -= 1
+        for head, token in zip(heads[:first], tokens, strict=False):
+            members.setdefault(head, []).append(token)
+        for head, earlier in members.items():
+            field = runs.by_tag[varint_at(head, 0, len(head))[0]]
+            state.choose(field)
+            if not field.packable:
+                self._lane(field, earlier, runs, State(), depth)
+        field = runs.by_tag[varint_at(last, 0, len(last))[0]]
+        self._lane(field, tokens[first:], runs, state, depth)
+
+    def _lane(
+        self, field: Field, tokens: list[bytes], runs: Runs, state: State, depth: int
+    ) -> None:
+        """Read all these values of one field."""
+        if field.group:
+            state.choose(field)
+        values, kind, name = state.values, field.kind, field.name
+        try:
+            if field.repeated:
+                found = values.setdefault(name, [])
+                found += self._column(field, tokens, depth)
+            elif field.packable:
+                values[name] = self._scalar(field, tokens[-1], field.tag_size, len(tokens[-1]))[0]
+            elif kind == "map":
+                self._entries(field, _payloads(field, tokens), runs, state, depth)
+            elif kind in MERGED:
+                self._merge(field, _payloads(field, tokens), state, depth)
+            else:
+                values[name] = self._column(field, tokens, depth)[-1]
+        except _BadElement as bad:
+            step = f"{name}[{len(values[name]) + bad.index}]" if field.repeated else name
+            bad.path.append(step)
+            raise
+        except Malformed as bad:
+            bad.path.append(element(field, values))
+            raise
+
+    def _column(self, field: Field, tokens: list[bytes], depth: int) -> Sequence[Any]:
+        """The values of all these; `tokens` may have the tag of packed values, too."""
+        if field.packable:
+            return self._numbers(field, tokens)
+        payloads = _payloads(field, tokens)
+        if field.kind == "string":
+            return _texts(payloads)
+        if field.kind == "bytes":
+            return payloads
+        if field.kind == "message":
+            return self._messages(field, payloads, depth)
+        if not depth:
+            raise Malformed("nested too deeply")
+        different = list(dict.fromkeys(payloads))
+        if len(different) <= len(payloads) // 4:
+            try:
+                values = self._values(field, different, depth)
+            except _BadElement as bad:
+                bad.index = payloads.index(different[bad.index])
+                raise
+            return list(map(dict(zip(different, values, strict=True)).__getitem__, payloads))
+        return self._values(field, payloads, depth)
+
+    def _values(self, field: Field, payloads: list[bytes], depth: int) -> Sequence[Any]:
+        """The values of messages that are shown as something else."""
+        try:
+            if field.kind == "wrapper":
+                return self._pairs(field.wrapped, None, payloads, depth)[0]
+            seconds, nanos = self._pairs(_SECONDS, _NANOS, payloads, depth)
+        except (_Unpaired, Malformed):
+            return self._each(field, payloads, depth)
+        make = timestamp_from if field.kind == "timestamp" else duration_from
+        return list(map(make, seconds, nanos))
+
+    def _each(self, field: Field, payloads: list[bytes], depth: int) -> list[Any]:
+        """The values of many messages, one after the other."""
+        found: list[Any] = []
+        for raw in payloads:
+            try:
+                found.append(self._whole(field, raw, depth))
+            except Malformed as bad:
+                raise _BadElement(len(found), bad.reason, bad.path) from None
+        return found
+
+    def _numbers(self, field: Field, tokens: list[bytes]) -> Sequence[Any]:
+        size = field.tag_size
+        packed = varint(field.packed_tag)
+        if not field.repeated or not any(token.startswith(packed) for token in tokens):
+            bodies = [token[size:] for token in tokens]
+        else:
+            bodies = [token[size + 1 if token.startswith(packed) else size :] for token in tokens]
+            if field.kind in VARINT_KINDS:
+                if any(body and body[-1] > 127 for body in bodies):
+                    raise Malformed("the data ends inside a varint")
+            elif any(map(fixed_size(field.kind).__rmod__, map(len, bodies))):
+                raise Malformed("the data is truncated")
+        chunk = b"".join(bodies)
+        if field.kind in VARINT_KINDS:
+            return integers(field)(varints(chunk))
+        return tuple(fixed_reader(field.kind)(chunk))
+
+    def _entries(
+        self, field: Field, payloads: list[bytes], runs: Runs, state: State, depth: int
+    ) -> None:
+        if not depth:
+            raise Malformed("nested too deeply")
+        key, value = field.key, field.value
+        assert key is not None and value is not None
+        # The last of equal entries decides, with the same outcome as the others.
+        kept = list(dict.fromkeys(reversed(payloads)))
+        kept.reverse()
+        entries: dict[str, Any] = {}
+        try:
+            entries[field.name] = dict(zip(*self._pairs(key, value, kept, depth), strict=True))
+        except (_Unpaired, Malformed):
+            for raw in kept:
+                if self._entry(field, entries, raw, 0, len(raw), depth):
+                    raise InOrder from None
+        state.values.setdefault(field.name, {}).update(entries[field.name])
+
+    def _pairs(
+        self, first: Field, second: Field | None, payloads: list[bytes], depth: int
+    ) -> tuple[Sequence[Any], Sequence[Any]]:
+        """The values of the two fields of many small messages, defaults where there is none."""
+        pattern = pair(first, second)
+        try:
+            found = [match.groups() for match in map(pattern.fullmatch, payloads)]  # type: ignore[union-attr]
+        except AttributeError:
+            raise _Unpaired from None
+        empty = _empty(first)
+        columns = [self._column(first, [one[0] or one[-1] or empty for one in found], depth - 1)]
+        if second is not None:
+            empty = _empty(second)
+            tokens = [one[1] or one[2] or empty for one in found]
+            columns.append(self._column(second, tokens, depth - 1))
+        return columns[0], columns[-1]
+
+    def _merge(self, field: Field, payloads: list[bytes], state: State, depth: int) -> None:
+        """Merging messages is reading their bytes as one, once each was found right by itself."""
+        nested = state.nested.setdefault(field.name, (field, State()))[1]
+        if not depth:
+            raise Malformed("nested too deeply")
+        whole = b"".join(payloads)
+        different = set(payloads)
+        if len(different) < 64 or not _cut_between_fields(whole, payloads):
+            for raw in different:
+                self._whole(field, raw, depth)
+        self._read(field, nested, whole, 0, len(whole), depth)
+
+    def _messages(self, field: Field, payloads: list[bytes], depth: int) -> list[Any]:
+        different = set(payloads)
+        if len(different) > len(payloads) // 4:
+            return self._each(field, payloads, depth)
+        states: dict[bytes, dict[str, Any]] = {}
+        for raw in different:
+            try:
+                states[raw] = self._whole(field, raw, depth).__dict__
+            except Malformed as bad:
+                raise _BadElement(payloads.index(raw), bad.reason, bad.path) from None
+        if any(map(_has_mutable, states.values())):
+            return self._each(field, payloads, depth)
+        return _copies(field.target, states, payloads)
+
+
+class _BadElement(Malformed):
+    """One of many values is malformed."""
+
+    def __init__(self, index: int, reason: str, path: Iterable[str] = ()) -> None:
+        super().__init__(reason)
+        self.path += path
+        self.index = index
+
+
+class _Unpaired(Exception):
+    """Some of many small messages have more in them than two fields in turn."""
+
+
+class _Lanes(dict[Any, list[bytes]]):
+    """The first bytes of a field -> the list of all of those that it goes together with."""
+
+    def __init__(self, by_tag: Mapping[int, Field]) -> None:
+        super().__init__()
+        self.by_tag = by_tag
+        self.unknown: list[bytes] = []
+        self.groups = False
+        self.fields: dict[str, tuple[Field, list[bytes]]] = {}
+
+    def __missing__(self, head: int | bytes) -> list[bytes]:
+        tag = head if isinstance(head, int) else varint_at(head, 0, len(head))[0]
+        field = self.by_tag.get(tag)
+        if field is None:
+            self.groups |= tag & 7 == 3
+            lane = self.unknown
+        else:
+            # A oneof's name has a mark: it may be a field's name, too.
+            key = f"{field.group} " if field.group else field.name
+            lane = self.fields.setdefault(key, (field, []))[1]
+        self[head] = lane
+        return lane
+
+
+_TAG: Final = re.compile(rb"[\x80-\xff]*[\x00-\x7f]")
+
+
+def _ends_itself(token: bytes) -> bool:
+    """Whether a group ends with its own number; other fields pass."""
+    if token[0] & 7 != 3:
+        return True
+    if token[0] < 128:
+        return token[-1] == token[0] + 1
+    return token[-2] == token[0] + 1 and token[-1] == token[1]
+
+
+def _split(token: re.Pattern[bytes], buf: bytes, at: int, stop: int) -> list[bytes]:
+    first: bytes = token.match(buf, at)[0]  # type: ignore[index]
+    count, rest = divmod(stop - at, len(first))
+    if not rest and buf.startswith(first * count, at):
+        return [first] * count
+    return token.findall(buf, at, stop)
+
+
+def _goes_on(head: bytes) -> bool:
+    return head[-1] > 127
+
+
+def _payloads(field: Field, tokens: list[bytes]) -> list[bytes]:
+    size = field.tag_size + 1
+    if tokens[0] is tokens[-1]:
+        return [tokens[0][size:]] * len(tokens)
+    return [token[size:] for token in tokens]
+
+
+def _empty(field: Field) -> bytes:
+    """The field with its default value."""
+    wire = field.tag & 7
+    return varint(field.tag) + bytes({1: 8, 5: 4}.get(wire, 1))
+
+
+def _texts(payloads: list[bytes]) -> list[str]:
+    try:
+        # Bytes that end inside of a character cannot be continued by the 0 between them.
+        found = b"\0".join(payloads).decode().split("\0")
+        return found if len(found) == len(payloads) else [raw.decode() for raw in payloads]
+    except UnicodeDecodeError:
+        index = next(index for index, raw in enumerate(payloads) if not _is_text(raw))
+        raise _BadElement(index, "a string is not valid UTF-8") from None
+
+
+def _is_text(raw: bytes) -> bool:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _cut_between_fields(whole: bytes, pieces: list[bytes]) -> bool:
+    """Whether each piece is a whole number of fields; False if that is not seen quickly."""
+    found = flat_run().match(whole)
+    if found is None or found.end() != len(whole):
+        return False
+    ends = set(accumulate(map(len, short().findall(whole))))
+    ends.add(0)
+    return ends.issuperset(accumulate(map(len, pieces)))
+
+
+def _has_mutable(values: dict[str, Any]) -> bool:
+    return any(isinstance(one, (list, dict, betterproto.Message)) for one in values.values())
+
+
+def _copies(cls: Any, states: dict[bytes, dict[str, Any]], payloads: list[bytes]) -> list[Any]:
+    """Make a message for each payload; every step is one pass in C."""
+    messages = list(map(object.__new__, repeat(cls, len(payloads))))
+    for name in {name: None for state in states.values() for name in state}:
+        value_of = {raw: state[name] for raw, state in states.items() if name in state}
+        chosen: Iterable[Any] = messages
+        raws: Iterable[bytes] = payloads
+        if len(value_of) < len(states):
+            has = list(map(value_of.__contains__, payloads))
+            chosen, raws = compress(messages, has), compress(payloads, has)
+        put: Callable[..., Any] = object.__setattr__
+        deque(map(put, chosen, repeat(name), map(value_of.__getitem__, raws)), maxlen=0)
+    return messages
+
+
+def element(field: Field, values: Mapping[str, Any]) -> str:
+    """The last step of a path: the field, and which of its elements."""
+    if field.repeated:
+        return f"{field.name}[{len(values.get(field.name, ()))}]"
+    return field.name
