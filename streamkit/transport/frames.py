@@ -29,6 +29,7 @@ _HEAD = 9
 _DATA, _HEADERS, _PRIORITY, _SETTINGS, _PUSH, _CONTINUATION = 0, 1, 2, 4, 5, 9
 _END_STREAM, _END_HEADERS, _PADDED, _ACK = 0x1, 0x4, 0x8, 0x1
 _PRIORITY_LENGTH = 5
+_LARGE = 64 * 1024
 _CONTROL_LENGTH = 16 * 1024  # of frames other than DATA and header blocks
 
 
@@ -56,6 +57,7 @@ class FrameCutter:
     __slots__ = (
         "_block",
         "_h2",
+        "_large",
         "_left",
         "_need",
         "_on_empty",
@@ -67,6 +69,7 @@ class FrameCutter:
         "_streams",
         "_with_end",
         "frames",
+        "large",
     )
 
     def __init__(
@@ -89,6 +92,9 @@ class FrameCutter:
         self._left = 0
         self._stream: WireStream | None = None
         self._with_end = False
+        self.large = False
+        """Whether one of the two latest DATA frames was large: a message's last often is not."""
+        self._large = False  # the latest one
         self.frames = 0
         """Frames of any kind that came, those in the middle of a header block not counted."""
 
@@ -202,6 +208,7 @@ class FrameCutter:
     def _begin_data(self, stream: WireStream | None, length: int, with_end: bool) -> None:
         self.frames += 1
         if length:
+            self.large, self._large = self._large or length >= _LARGE, length >= _LARGE
             self._left = length
             self._stream = stream
             self._with_end = with_end

@@ -17,7 +17,7 @@ __all__ = ["InPlaceBuffer", "InPlaceProtocol"]
 
 _WORTH = 16 * 1024  # a rest of a message that is received in place; a smaller one by the way
 _ROOM = 256 * 1024
-_PEEK = 4 * 1024  # what is read behind the end of a large frame: mostly another one's head
+_PEEK = 4 * 1024
 
 
 class InPlaceBuffer(ReceiveBuffer):
@@ -128,6 +128,8 @@ class _Receiver(Protocol):
     """What a connection's protocol does with what comes in."""
 
     def data_received(self, data: bytes) -> None: ...
+    @property
+    def large(self) -> bool: ...
     def place(self) -> memoryview | None: ...
     def placed(self, size: int) -> None: ...
     def eof_received(self) -> bool | None: ...
@@ -158,13 +160,11 @@ class InPlaceProtocol(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         place = self._inner.place()
+        self._placed = place is not None
         if place is not None:
-            self._placed = True
             return place
-        # What follows a large frame is copied, so not too much of it.
-        room = self._room[:_PEEK] if self._placed else self._room
-        self._placed = False
-        return room
+        # What is read with the head of a frame is copied, so not too much of a large one.
+        return self._room[:_PEEK] if self._inner.large else self._room
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._placed:

@@ -102,6 +102,11 @@ class WireProtocol(H2Protocol):
         """Where the bytes that come next belong, when that is known ahead."""
         return None if self._cutter is None or self.connection.dead else self._cutter.place()
 
+    @property
+    def large(self) -> bool:
+        """Whether what comes next is likely to be the head of a large frame."""
+        return self._cutter is not None and self._cutter.large
+
     def placed(self, size: int) -> None:
         """As `data_received`, of bytes that were received in the place."""
         connection, cutter = self.connection, self._cutter

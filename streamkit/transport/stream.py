@@ -36,7 +36,8 @@ _BY_CODE = {
 }
 """RST_STREAM code -> status, as the gRPC specification maps them; the others are INTERNAL."""
 _CHUNK = 256 * 1024  # written to the transport at once; it may ask for a pause in between
-_LARGE = 64 * 1024  # a frame that is worth a write of its own, past the output buffer
+_LARGE = 64 * 1024  # what is worth a write of its own, past the output buffer
+_FEW = 8  # pieces of a frame that are not joined
 
 
 class StreamLost(StreamTerminatedError):
@@ -384,7 +385,8 @@ class WireStream(Stream):
             if allowed <= 0:
                 return
             pending = self._pending
-            if size <= allowed and size <= h2.max_outbound_frame_size and size < _LARGE:
+            one = size <= allowed and size <= h2.max_outbound_frame_size and size <= _CHUNK
+            if one and (size < _LARGE or len(pending) > _FEW):
                 data = pending[0] if len(pending) == 1 else b"".join(pending)
                 pending.clear()
                 h2.put_data(wire, data, size, end=self._ending)
@@ -401,28 +403,28 @@ class WireStream(Stream):
             self.connection.h2.put_data(wire, b"", 0, end=True)
 
     def _flush_pieces(self, wire: H2Stream, allowed: int) -> int:
-        """Send up to `allowed` bytes in several frames, each joined once from what is pending;
-        return how many it were."""
+        """Send up to `allowed` bytes in frames of what is pending, where large pieces are not
+        copied; return how many it were."""
         connection, h2, pending = self.connection, self.connection.h2, self._pending
         largest = min(h2.max_outbound_frame_size, _CHUNK)
         index = offset = sent = 0
         while sent < allowed and connection.writable:
-            size = need = min(allowed - sent, largest)
-            parts: list[bytes | memoryview] = []
-            while need:
-                part = memoryview(pending[index])[offset : offset + need]
-                parts.append(part)
-                need -= len(part)
-                offset += len(part)
-                if offset == len(pending[index]):
-                    index, offset = index + 1, 0
-            sent += size
-            if size < _LARGE:
-                h2.put_data(wire, b"".join(parts), size)
-                if len(h2._data_to_send) >= _CHUNK:
-                    connection.write_out()
-            else:
-                connection.write_parts([h2.data_head(wire, size), *parts])
+            frames: list[bytes | memoryview] = []
+            until = min(allowed, sent + _CHUNK)
+            while sent < until:
+                size = need = min(until - sent, largest)
+                parts: list[bytes | memoryview] = []
+                while need:
+                    part = memoryview(pending[index])[offset : offset + need]
+                    parts.append(part)
+                    need -= len(part)
+                    offset += len(part)
+                    if offset == len(pending[index]):
+                        index, offset = index + 1, 0
+                frames.append(h2.data_head(wire, size))
+                frames += parts if len(parts) <= _FEW else (b"".join(parts),)
+                sent += size
+            connection.write_parts(frames)
         del pending[:index]
         if offset:
             pending[0] = memoryview(pending[0])[offset:]
