@@ -18,7 +18,7 @@ from streamkit.client.outbox import Outbox
 from streamkit.client.pump import Pump
 from streamkit.client.query import Parameters, Query, make_request
 from streamkit.client.resume import Reconnect
-from streamkit.client.retry import MAX_ATTEMPTS, Retry, RetryBudget
+from streamkit.client.retry import MAX_ATTEMPTS, Retry, RetryBudget, push_back
 from streamkit.client.start import StartAt
 from streamkit.client.streams import JobWatch, LogStream, Subscription
 from streamkit.client.writers import LogWriter, OnDrop, Publisher, make_update
@@ -400,32 +400,41 @@ class AsyncClient:
 
     async def _unary(self, path: str, request: object, reply_type: type[Reply]) -> Reply:
         """One call, repeated while that may help; every request here may safely be repeated."""
-        retry = Retry(self._backoff, self._budget)
+        retry = Retry(self._backoff)
         name = path.rpartition("/")[2]
         while True:
             channel = self._channel
+            call = channel.stream(
+                path,
+                type(request),
+                reply_type,
+                request=request,
+                timeout=self._connect_timeout,
+                metadata=self._metadata,
+            )
             try:
-                reply: Reply = await channel.unary(
-                    path,
-                    request,
-                    reply_type,
-                    timeout=self._connect_timeout,
-                    metadata=self._metadata,
-                )
+                async with call:
+                    reply: Reply = await call.reply()
             except DeadlineError as error:
                 # No answer in all this time: the connection is dead as likely as the server slow.
                 await channel.reset()
                 failure: StreamkitError = ConnectError(f"no answer: {error}")
+                overloaded = True
             except StreamkitError as error:
                 failure = error
+                # Repeating costs nothing to a server that is away, and what it wishes for is fine.
+                trailers = call.trailing_metadata
+                overloaded = trailers is not None and push_back(trailers) is None
             else:
                 self._reached = True
                 if retry.failures:
                     self._on_event(ClientEvent("resumed", name))
-                retry.progress()
+                self._budget.progress()
                 return reply
-            delay = retry.delay(failure, getattr(failure, "trailing_metadata", None))
-            spent = retry.failures >= MAX_ATTEMPTS or not self._budget.allows
+            if overloaded:
+                self._budget.failure()
+            delay = retry.delay(failure, call.trailing_metadata)
+            spent = retry.failures >= MAX_ATTEMPTS or (overloaded and not self._budget.allows)
             refused = isinstance(failure, ConnectError) and not self._reached
             if delay is None or spent or refused or not self._reconnect_enabled:
                 raise failure

@@ -3,8 +3,8 @@
 Three rules. Delays grow from `Backoff.first` by `Backoff.factor` up to `Backoff.longest`, each
 spread by the jitter. Progress (a record that arrived, a reply) starts the delays anew; a mere
 connection does not, so a server that accepts and drops is not hammered. A budget bounds what
-repeating may add to the load of a server that fails: one for all single calls of a client, one for
-each stream, whose breaks must not keep a call from being repeated.
+repeating may add to the load of a server that fails: one for all single calls of a client, which
+only answers of the server are charged to, and one for each stream.
 """
 
 from __future__ import annotations

@@ -32,6 +32,8 @@ _TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])")
 _SECONDS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _KEY = re.compile(r"[0-9a-z_.\-]+")
 _VALUE = re.compile(r"[ -~]*")
+_PUSH_BACK = "grpc-retry-pushback-ms"
+"""The one key of gRPC's own that is an application's to set and to read."""
 _OWN = frozenset({"te", "content-type", "user-agent", "content-length", "host"})
 _UNQUOTED = "".join(chr(c) for c in range(0x20, 0x7F) if c != 0x25)
 _MESSAGE_BYTES = 1024  # grpcio refuses more than 16 KiB of headers and then hides the status
@@ -82,7 +84,7 @@ def decode_metadata(headers: Iterable[tuple[str, str]]) -> Metadata:
     """
     metadata: Metadata = MultiDict()
     for key, value in headers:
-        if key[:1] == ":" or key.startswith("grpc-") or key in _OWN:
+        if key[:1] == ":" or _is_grpcs(key) or key in _OWN:
             continue
         if key.endswith("-bin"):
             for part in value.split(","):
@@ -90,6 +92,10 @@ def decode_metadata(headers: Iterable[tuple[str, str]]) -> Metadata:
         elif _VALUE.fullmatch(value):
             metadata.add(key, value)
     return metadata
+
+
+def _is_grpcs(key: str) -> bool:
+    return key.startswith("grpc-") and key != _PUSH_BACK
 
 
 def _from_base64(text: str) -> bytes:
@@ -106,7 +112,7 @@ def encode_metadata(metadata: MetadataLike) -> Headers:
     headers: Headers = []
     for key, value in items:
         key = key.lower()
-        if key in _OWN or key.startswith("grpc-") or not _KEY.fullmatch(key):
+        if key in _OWN or _is_grpcs(key) or not _KEY.fullmatch(key):
             raise InvalidArgumentError(f"metadata key {key[:60]!r} is not allowed")
         if key.endswith("-bin"):
             if not isinstance(value, bytes):

@@ -11,7 +11,18 @@ import pytest
 
 from streamkit.client import AsyncClient, ClientEvent
 from streamkit.errors import ConnectError, InvalidArgumentError, LimitError, StreamkitError
+from streamkit.generated.streamservice import (
+    ProducerServiceBase,
+    PublishRequest,
+    SequenceRange,
+    StreamServiceBase,
+    SubscribeRequest,
+    Update,
+    WriteReply,
+)
+from streamkit.server import Server
 from streamkit.testing import FaultProxy
+from streamkit.transport import context
 from tests.client.servers import QUICK, memory_server, until
 
 
@@ -269,6 +280,93 @@ async def test_broken_streams_do_not_keep_a_publish_from_being_repeated(
         await proxy.heal()
         assert await publishing == 1
         assert {(await task)[0].message for task in reading} == {"x"}
+
+
+async def test_calls_at_the_same_time_outlive_a_restart(
+    proxy: FaultProxy, client: AsyncClient
+) -> None:
+    """A server that is away is not one that is overloaded: nobody's calls are cut short."""
+    await client.ping()
+    await proxy.refuse()
+    calls = [asyncio.create_task(client.publish("a", str(number))) for number in range(50)]
+    await asyncio.sleep(QUICK.first * 2)  # every call has failed once or twice
+    await proxy.heal()
+    assert sorted(await asyncio.gather(*calls)) == list(range(1, 51))
+
+
+class Busy(ProducerServiceBase):
+    """Refuses, with a wish if there is one, before it accepts."""
+
+    def __init__(self, refusals: int, wish: str = "") -> None:
+        self.refusals = refusals
+        self.wish = wish
+        self.calls = 0
+
+    async def publish(self, publish_request: PublishRequest) -> WriteReply:
+        self.calls += 1
+        if self.calls <= self.refusals:
+            if self.wish:
+                context().set_trailing_metadata({"grpc-retry-pushback-ms": self.wish})
+            raise ConnectError("busy")
+        return WriteReply(updates=SequenceRange(first=7, count=1))
+
+
+class Reluctant(StreamServiceBase):
+    """Refuses the first call with a wish, and answers the second."""
+
+    calls = 0
+
+    async def subscribe_to_updates(
+        self, subscribe_request: SubscribeRequest
+    ) -> AsyncIterator[Update]:
+        self.calls += 1
+        if self.calls == 1:
+            context().set_trailing_metadata({"grpc-retry-pushback-ms": "80"})
+            raise ConnectError("busy")
+        yield Update(topic="a", message="x")
+        await asyncio.Event().wait()
+
+
+async def test_a_stream_obeys_the_servers_push_back() -> None:
+    events: list[ClientEvent] = []
+    async with (
+        Server([Reluctant()], port=0) as server,
+        AsyncClient(server.address, on_event=events.append) as client,
+    ):
+        client._reached = True
+        async with client.subscribe("a") as updates:
+            assert [update.message for update in await updates.receive()] == ["x"]
+    (delay,) = [event.delay for event in events if event.kind == "reconnecting"]
+    assert delay is not None and 0.08 <= delay <= 0.1
+
+
+async def test_a_call_obeys_the_servers_push_back() -> None:
+    delays: list[float | None] = []
+    busy = Busy(2, "80")
+    async with (
+        Server([busy], port=0) as server,
+        AsyncClient(server.address, on_event=lambda event: delays.append(event.delay)) as client,
+    ):
+        client._reached = True
+        assert await client.publish("a", "x") == 7
+        assert all(delay is not None and 0.08 <= delay <= 0.1 for delay in delays[:2])
+        busy.calls, busy.wish = 0, "-1"
+        with pytest.raises(ConnectError, match="busy"):
+            await client.publish("a", "x")
+        assert busy.calls == 1
+
+
+async def test_repeating_adds_little_to_the_load_of_a_server_that_only_refuses() -> None:
+    busy = Busy(1_000_000)
+    async with (
+        Server([busy], port=0) as server,
+        AsyncClient(server.address, backoff=QUICK) as client,
+    ):
+        client._reached = True
+        for _ in range(100):
+            with pytest.raises(ConnectError, match="busy"):
+                await client.publish("a", "x")
+    assert busy.calls <= 110
 
 
 async def test_a_query_waits_no_longer_for_a_server_than_a_call_does(
