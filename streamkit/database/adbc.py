@@ -177,6 +177,10 @@ class _AdbcResult(Result):
                 return
             self._closed = True
             self._pending.clear()
+            if not self.finished and not self.cancel_blocks:
+                # What was cancelled in the moment of its start, or stopped at a limit, still runs
+                # in threads of the database, and closing would wait for the end of it.
+                self._session.cancel()
             self._session.close()
 
     def _next(self) -> Any | None:

@@ -243,6 +243,18 @@ async def test_cancelled_queries_leave_no_connection_on_postgresql(postgres: Pos
     await databases.close()
 
 
+def test_closing_ends_what_still_runs(duckdb_engine: Engine) -> None:
+    """As after a cancellation that met nothing yet, in the moment of the start."""
+    source = open_source("db", duckdb_engine.url)
+    result = source.open(duckdb_engine.endless, seconds=600)
+    result.start()
+    closing = threading.Thread(target=result.close, daemon=True)
+    closing.start()
+    closing.join(20)
+    assert not closing.is_alive()
+    source.close()
+
+
 @pytest.mark.soak
 async def test_a_storm_of_10000_cancelled_queries(sqlite_engine: Engine, used: list[float]) -> None:
     databases = Databases(
