@@ -241,7 +241,10 @@ class Pool:
             require_h2(connection.transport)
             await settled
             if connection.dead or connection.is_closing():
-                raise ConnectError(f"{address.target} closed the connection at once")
+                raise ConnectError(
+                    f"{address.target} closed the connection at once",
+                    hint="perhaps it expects TLS" if self._tls is None else "",
+                )
         except BaseException:
             connection.transport.abort()
             raise

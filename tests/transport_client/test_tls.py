@@ -141,7 +141,8 @@ async def test_one_side_without_tls(connect: NewChannel, files: Files) -> None:
         await peer.hang()
 
     async with serving(server_tls(files.cert, files.key)) as port:
-        await refusal(connect, f"localhost:{port}", None)
+        error = await refusal(connect, f"localhost:{port}", None)
+        assert error.hint == "perhaps it expects TLS"
     with pytest.raises(AssertionError):  # the preface that the raw server did not get
         async with raw_server(script) as server:
             error = await refusal(connect, server.target, client_tls(files.ca))
