@@ -254,11 +254,7 @@ class ShortFields(ABC):
             bodies = [token[size:] for token in tokens]
         else:
             bodies = [token[size + 1 if token.startswith(packed) else size :] for token in tokens]
-            if field.kind in VARINT_KINDS:
-                if any(body and body[-1] > 127 for body in bodies):
-                    raise Malformed("the data ends inside a varint")
-            elif any(map(fixed_size(field.kind).__rmod__, map(len, bodies))):
-                raise Malformed("the data is truncated")
+            _check_packed(field, bodies)
         chunk = b"".join(bodies)
         if field.kind in VARINT_KINDS:
             return integers(field)(varints(chunk))
@@ -393,6 +389,25 @@ def _payloads(field: Field, tokens: list[bytes]) -> list[bytes]:
     if tokens[0] is tokens[-1]:
         return [tokens[0][size:]] * len(tokens)
     return [token[size:] for token in tokens]
+
+
+_HIGH: Final = bytes(range(128, 256))
+
+
+def _check_packed(field: Field, bodies: list[bytes]) -> None:
+    """Packed values may not be cut where one piece ends."""
+    if field.kind in VARINT_KINDS:
+        wrong = [body[-1:] > b"\x7f" for body in bodies]
+        reason, size_of = (
+            "the data ends inside a varint",
+            lambda body: len(body.translate(None, _HIGH)),
+        )
+    else:
+        width = fixed_size(field.kind)
+        wrong = [len(body) % width > 0 for body in bodies]
+        reason, size_of = "the data is truncated", lambda body: len(body) // width
+    if any(wrong):
+        raise _BadElement(sum(map(size_of, bodies[: wrong.index(True)])), reason)
 
 
 def _empty(field: Field) -> bytes:

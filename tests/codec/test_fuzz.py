@@ -79,6 +79,7 @@ def fuzz_runs(every: Peers, seed: int, count: int) -> tuple[int, int]:
     rng = random.Random(seed)
     ours, google = every.ours.Every, every.google.Every
     numbers = [field.number for field in google.DESCRIPTOR.fields]
+    numbers += [17, 18, 43, 44, 77, 78, 79, 80, 81, 83, 91, 92, 107, 108, 109, 121, 122, 123] * 3
 
     def fits(field: bytes) -> bool:
         try:

@@ -1,0 +1,106 @@
+"""Long runs of short fields are read together: what comes out is as if read one by one."""
+
+from __future__ import annotations
+
+import random
+from itertools import count, cycle, islice
+
+import pytest
+
+from streamkit.codec import decode
+from streamkit.codec._columns import columns
+from streamkit.errors import DecodeError
+from tests.codec.mutations import varint
+from tests.codec.peers import Peers
+from tests.codec.test_fuzz import check
+
+
+def sized(number: int, payload: bytes) -> bytes:
+    return varint(number << 3 | 2) + varint(len(payload)) + payload
+
+
+def test_columns_hold_varints_of_every_size() -> None:
+    rng = random.Random(3)
+    values = [rng.getrandbits(rng.randint(1, 64)) for _ in range(40_000)]
+    assert columns(b"".join(map(varint, values))) == values
+    assert columns(b"\xff" * 9 + b"\x7f") == [2**64 - 1]
+    assert columns(b"\x80" * 9 + b"\x00" + b"\x05" * 100) == [0] + [5] * 100
+    assert columns(b"\x05" * 100 + b"\x80" * 10 + b"\x00") is None
+    assert columns(b"\x80" * 100_000 + b"\x00") is None
+
+
+def test_pieces_of_a_message_have_to_be_right_each(every: Peers) -> None:
+    ours, google = every.ours.Every, every.google.Every
+    whole = [b"\x08" + varint(number) for number in range(200)]
+    assert check(ours, google, b"".join(sized(17, one) for one in whole))
+    # Put together these are the same bytes.
+    halves = [half for one in whole for half in (one[:1], one[1:])]
+    assert not check(ours, google, b"".join(sized(17, half) for half in halves))
+
+
+def test_a_group_in_a_long_run_has_to_end_itself(every: Peers) -> None:
+    ours, google = every.ours.Every, every.google.Every
+    run = b"\xc3\x3e\xc4\x3e\x0b\x08\x01\x0c" * 100
+    assert check(ours, google, run)
+    for wrong in (b"\xc3\x3e\xcc\x3e", b"\xc3\x3e\xc4\x3f", b"\x0b\x14", b"\x0b\xc4\x3e"):
+        assert not check(ours, google, run + wrong + run)
+        assert not check(ours, google, b"\x18\x01" * 50 + run + wrong + b"\x18\x01" * 50)
+
+
+def test_equal_messages_are_messages_of_their_own(every: Peers) -> None:
+    ours = every.ours.Every
+    tokens = (sized(77, b""), sized(77, b"\x08\x05"), sized(77, b"\x12\x01a\x08\x07"))
+    data = b"".join(islice(cycle(tokens), 300))
+    assert check(ours, every.google.Every, data)
+    leaves = decode(ours, data).leaves
+    assert len({id(leaf) for leaf in leaves}) == 300
+    leaves[1].number = 9
+    assert [leaf.number for leaf in leaves[:5]] == [0, 9, 7, 0, 5]
+
+    data = sized(78, b"\xf8\x03\x01") * 300
+    assert check(ours, every.google.Every, data)
+    selves = decode(ours, data).selves
+    selves[0].int32_s.append(2)
+    assert selves[1].int32_s == [1]
+
+
+@pytest.mark.parametrize(
+    ("field", "path"),
+    [
+        (sized(74, b"\xff"), "Every.strings[200]"),
+        (sized(77, b"\x12\x01\xff"), "Every.leaves[200].text"),
+        (sized(81, b"\x0a\x01\xff"), "Every.string_values[200].value"),
+        (sized(79, b"\x08\xff"), "Every.times[200].seconds"),
+        (sized(63, b"\xff"), "Every.int32_s[200]"),
+        (sized(91, b"\x0a\x01\xff"), "Every.text_by_text.key"),
+        (sized(17, b"\x12\x01\xff"), "Every.leaf.text"),
+        (sized(42, b"\xff"), "Every.chosen_string"),
+    ],
+)
+def test_a_refusal_in_a_long_run_has_the_same_path(every: Peers, field: bytes, path: str) -> None:
+    number = varint((field[0] & 127 | field[1] << 7) & ~7)
+    empty = field[:2] + b"\0" if field[:2] != b"\xfa\x03" else number + b"\x01"
+    for run in ([empty] * 200, [empty, b"\x18\x01"] * 200):
+        data = b"".join([*run, field, *run])
+        with pytest.raises(DecodeError) as caught:
+            decode(every.ours.Every, data)
+        assert caught.value.path == path
+
+
+def test_the_last_member_of_a_oneof_stays(every: Peers) -> None:
+    ours, google = every.ours.Every, every.google.Every
+    leaves = (sized(43, b"\x08" + varint(number)) for number in count())
+    others = cycle([sized(42, b"x"), b"\xc8\x02\x05", sized(46, b"\x0a\x01y"), sized(45, b"")])
+    mixed = [next(others) if turn % 3 else next(leaves) for turn in range(300)]
+    for end in range(280, 300):
+        assert check(ours, google, b"".join(mixed[:end]))
+    merged = b"".join([*mixed, sized(43, b"\x08\x01"), sized(43, b"\x12\x01z")])
+    assert check(ours, google, merged)
+    assert (leaf := decode(ours, merged).chosen_leaf).number == 1 and leaf.text == "z"
+
+
+def test_odd_entries_of_a_map_keep_their_place(every: Peers) -> None:
+    odd = [sized(91, b"\x0a\x01" + bytes([97 + n]) + b"\x18\x01") for n in range(5)]
+    usual, stranger = sized(91, b"\x0a\x01a\x12\x01b"), b"\xc0\x3e\x01"
+    data = b"".join(islice(cycle([*odd, usual, stranger]), 400))
+    assert check(every.ours.Every, every.google.Every, data)
