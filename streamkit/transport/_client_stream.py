@@ -8,7 +8,7 @@ a task: a deadline, a lost connection and `task.cancel()` stay apart.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from h2.connection import AllowedStreamIDs
 
@@ -106,12 +106,10 @@ class ClientStream:
         finally:
             self._waiters.discard(waiter)
 
-    async def wait_for_messages(self) -> None:
+    def wait_for_messages(self) -> Awaitable[None]:
         """As `wait`; makes room for the rest of a message that is larger than the window."""
-        if self._attempt is None:
-            await self.wait()
-        else:
-            await self._attempt.changed()
+        attempt = self._attempt
+        return self.wait() if attempt is None else attempt.changed()
 
     async def wait_for_room(self) -> None:
         """As `wait`, for a writer: until some of what is queued has been sent."""
@@ -305,9 +303,9 @@ class _Attempt(WireStream):
     leave: Callable[[], None]
     """Ends the attempt: resets what is open of it and gives its place free."""
 
-    async def changed(self) -> None:
+    def changed(self) -> Awaitable[None]:
         """Wait for messages, or until the stream is lost."""
-        await self._changed()
+        return self._changed()
 
     async def sent_some(self) -> None:
         """Wait for the peer to take some of what is pending; how long is the deadline's matter."""

@@ -12,10 +12,11 @@ from grpclib.config import Configuration
 from grpclib.protocol import Connection
 from grpclib.utils import Wrapper
 from h2.errors import ErrorCodes
+from h2.stream import StreamState
 
 from streamkit.config import TransportLimits
 from streamkit.transport.frames import TooBusyError
-from streamkit.transport.http2 import Http2
+from streamkit.transport.http2 import FRAME, Http2
 from streamkit.transport.limits import Bucket, QuietLog
 from streamkit.transport.stream import StreamLost, WireStream
 
@@ -23,6 +24,8 @@ __all__ = ["LOG", "WireConnection"]
 
 LOG = QuietLog(logging.getLogger("streamkit.transport"))
 """Shared by all connections: a thousand peers that do the same wrong thing are one line."""
+_LEADING = 16 * 1024  # bytes of a message that may leave ahead; a frame that every peer takes
+_GRAIN = 8 * 1024  # bytes of a stream's window that are given back together
 _LINGER = 1.0  # seconds in which a peer may read why it was cut
 _GOAWAY_ALL = 2**31 - 1
 
@@ -57,10 +60,13 @@ class WireConnection(Connection):
         self._dirty: list[WireStream] = []
         self._blocked: set[WireStream] = set()
         self._flush_handle: asyncio.Handle | None = None
-        self._sparse = False  # whether the last turn that sent messages sent but one
-        self._led = False  # whether this turn's first has left already
+        self.leads = False
+        """Whether the next message may leave by `lead`: the turn before sent but one, if any."""
+        self._led = False  # whether this turn's first message has left so
         self._unread = 0  # bytes received and not yet taken, over all streams
         self._owed = 0  # of these, not given back to the connection's window
+        self.stream_grain = min(_GRAIN, limits.stream_window // 16)
+        """Bytes that a stream's reader takes before the connection hears of it."""
         self._keepalive: asyncio.TimerHandle | None = None
         self._interval = limits.keepalive_time
         self._asked = 0.0  # when the last sign of life was asked for
@@ -136,21 +142,50 @@ class WireConnection(Connection):
         """The stream has something for the next flush."""
         stream.dirty = True
         self._dirty.append(stream)
+        self.leads = False
         if self._flush_handle is None:
             self._flush_handle = self.loop.call_soon(self._flush_soon, context=self.context)
 
-    def offer(self, stream: WireStream) -> None:
-        """As `mark`, for messages: while they come one at a time, each leaves at once.
+    def lead(self, stream: WireStream, prefix: bytes, body: bytes | memoryview) -> bool:
+        """Write a message at once; False: it is to be put and waits for the flush.
 
-        What follows in the same turn leaves together when the loop comes around. After a turn of
-        several messages the next one is expected to bring several too, and is waited for. Headers
-        in the output may be followed by trailers, and are not sent ahead of them.
+        While messages come one at a time, each leaves in the turn of the loop that makes it, by
+        the shortest way: the process has just woken for it, and whatever runs before the write is
+        run with cold caches. What follows in the same turn leaves together when the loop comes
+        around. After a turn of several messages the next one is expected to bring several too, and
+        is waited for. Headers in the output may be followed by trailers, and are not sent ahead.
         """
-        lead = self._sparse and self._flush_handle is None and not self.h2._data_to_send
-        self.mark(stream)
-        if lead and self.writable and not self.dead:
-            self._guarded(self._send)
-            self._led = True
+        wire, h2 = stream.h2, self.h2
+        size = len(prefix) + len(body)
+        if (
+            wire is None
+            or h2._data_to_send
+            or self._dirty
+            or stream.pending_size
+            or not 0 < size <= _LEADING
+            or size > wire.outbound_flow_control_window
+            or size > h2.outbound_flow_control_window
+            or not self.writable
+            or self.dead
+            or self.is_closing()
+        ):
+            return False
+        state = wire.state_machine.state
+        if state is not StreamState.HALF_CLOSED_REMOTE and state is not StreamState.OPEN:
+            return False
+        head = FRAME.pack(size >> 8, size & 0xFF, 0, 0, wire.stream_id)
+        try:
+            self._transport.write(b"".join((head, prefix, body)))
+        except Exception as error:
+            self._broken(error)
+        wire.outbound_flow_control_window -= size
+        h2.outbound_flow_control_window -= size
+        stream.data_sent += size
+        self.data_sent += size
+        self.leads = False
+        self._led = True
+        self.schedule()
+        return True
 
     def schedule(self) -> None:
         """Flush when the loop comes around."""
@@ -159,32 +194,35 @@ class WireConnection(Connection):
 
     def _flush_soon(self) -> None:
         self._flush_handle = None
-        self._guarded(self.flush)
-
-    def _guarded(self, action: Callable[[], None]) -> None:
         try:
-            action()
-        except Exception as error:  # a fault here may end this connection, never hang it
-            LOG.warning("fault while writing a connection", repr(error), error)
-            self._transport.abort()
+            self.flush()
+        except Exception as error:
+            self._broken(error)
+
+    def _broken(self, error: Exception) -> None:
+        """A fault here may end this connection, never hang it."""
+        LOG.warning("fault while writing a connection", repr(error), error)
+        self._transport.abort()
 
     def flush(self) -> None:
         """Send what is ready on all streams with one write."""
         if self._flush_handle is not None:
             self._flush_handle.cancel()
             self._flush_handle = None
-        if not self.dead:
-            self._send()
-        self._led = False
-
-    def _send(self) -> None:
-        if self._dirty and self.writable:
+        led, self._led = self._led, False
+        if self.dead:
+            return
+        if not self._dirty:
+            self.leads = self.leads or led
+        elif self.writable:
+            self.leads = not led and len(self._dirty) == 1 and self._dirty[0].single
             self._flush_streams()
+        if led:
+            self._note_sent()
         self.write_out()
 
     def _flush_streams(self) -> None:
         dirty, self._dirty = self._dirty, []
-        self._sparse = not self._led and len(dirty) == 1 and dirty[0].single
         h2, most = self.h2, self.limits.write_buffer
         for index, stream in enumerate(dirty):
             stream.dirty = False
@@ -201,6 +239,9 @@ class WireConnection(Connection):
             if not self.writable:
                 self._dirty += dirty[index + 1 :]
                 break
+        self._note_sent()
+
+    def _note_sent(self) -> None:
         size = self.data_sent - self._noted
         if size:
             # A peer that takes data may speak more often, by how much it takes: one that asks

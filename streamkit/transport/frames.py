@@ -152,7 +152,17 @@ class FrameCutter:
                 wire = None if stream is None else stream.h2
                 if wire is not None and self._h2.open_data(wire, length):
                     position += _HEAD
-                    self._begin_data(stream, length, bool(flags & _END_STREAM))
+                    end = position + length
+                    if length and end <= size and stream is not None:
+                        self.frames += 1
+                        if self.large or length >= _LARGE:
+                            self._note(length)
+                        stream.feed(data[position:end])
+                        if flags & _END_STREAM:
+                            self._end(stream)
+                        position = end
+                    else:
+                        self._begin_data(stream, length, bool(flags & _END_STREAM))
                     continue
                 if self._h2.is_over(stream_id):
                     self._h2.late_data(length)
@@ -208,12 +218,16 @@ class FrameCutter:
     def _begin_data(self, stream: WireStream | None, length: int, with_end: bool) -> None:
         self.frames += 1
         if length:
-            self.large, self._large = self._large or length >= _LARGE, length >= _LARGE
+            self._note(length)
             self._left = length
             self._stream = stream
             self._with_end = with_end
         elif with_end and stream is not None:
             self._end(stream)
+
+    def _note(self, length: int) -> None:
+        large = length >= _LARGE
+        self.large, self._large = self._large or large, large
 
     def _more_data(self, data: bytes, position: int, size: int) -> int:
         end = min(size, position + self._left)

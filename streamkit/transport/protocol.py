@@ -16,7 +16,7 @@ from streamkit.config import TransportLimits
 from streamkit.transport.connection import LOG, WireConnection
 from streamkit.transport.frames import FrameCutter
 from streamkit.transport.http2 import Http2
-from streamkit.transport.in_place import InPlaceProtocol
+from streamkit.transport.in_place import InPlaceProtocol, wasteful
 from streamkit.transport.processor import WireProcessor
 
 __all__ = ["WireProtocol"]
@@ -52,7 +52,7 @@ class WireProtocol(H2Protocol):
         self._frames = 0  # whole frames that came so far
         self._moved = 0.0  # when the last one did
         self._leaving = False
-        self._in_place = False
+        self._receiver: InPlaceProtocol | None = None  # what stands for this at the transport
         self._last_call: asyncio.TimerHandle | None = None  # between the two GOAWAYs
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -69,6 +69,8 @@ class WireProtocol(H2Protocol):
         if tls is not None and tls.selected_alpn_protocol() != "h2":
             self.connection.abort("TLS without HTTP/2")
             return
+        if wasteful(transport):
+            self._receiver = InPlaceProtocol.take_over(self, self.connection.transport)
         self._h2.start()
         self.connection.write_out()
         self.connection.initialize()
@@ -94,9 +96,9 @@ class WireProtocol(H2Protocol):
 
     def receive_in_place(self) -> None:
         """From now on receive the messages of streams that want it where they stay."""
-        if not self._in_place:
-            self._in_place = True
-            InPlaceProtocol.take_over(self, self.connection.transport)
+        if self._receiver is None:
+            self._receiver = InPlaceProtocol.take_over(self, self.connection.transport)
+        self._receiver.places = True
 
     def place(self) -> memoryview | None:
         """Where the bytes that come next belong, when that is known ahead."""

@@ -80,6 +80,15 @@ class ReceiveBuffer:
         if self._error is not None:
             raise self._error
         before = self.size
+        chunks = self._chunks
+        if len(chunks) == 1 and not self._offset and PREFIX_SIZE <= before <= self._limit:
+            # Mostly a message comes alone and whole.
+            data = chunks[0]
+            flag, length = PREFIX.unpack_from(data)
+            if not flag and length + PREFIX_SIZE == before:
+                chunks.clear()
+                self.size = 0
+                return [data[PREFIX_SIZE:]], before
         try:
             while self.size >= self._need and before - self.size < most:
                 self._cut(self._gather(), messages)

@@ -87,6 +87,8 @@ class WireStream(Stream):
         self.messages_in = ReceiveBuffer(connection.limits.max_message)
         self._waiters: list[asyncio.Future[None]] = []
         self._ahead = 0  # bytes given back to the peer although they are still here
+        self._credit = 0  # bytes taken and not yet given back
+        self._grain = connection.stream_grain
         self._send_buffer = connection.limits.send_buffer
         self._pending: list[bytes | memoryview] = []
         self.pending_size = 0
@@ -194,8 +196,10 @@ class WireStream(Stream):
             early = min(self._ahead, size)
             self._ahead -= early
             size -= early
-        if size:
-            self.connection.consumed(self, size)
+        self._credit += size
+        if self._credit >= self._grain:
+            self.connection.consumed(self, self._credit)
+            self._credit = 0
 
     async def _changed(self) -> None:
         """Wait until something was received or the stream is lost."""
@@ -248,14 +252,15 @@ class WireStream(Stream):
 
     def settle(self) -> int:
         """Let what was received count as read; return the bytes still owed to the peer."""
-        owed = self.messages_in.size - self._ahead
+        owed = self.messages_in.size - self._ahead + self._credit
         self._ahead = self.messages_in.size
+        self._credit = 0
         return max(owed, 0)
 
     def discard(self) -> int:
         """Forget what was received and not taken; return the bytes still owed to the peer."""
-        owed = self.messages_in.clear() - self._ahead
-        self._ahead = 0
+        owed = self.messages_in.clear() - self._ahead + self._credit
+        self._ahead = self._credit = 0
         return max(owed, 0)
 
     # Sending ----------------------------------------------------------------------------------
@@ -264,22 +269,26 @@ class WireStream(Stream):
         """Add bytes to what the next flush sends."""
         if self.lost is not None:
             raise self.lost.fresh()
+        if self.connection.leads and self.connection.lead(self, b"", data):
+            return
         self._pending.append(data)
         self.pending_size += len(data)
         if not self.dirty:
-            self.connection.offer(self)
+            self.connection.mark(self)
 
     def put_message(self, prefix: bytes, body: bytes) -> bool:
         """Add one message; True: the sender is to wait in `drain`. The short form of `put`, since
         this runs for every message of a stream."""
         if self.lost is not None:
             raise self.lost.fresh()
+        if self.connection.leads and self.connection.lead(self, prefix, body):
+            return False
         pending = self._pending
         pending.append(prefix)
         pending.append(body)
         self.pending_size = size = self.pending_size + len(body) + len(prefix)
         if not self.dirty:
-            self.connection.offer(self)
+            self.connection.mark(self)
         return size >= self._send_buffer
 
     def put_parts(self, parts: Sequence[bytes | memoryview]) -> bool:

@@ -1,4 +1,6 @@
-"""When messages leave: alone at once, together when they are made together. Counted, not timed."""
+"""When messages leave: alone at once, together when they are made together. Counted, not timed.
+
+And where they arrive."""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ from typing import Any
 
 from streamkit.generated.streamservice import SubscribeRequest
 from streamkit.transport import GrpcServer
+from streamkit.transport.in_place import InPlaceProtocol
 from tests.transport.conftest import Dial, Serve
 from tests.transport.raw import PUBLISH
 from tests.transport.services import TICK, Streams, Writes, ask
@@ -20,7 +23,7 @@ class Counted:
         (protocol,) = server._connections
         self.sizes: list[int] = []
         self._transport = protocol.connection.transport
-        protocol.connection._transport = self
+        protocol.connection._transport = self  # type: ignore[assignment]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -111,3 +114,63 @@ async def test_a_single_reply_stays_one_write(serve: Serve, dial: Dial) -> None:
     for _ in range(5):
         assert (await client.ended(client.call(b"", PUBLISH))).status == 0
     assert len(writes) == 5
+
+
+async def test_what_cannot_lead_waits_for_its_turn(serve: Serve, dial: Dial) -> None:
+    """Too large, or over the window: in order and whole, like everything else."""
+
+    class Mixed(Streams):
+        async def subscribe_to_updates(
+            self, subscribe_request: SubscribeRequest
+        ) -> AsyncIterator[Any]:
+            for size in (10, 10, 70_000, 10, 10, 5_000, 10, 10):
+                yield bytes([size % 251]) * size
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+
+    client = await dial(await serve(Mixed()), {4: 6_000})
+    stream = client.call(ask("x"))
+    answer = client.answer(stream)
+    while not answer.trailers:
+        size = len(answer.data)
+        client.send(client.window(stream, 6_000), client.window(0, 6_000))
+        await client.until(lambda size=size: len(answer.data) > size or bool(answer.trailers))
+    assert [len(found) for found in answer.messages] == [10, 10, 70_000, 10, 10, 5_000, 10, 10]
+    assert answer.status == 0
+
+
+async def test_a_message_for_a_closing_transport_is_no_fault(serve: Serve, dial: Dial) -> None:
+    class Late(Streams):
+        async def subscribe_to_updates(
+            self, subscribe_request: SubscribeRequest
+        ) -> AsyncIterator[Any]:
+            for number in range(10):
+                yield TICK
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+                if number == 5:
+                    (protocol,) = server._connections
+                    protocol.connection.transport.abort()
+
+    server = await serve(Late())
+    client = await dial(server)
+    stream = client.call(ask("x"))
+    await client.gone()
+    assert not client.answer(stream).trailers
+    async with asyncio.timeout(2):
+        while server.calls:
+            await asyncio.sleep(0)
+
+
+async def test_the_connections_of_a_thread_receive_in_one_place(serve: Serve, dial: Dial) -> None:
+    """asyncio would allocate 256 KiB for each that has something to say."""
+    server = await serve()
+    clients = [await dial(server) for _ in range(3)]
+    assert all([await client.pong() for client in clients])
+    rooms = {id(protocol._receiver.get_buffer(-1).obj) for protocol in server._connections}  # type: ignore[union-attr]
+    assert len(rooms) == 1
+
+    def another() -> int:
+        return id(InPlaceProtocol(next(iter(server._connections))).get_buffer(-1).obj)
+
+    assert await asyncio.to_thread(another) not in rooms
