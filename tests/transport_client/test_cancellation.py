@@ -36,12 +36,29 @@ def lose_connection(channel: Channel) -> None:
     protocol.connection_lost(None)
 
 
-@pytest.mark.parametrize("first", ["cancel", "loss"])
-@pytest.mark.parametrize("what", ["receive", "metadata", "unary"])
+FIRST = pytest.mark.parametrize("first", ["cancel", "loss"])
+WHAT = pytest.mark.parametrize("what", ["receive", "metadata", "unary"])
+
+
+@FIRST
+@WHAT
 async def test_a_cancellation_beside_a_loss_is_honoured(
     connect: NewChannel, server: RawServer, first: str, what: str
 ) -> None:
-    channel = connect(server.target)
+    await cancel_beside_loss(50, connect(server.target), first, what)
+
+
+@FIRST
+@WHAT
+@pytest.mark.soak
+async def test_a_thousand_cancellations_beside_a_loss_are_honoured(
+    connect: NewChannel, server: RawServer, first: str, what: str
+) -> None:
+    await cancel_beside_loss(1000, connect(server.target), first, what)
+
+
+async def cancel_beside_loss(rounds: int, channel: Channel, first: str, what: str) -> None:
+    """Cancel a task in the moment in which its connection is lost, again and again."""
 
     async def attempt() -> None:
         if what == "unary":
@@ -50,7 +67,7 @@ async def test_a_cancellation_beside_a_loss_is_honoured(
             await (call.receive() if what == "receive" else call.initial_metadata())
 
     honoured = 0
-    for _ in range(50):
+    for _ in range(rounds):
         task = asyncio.create_task(attempt())
         while channel._pool.connection is None:
             await asyncio.sleep(0)
@@ -63,7 +80,8 @@ async def test_a_cancellation_beside_a_loss_is_honoured(
             task.cancel()
         await asyncio.wait([task])
         honoured += task.cancelled()
-    assert honoured == 50
+    print(f"{what}, {first} first: {honoured}/{rounds} cancellations honoured")
+    assert honoured == rounds
     await channel.aclose()
 
 
