@@ -247,7 +247,10 @@ def test_closing_ends_what_still_runs(duckdb_engine: Engine) -> None:
     """As after a cancellation that met nothing yet, in the moment of the start."""
     source = open_source("db", duckdb_engine.url)
     result = source.open(duckdb_engine.endless, seconds=600)
+    began = time.process_time()
     result.start()
+    while time.process_time() < began + 0.1:  # it runs, in threads of the database
+        time.sleep(0.001)
     began = time.process_time()
     result.close()
     used = time.process_time() - began
