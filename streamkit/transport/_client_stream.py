@@ -16,10 +16,11 @@ from streamkit.errors import CallCancelledError, ConnectError, InternalError, St
 from streamkit.transport._client_status import reset_error, response_error, status_error
 from streamkit.transport.compression import inflater
 from streamkit.transport.in_place import InPlaceBuffer
+from streamkit.transport.lost import StreamLost
 from streamkit.transport.metadata import Headers
 from streamkit.transport.protocol import WireProtocol
 from streamkit.transport.receive import ReceiveBuffer
-from streamkit.transport.stream import StreamLost, WireStream
+from streamkit.transport.stream import WireStream
 
 __all__ = ["ClientStream"]
 

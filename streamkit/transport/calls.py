@@ -16,11 +16,12 @@ from h2.exceptions import ProtocolError
 from streamkit.errors import LimitError, Status
 from streamkit.transport.connection import LOG
 from streamkit.transport.context import Context, Next, ServerInterceptor, enter
+from streamkit.transport.lost import StreamLost
 from streamkit.transport.metadata import Headers
 from streamkit.transport.outcome import DRAINED, LATE, OK, Outcome, outcome_of
 from streamkit.transport.request import Refusal, Request, read_request
 from streamkit.transport.server_stream import ServerStream
-from streamkit.transport.stream import StreamLost, WireStream
+from streamkit.transport.stream import WireStream
 
 if TYPE_CHECKING:
     from streamkit.config import TransportLimits

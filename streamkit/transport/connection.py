@@ -18,7 +18,8 @@ from streamkit.config import TransportLimits
 from streamkit.transport.frames import TooBusyError
 from streamkit.transport.http2 import FRAME, Http2
 from streamkit.transport.limits import Bucket, QuietLog
-from streamkit.transport.stream import StreamLost, WireStream
+from streamkit.transport.lost import StreamLost
+from streamkit.transport.stream import WireStream
 
 __all__ = ["LOG", "WireConnection"]
 

@@ -27,7 +27,8 @@ from h2.settings import SettingCodes
 from streamkit.transport.connection import WireConnection
 from streamkit.transport.frames import TooBusyError
 from streamkit.transport.limits import Bucket
-from streamkit.transport.stream import StreamLost, WireStream
+from streamkit.transport.lost import StreamLost
+from streamkit.transport.stream import WireStream
 
 __all__ = ["WireProcessor"]
 

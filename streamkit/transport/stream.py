@@ -10,14 +10,14 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from grpclib.exceptions import StreamTerminatedError
 from grpclib.protocol import Stream
 from grpclib.utils import Wrapper
 from h2.errors import ErrorCodes
 from h2.exceptions import TooManyStreamsError
 from h2.stream import H2Stream, StreamState
 
-from streamkit.errors import LimitError, Status, StreamkitError
+from streamkit.errors import LimitError, StreamkitError
+from streamkit.transport.lost import StreamLost
 from streamkit.transport.metadata import Headers
 from streamkit.transport.receive import ReceiveBuffer
 
@@ -26,47 +26,11 @@ if TYPE_CHECKING:
 
     from streamkit.transport.connection import WireConnection
 
-__all__ = ["StreamLost", "WireStream"]
+__all__ = ["WireStream"]
 
-_BY_CODE = {
-    ErrorCodes.REFUSED_STREAM: Status.UNAVAILABLE,
-    ErrorCodes.CANCEL: Status.CANCELLED,
-    ErrorCodes.ENHANCE_YOUR_CALM: Status.RESOURCE_EXHAUSTED,
-    ErrorCodes.INADEQUATE_SECURITY: Status.PERMISSION_DENIED,
-}
-"""RST_STREAM code -> status, as the gRPC specification maps them; the others are INTERNAL."""
 _CHUNK = 256 * 1024  # written to the transport at once; it may ask for a pause in between
 _LARGE = 64 * 1024  # what is worth a write of its own, past the output buffer
 _FEW = 8  # pieces of a frame that are not joined
-
-
-class StreamLost(StreamTerminatedError):
-    """The stream is over without a status: reset, refused, or its connection went.
-
-    `code` is the RST_STREAM code, None when the connection was lost. `refused`: the peer has not
-    looked at the call, so it may be repeated whatever it does.
-    """
-
-    def __init__(self, reason: str, code: int | None = None, *, refused: bool = False) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.code = code
-        self.refused = refused or code == ErrorCodes.REFUSED_STREAM
-
-    def fresh(self) -> StreamLost:
-        """Return the same error to be raised: the kept one must not gather tracebacks, whose
-        frames would keep the stream alive."""
-        return StreamLost(self.reason, self.code, refused=self.refused)
-
-    @property
-    def status(self) -> Status:
-        """The gRPC status that the specification gives to this end."""
-        if self.code is None:
-            return Status.UNAVAILABLE
-        try:
-            return _BY_CODE.get(ErrorCodes(self.code), Status.INTERNAL)
-        except ValueError:
-            return Status.INTERNAL
 
 
 class WireStream(Stream):

@@ -12,10 +12,11 @@ from grpclib.protocol import AbstractHandler
 
 from streamkit.transport.calls import Calls, Service
 from streamkit.transport.connection import LOG
+from streamkit.transport.lost import StreamLost
 from streamkit.transport.metadata import Headers
 from streamkit.transport.protocol import WireProtocol
 from streamkit.transport.replies import adopt
-from streamkit.transport.stream import StreamLost, WireStream
+from streamkit.transport.stream import WireStream
 from tests.transport.fuzzing import LIMITS, Fuzzer, chunks
 from tests.transport.memory import Sink
 from tests.transport.raw import SUBSCRIBE, message
