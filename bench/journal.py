@@ -24,6 +24,7 @@ from typing import Any
 from streamkit.codec import frame
 from streamkit.config import JournalOptions
 from streamkit.generated.streamservice import LogEntry, Update
+from streamkit.handlers.records import framed as framed_by_handler
 from streamkit.journal import (
     Hub,
     Journal,
@@ -75,7 +76,7 @@ async def resume(journal: Journal, *patterns: str, framed: bool = True) -> float
     async with aclosing(journal.read(selector, Start(all=True), follow=False)) as batches:
         async for batch in batches:
             if framed and batch.entries:
-                joined_frames(batch, frame)
+                framed_by_handler(batch, selector.stream)
             count += len(batch.entries)
     return count / (time.perf_counter() - began)
 
