@@ -16,18 +16,21 @@ from typing import Any
 
 import betterproto
 
+from streamkit.codec._maps import text_entries
 from streamkit.codec._moments import RECENT, moment
 from streamkit.codec._plan import FIXED_FORMAT, Field, MessagePlan
 from streamkit.codec._tables import (
+    Members,
     Odd,
+    dense,
     duration,
-    more,
-    more_size,
+    longer,
+    more_reader,
     packed_reader,
     unknown,
     wrapper_reader,
 )
-from streamkit.codec._wire import DEPTH, integer_reader, varint
+from streamkit.codec._wire import DEPTH
 
 __all__ = ["decode_source"]
 
@@ -98,7 +101,6 @@ class _Emitter:
         exact_nested: Callable[..., Any],
         link: Callable[[dict[str, Any], str, type], None],
     ) -> None:
-        self.last = plan.fields[-1] if plan.fields else None
         self.exact_nested = exact_nested
         self.link = link
         self.lines: list[str] = []
@@ -108,8 +110,9 @@ class _Emitter:
         self.names: dict[str, Any] = {
             "Odd": Odd,
             "duration": duration,
-            "more": more,
-            "more_size": more_size,
+            "dense": dense,
+            "longer": longer,
+            "text_entries": text_entries,
             "moment": moment,
             "recent": RECENT,
             "unknown": unknown,
@@ -136,14 +139,14 @@ class _Emitter:
     def _body(self, field: Field, tag: int) -> list[str]:
         skip = 2 if tag > 127 else 1
         if field.kind == "map":
-            if field is self.last and tag < 128 and field.is_text_map:
-                body = [*self._text_entries(tag), *self._loop(tag, self._entry(field))]
-                return [*self._list(field, "{}"), *body]
+            if tag < 128 and field.is_text_map:
+                read = f"i = text_entries(x, buf, i, end, {tag})"
+                return [*self._list(field, "{}"), read, *self._next()]
             return self._many(field, tag, "{}", self._entry(field))
         if field.repeated:
             if field.packable:
                 return [*self._list(field, "[]"), *self._packed(field), *self._next()]
-            return self._many(field, tag, "[]", self._read(field, skip, "a(%s)", empties=True))
+            return self._many(field, tag, "[]", self._read(field, skip, "a(%s)", many=True))
         once = field.kind in ("message", "timestamp", "duration", "wrapper")
         lines = [f"if {field.name!r} in d:", "    raise Odd"] if once and not field.group else []
         return [*lines, *self._read(field, skip, f"d[{field.name!r}] = %s"), *self._next()]
@@ -173,32 +176,6 @@ class _Emitter:
     def _loop(self, tag: int, body: list[str]) -> list[str]:
         return [f"while t == {_looked_for(tag)}:", *(f"    {line}" for line in body + self._next())]
 
-    def _text_entries(self, tag: int) -> list[str]:
-        """All that is left of the message, if it is ASCII and nothing but entries of one map.
-
-        All lengths are then below 128, and one conversion to text serves all keys and values.
-        """
-        return [
-            "y = buf[i:end]",
-            "if y.isascii():",
-            "    w = y.decode()",
-            "    j = 0",
-            "    n = end - i",
-            "    while j < n:",
-            "        k = j + 4 + y[j + 3]",
-            "        e = k + 2 + y[k + 1]",
-            f"        if y[j] != {tag} or y[j + 2] != 10 or y[k] != 18 or j + 2 + y[j + 1] != e:",
-            "            break",
-            "        x[w[j + 4 : k]] = w[k + 2 : e]",
-            "        j = e",
-            "    if j > n:",
-            "        raise Odd",
-            "    i += j",
-            "    if i == end:",
-            "        return m",
-            "    t = buf[i]",
-        ]
-
     def _packed(self, field: Field) -> list[str]:
         name = f"packed_{field.number}"
         self.names[name] = packed_reader(field)
@@ -206,9 +183,14 @@ class _Emitter:
 
     def _length(self, skip: int) -> list[str]:
         """`i` at the start of a length-delimited value and `e` at its end."""
-        return [*self._varint(skip, "n", "more_size"), "e = i + n"]
+        return [
+            f"i += {skip + 1}",
+            "e = i + buf[i - 1]",
+            "if e - i > 127:",
+            "    i, e = longer(buf, i)",
+        ]
 
-    def _varint(self, skip: int, into: str, more: str = "more") -> list[str]:
+    def _varint(self, skip: int, into: str, more: str) -> list[str]:
         ahead = f"i + {skip}" if skip else "i"
         return [
             f"{into} = buf[{ahead}]",
@@ -218,24 +200,19 @@ class _Emitter:
         ]
 
     def _read(
-        self, field: Field, skip: int, put: str, levels: int = 1, empties: bool = False
+        self, field: Field, skip: int, put: str, levels: int = 1, many: bool = False
     ) -> list[str]:
         """Read one value `skip` bytes from `i`, leave `i` behind it; `put` takes the value.
 
-        With `empties`, long runs of empty values are left to the exact decoder, which counts them.
+        With `many`, long runs of small values are left to the exact decoder, which reads them
+        together.
         """
         kind = field.kind
-        if empties:
-            run = f"empty_{field.number}"
-            self.names[run] = (varint(field.tag) + b"\0") * 16
+        if many:
             lines = self._read(field, skip, put, levels)
-            at = lines.index("e = i + n") + 1
-            return [
-                *lines[:at],
-                f"if not n and buf.startswith({run}, e):",
-                "    raise Odd",
-                *lines[at:],
-            ]
+            at = len(self._length(skip))
+            stop = ["if e - i < 9 and end - e > 1000 and dense(buf, e):", "    raise Odd"]
+            return [*lines[:at], *stop, *lines[at:]]
         if kind == "string":
             return [*self._length(skip), put % "buf[i:e].decode()", "i = e"]
         if kind == "bytes":
@@ -264,33 +241,21 @@ class _Emitter:
             self.names[name] = reader.unpack_from
             value = f"{name}(buf, i + {skip})[0]"
             return [put % value, f"i += {skip + reader.size}"]
-        return [*self._varint(skip, "v"), *self._integer(field, put)]
+        more = f"more_{kind}"
+        self.names[more] = more_reader(kind)
+        return [*self._varint(skip, "v", more), put % self._integer(field)]
 
-    def _integer(self, field: Field, put: str) -> list[str]:
+    def _integer(self, field: Field) -> str:
+        """The field's value for the number in `v`."""
         kind = field.kind
-        if kind == "uint64":
-            return [put % "v"]
-        if kind == "bool":
-            return [put % "v > 0"]
         if kind == "enum":
-            cls = field.target
-            assert cls is not None
-            suffix = f"{cls.__name__}_{field.number}"
-            members = cls._value_map_  # type: ignore[attr-defined]
-            self.names[f"known_{suffix}"] = members.get
-            self.names[f"member_{suffix}"] = integer_reader("enum", cls)
-            return [
-                f"w = known_{suffix}(v)",
-                "if w is None:",
-                f"    w = member_{suffix}(v)",
-                put % "w",
-            ]
+            assert field.target is not None
+            name = f"{field.target.__name__}_{field.number}"
+            self.names[name] = Members(field.target)
+            return f"{name}[v]"
         if kind in ("sint32", "sint64"):
-            lines = ["if v > 4294967295:", "    v &= 4294967295"] if kind == "sint32" else []
-            return [*lines, put % "v >> 1 ^ -(v & 1)"]
-        limit = 0x7FFFFFFF if kind in ("int32", "uint32") else 0x7FFFFFFFFFFFFFFF
-        self.names[f"read_{kind}"] = integer_reader(kind)
-        return [f"if v > {limit}:", f"    v = read_{kind}(v)", put % "v"]
+            return "v >> 1 ^ -(v & 1)"
+        return "v > 0" if kind == "bool" else "v"
 
     def _entry(self, field: Field) -> list[str]:
         """One entry of a map: key and value, both there, in this order."""

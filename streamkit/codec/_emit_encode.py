@@ -12,13 +12,15 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from streamkit.codec._plan import FIXED_FORMAT, INTEGER_RANGE, Field, MessagePlan
+from streamkit.codec._maps import text_map, text_pairs
+from streamkit.codec._plan import FIXED_FORMAT, Field, MessagePlan
 from streamkit.codec._rows import rows_bytes
 from streamkit.codec._tables import (
     ENDING,
     Odd,
     duration_bytes,
     heads,
+    integer_writer,
     packed_writer,
     text_heads,
     timestamp_bytes,
@@ -27,10 +29,6 @@ from streamkit.codec._tables import (
 from streamkit.codec._wire import varint as any_varint
 
 __all__ = ["encode_all_source", "encode_source"]
-
-_LIMIT = {kind: high + 1 for kind, (_, high) in INTEGER_RANGE.items()}
-_LOWEST = {kind: low for kind, (low, _) in INTEGER_RANGE.items()}
-
 
 Link = Callable[[dict[str, Any], str, type], None]
 """`link(names, name, cls)` binds a name to a function of another class, compiled when called."""
@@ -76,8 +74,7 @@ def encode_all_source(plan: MessagePlan, link: Link, link_all: Link) -> tuple[st
 {emitter.body(8)}
         if "_unknown_fields" in d:
             r += d["_unknown_fields"]
-        n = len(r)
-        z += (heads[n] if n < 128 else tag + varint(n), r)
+        z += (heads[len(r)], r)
     return join(z)
 """
     emitter.names.update(cls=plan.cls, rows_bytes=rows_bytes)
@@ -110,7 +107,8 @@ class _Emitter:
             "duration_bytes": duration_bytes,
             "copysign": math.copysign,
             "join": b"".join,
-            "join_text": "".join,
+            "text_map": text_map,
+            "text_pairs": text_pairs,
         }
         for field in plan.fields:
             self._field(field)
@@ -136,16 +134,11 @@ class _Emitter:
             return ["if type(v) is not list:", "    raise Odd", *self._repeated(field)]
         if field.kind == "message":
             target, encode = self._linked(field)
-            lines = [
-                f"if type(v) is not {target}:",
-                "    raise Odd",
-                f"b = {encode}(v)",
-                "n = len(b)",
-            ]
-            put = f"r += {self._head(field)} + b"
+            lines = [f"if type(v) is not {target}:", "    raise Odd", f"b = {encode}(v)"]
+            put = f"r += {self._head(field, 'b')} + b"
             if field.group or field.optional:
                 return [*lines, put]
-            return [*lines, "if n or v._serialized_on_wire:", f"    {put}"]
+            return [*lines, "if b or v._serialized_on_wire:", f"    {put}"]
         if field.kind == "wrapper":
             return self._wrapper(field)
         if field.kind in ("timestamp", "duration"):
@@ -157,8 +150,8 @@ class _Emitter:
         kind, tag = field.kind, any_varint(field.tag)
         if kind in ("string", "bytes"):
             convert = ["v = v.encode()"] if kind == "string" else []
-            put = f"r += {self._head(field)} + v"
-            return [*convert, "n = len(v)", *([put] if presence else ["if n:", f"    {put}"])]
+            put = f"r += {self._head(field, 'v')} + v"
+            return [*convert, *([put] if presence else ["if v:", f"    {put}"])]
         if kind == "bool":
             lines = ["if v is True:", f"    r += {tag + bytes([1])!r}"]
             lines += ["elif v is not False:", "    raise Odd"]
@@ -176,31 +169,20 @@ class _Emitter:
 
     def _integer(self, field: Field, tag: bytes, presence: bool) -> list[str]:
         kind = field.kind
-        if kind in ("sint32", "sint64"):
-            lines = [f"if not {_LOWEST[kind]} <= v < {_LIMIT[kind]}:", "    raise Odd"]
-            put = f"r += {tag!r} + varint(v << 1 ^ v >> 63)"
-            return [*lines, *([put] if presence else ["if v:", f"    {put}"])]
-        test = "0 <= v" if presence else "0 < v"
-        lines = [
-            f"if {test} < 16384:",
-            f"    r += {tag!r} + V[v]",
-            f"elif {_LOWEST[kind]} <= v < {_LIMIT[kind]}:",
-        ]
-        put = f"r += {tag!r} + varint(v)"
-        return [
-            *lines,
-            *([f"    {put}"] if presence else ["    if v:", f"        {put}"]),
-            "else:",
-            "    raise Odd",
-        ]
+        self.names[kind] = integer_writer(kind)
+        written = f"{kind}(v)"
+        if kind not in ("sint32", "sint64"):
+            written = f"(V[v] if 0 <= v < 16384 else {written})"
+        put = f"r += {tag!r} + {written}"
+        # Not "if v": a value of a wrong type has to be noticed by what comes next.
+        return [put] if presence else ["if v != 0:", f"    {put}"]
 
     def _wrapper(self, field: Field) -> list[str]:
         inner = self._inner(field.wrapped, presence=False)
         return [
             "if v is not None:",
             f"    b = {inner}(v)",
-            "    n = len(b)",
-            f"    r += {self._head(field)} + b",
+            f"    r += {self._head(field, 'b')} + b",
         ]
 
     def _repeated(self, field: Field) -> list[str]:
@@ -223,52 +205,33 @@ class _Emitter:
             assert field.target is not None
             name = f"encode_all_{field.number}"
             self.link_all(self.names, name, field.target)
-            self._head(field)
+            self._head(field, "b")
             return [f"r += {name}(v, H{field.tag}, {any_varint(field.tag)!r})"]
         return [
             "o = []",
             "for b in v:",
             *convert,
-            "    n = len(b)",
-            f"    o += ({self._head(field)}, b)",
+            f"    o += ({self._head(field, 'b')}, b)",
             "r += join(o)",
         ]
 
     def _map(self, field: Field) -> list[str]:
         assert field.key is not None and field.value is not None
-        lines = ["if type(v) is not dict:", "    raise Odd"]
+        if field.is_text_map:
+            self._head(field, "b")
+            if field.tag > 127:
+                return [f"r += text_pairs(v, H{field.tag})"]
+            self.names[f"T{field.tag}"] = text_heads(field.tag)
+            return [f"r += text_map(v, T{field.tag}, H{field.tag})"]
         key, value = self._inner(field.key), self._inner(field.value)
-        pairs = [
+        return [
+            "if type(v) is not dict:",
+            "    raise Odd",
             "o = []",
             "for k, w in v.items():",
             f"    b = {key}(k) + {value}(w)",
-            "    n = len(b)",
-            f"    o += ({self._head(field)}, b)",
+            f"    o += ({self._head(field, 'b')}, b)",
             "r += join(o)",
-        ]
-        if not field.is_text_map or field.tag > 127:
-            return lines + pairs
-        # Short ASCII, the usual case: its length in characters is that in bytes, so the field is
-        # put together as text and encoded at once. Anything else leaves this form by an exception
-        # or by not being ASCII.
-        text, a, b = f"T{field.tag}", "T10", "T18"
-        self.names |= {text: text_heads(field.tag), a: text_heads(10), b: text_heads(18)}
-        return [
-            *lines,
-            "o = []",
-            "try:",
-            "    for k, w in v.items():",
-            "        a = len(k)",
-            "        b = len(w)",
-            f"        o += ({text}[a + b + 4], {a}[a], k, {b}[b], w)",
-            "    b = join_text(o)",
-            "    o = b.isascii()",
-            "except IndexError:",
-            "    o = False",
-            "if o:",
-            "    r += b.encode()",
-            "else:",
-            *(f"    {line}" for line in pairs),
         ]
 
     def _inner(self, field: Field, presence: bool = True) -> str:
@@ -284,13 +247,12 @@ class _Emitter:
                 f"if type(v) is not {target}:",
                 "    raise Odd",
                 f"b = {encode}(v)",
-                "n = len(b)",
+                f"return {self._head(field, 'b')} + b",
             ]
-            body.append(f"return {self._head(field)} + b")
         elif field.kind == "wrapper":
             name += f"_{field.wraps}"
             inner = self._inner(field.wrapped, presence=False)
-            body = [f"b = {inner}(v)", "n = len(b)", f"return {self._head(field)} + b"]
+            body = [f"b = {inner}(v)", f"return {self._head(field, 'b')} + b"]
         elif field.kind in ("timestamp", "duration"):
             body = [f"return {any_varint(field.tag)!r} + {field.kind}_bytes(v)"]
         else:
@@ -312,8 +274,8 @@ class _Emitter:
         self.link(self.names, f"encode_{name}", cls)
         return name, f"encode_{name}"
 
-    def _head(self, field: Field) -> str:
-        """The expression for tag and length, for a length in `n`."""
+    def _head(self, field: Field, value: str) -> str:
+        """The expression for the tag and length of `value`."""
         name = f"H{field.tag}"
         self.names[name] = heads(field.tag)
-        return f"({name}[n] if n < 128 else {any_varint(field.tag)!r} + varint(n))"
+        return f"{name}[len({value})]"

@@ -19,6 +19,7 @@ from streamkit.codec._plan import (
     Field,
     MessagePlan,
 )
+from streamkit.codec._runs import tiny_run
 from streamkit.codec._times import duration_from, duration_parts, timestamp_from
 from streamkit.codec._wire import integer_reader, skip, tag_at, varints
 from streamkit.codec._wire import varint as any_varint
@@ -26,12 +27,18 @@ from streamkit.codec._wire import varint as any_varint
 __all__ = [
     "ENDING",
     "GOES_ON",
+    "Heads",
+    "Members",
     "Odd",
+    "dense",
     "duration",
     "duration_bytes",
     "heads",
+    "integer_writer",
     "integers",
+    "longer",
     "more",
+    "more_reader",
     "more_size",
     "packed_reader",
     "packed_writer",
@@ -69,14 +76,24 @@ def varint(value: int) -> bytes:
     return any_varint(value)
 
 
-_heads: dict[int, list[bytes]] = {}
+class Heads(dict[int, bytes]):
+    """Tag and length of a value, by the length."""
+
+    def __init__(self, tag: int) -> None:
+        self.tag = any_varint(tag)
+        super().__init__((size, self.tag + _ONE[size]) for size in range(128))
+
+    def __missing__(self, size: int) -> bytes:
+        return self.tag + varint(size)
+
+
+_heads: dict[int, Heads] = {}
 _text_heads: dict[int, list[str]] = {}
 
 
-def heads(tag: int) -> list[bytes]:
-    """Tag and length of a value of 0..127 bytes."""
+def heads(tag: int) -> Heads:
     if tag not in _heads:
-        _heads[tag] = [any_varint(tag) + size for size in _ONE]
+        _heads[tag] = Heads(tag)
     return _heads[tag]
 
 
@@ -107,6 +124,33 @@ def more(buf: bytes, value: int, at: int) -> tuple[int, int]:
             raise Odd
 
 
+def more_reader(kind: str) -> Callable[[bytes, int, int], tuple[int, int]]:
+    """Return `more` for an integer of this kind, which may have to be cut or have a sign."""
+    if kind in ("uint64", "sint64", "bool", "enum"):
+        return more
+    convert = integer_reader("uint32" if kind == "sint32" else kind)
+
+    def more_of_it(buf: bytes, value: int, at: int) -> tuple[int, int]:
+        byte = buf[at]
+        if byte < 128:
+            return value + byte * 128 - 128, at + 1
+        value, at = more(buf, value, at)
+        return convert(value), at
+
+    return more_of_it
+
+
+class Members(dict[int, Any]):
+    """The members of an enum by what stands for them on the wire."""
+
+    def __init__(self, target: Any) -> None:
+        super().__init__(target._value_map_)
+        self.read = integer_reader("enum", target)
+
+    def __missing__(self, value: int) -> Any:
+        return self.read(value)
+
+
 def more_size(buf: bytes, value: int, at: int) -> tuple[int, int]:
     """The same for the size of a value, which has five bytes at most."""
     byte = buf[at]
@@ -116,6 +160,17 @@ def more_size(buf: bytes, value: int, at: int) -> tuple[int, int]:
     if after - at > 4 or value > 0x7FFFFFFF:
         raise Odd
     return value, after
+
+
+def longer(buf: bytes, at: int) -> tuple[int, int]:
+    """Return where a value of 128 bytes and more starts and ends; its size started before `at`."""
+    size, at = more_size(buf, buf[at - 1], at)
+    return at, at + size
+
+
+def dense(buf: bytes, at: int) -> bool:
+    """Whether many very small values follow, which should not be read one by one."""
+    return tiny_run().match(buf, at) is not None
 
 
 _seconds: dict[bytes, int] = {}
@@ -194,6 +249,26 @@ def _varint_from(buf: bytes, at: int) -> tuple[int, int]:
     value = buf[at]
     at += 1
     return more(buf, value, at) if value > 127 else (value, at)
+
+
+def integer_writer(kind: str) -> Callable[[int], bytes]:
+    """Return the function from a number to its varint, if it is in range."""
+    low, high = INTEGER_RANGE[kind]
+    if kind in ("sint32", "sint64"):
+
+        def zigzag(value: int) -> bytes:
+            if not low <= value <= high:
+                raise Odd
+            return varint(value << 1 ^ value >> 63)
+
+        return zigzag
+
+    def plain(value: int) -> bytes:
+        if not low <= value <= high:
+            raise Odd
+        return varint(value)
+
+    return plain
 
 
 _second_heads: dict[int, bytes] = {}
