@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from typing import Any
 
 from streamkit.config import JournalOptions, Retention, TransportLimits
-from streamkit.server import Server
+from streamkit.server import Server, dedicate_process
+from streamkit.transport.loop import run
 from tests.proof.processes import die_with_parent
 
 
@@ -31,4 +31,5 @@ async def main(settings: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     die_with_parent()
-    asyncio.run(main(json.loads(sys.argv[1])))
+    dedicate_process()  # as `streamkit serve` and `Server.run` do
+    run(main(json.loads(sys.argv[1])))
