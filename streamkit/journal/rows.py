@@ -1,14 +1,16 @@
 """Jobs as rows, rows as items and jobs, and the statements that store rows.
 
-Rows travel as JSON in both directions: `INSERT ... SELECT ... FROM json_each(?)` stores a batch
-and `SELECT json_group_array(...)` reads one in a single step of SQLite. The sqlite3 module lets
-go of the interpreter lock at every step, and to get it back next to a busy loop can take
-milliseconds, so what counts is not the cost of a row but the number of steps.
+The sqlite3 module lets go of the interpreter lock at every step of SQLite, and to get it back next
+to a busy loop can take milliseconds. So hundreds of rows are stored in one step: by a statement
+that has the parameters of all of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import fields
+from itertools import chain
+from typing import Any
 
 from streamkit.generated.streamservice import JobProgress
 from streamkit.journal.base import Entry, Item, Stream
@@ -19,8 +21,8 @@ __all__ = [
     "COLUMNS",
     "EVENT_COLUMNS",
     "JOB_COLUMNS",
+    "Insert",
     "event_row",
-    "insert_statement",
     "item_from_row",
     "job_from_row",
     "job_row",
@@ -51,14 +53,34 @@ COLUMNS = {
 }
 """Of each stream's table, in the order of its rows here."""
 
+_MOST = 512
+"""Rows of one statement."""
 _JOB_TIMES = ("created_at", "updated_at", "reported_at")
 _JOB_FLAGS = ("stalled", "cancel_requested")
 
 
-def insert_statement(table: str, columns: tuple[str, ...], verb: str = "insert") -> str:
-    """A statement whose one parameter is a JSON array of rows."""
-    values = ", ".join(f"json_extract(value, '$[{place}]')" for place in range(len(columns)))
-    return f"{verb} into {table}({', '.join(columns)}) select {values} from json_each(?)"
+class Insert:
+    """Stores any number of rows of one table. The first column is never NULL."""
+
+    def __init__(self, table: str, columns: tuple[str, ...], verb: str = "insert") -> None:
+        self._width = len(columns)
+        row = f"({', '.join('?' * len(columns))})"
+        # One statement for each power of two; the rows that are missing to it are NULL and left
+        # out. A statement for each number of rows would be compiled again and again.
+        self._statements = [
+            f"{verb} into {table}({', '.join(columns)}) select * from"
+            f" (values {', '.join([row] * size)}) where column1 is not null"
+            for size in (1 << power for power in range(_MOST.bit_length()))
+        ]
+
+    def __call__(self, execute: Callable[[str, Sequence[Any]], object], rows: list[Row]) -> None:
+        """Several statements for more than `MOST` rows: within a transaction, then."""
+        for first in range(0, len(rows), _MOST):
+            some = rows[first : first + _MOST]
+            power = (len(some) - 1).bit_length()
+            values = list(chain.from_iterable(some))
+            values += [None] * (((1 << power) - len(some)) * self._width)
+            execute(self._statements[power], values)
 
 
 def event_row(job: Job) -> Row:

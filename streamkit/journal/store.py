@@ -34,14 +34,14 @@ __all__ = ["Append", "Ask", "Cancel", "Committed", "Report", "Request", "Store",
 _PRODUCERS = 1024
 
 _INSERT = {
-    "updates": rows.insert_statement("updates", rows.COLUMNS[Stream.UPDATES]),
-    "logs": rows.insert_statement("logs", rows.COLUMNS[Stream.LOGS]),
-    "job_events": rows.insert_statement("job_events", rows.EVENT_COLUMNS),
-    "jobs": rows.insert_statement("jobs", rows.JOB_COLUMNS, "insert or replace"),
-    "dedupe": rows.insert_statement(
+    "updates": rows.Insert("updates", rows.COLUMNS[Stream.UPDATES]),
+    "logs": rows.Insert("logs", rows.COLUMNS[Stream.LOGS]),
+    "job_events": rows.Insert("job_events", rows.EVENT_COLUMNS),
+    "jobs": rows.Insert("jobs", rows.JOB_COLUMNS, "insert or replace"),
+    "dedupe": rows.Insert(
         "dedupe", ("stream", "producer", "request", "answer", "time"), "insert or replace"
     ),
-    "marks": rows.insert_statement("marks", ("stream", "sequence", "time")),
+    "marks": rows.Insert("marks", ("stream", "sequence", "time")),
 }
 
 
@@ -272,24 +272,14 @@ class Store:
         end_life(self._connection)
 
     def _write(self, group: _Group) -> None:
-        texts = {table: dump(new) for table, new in group.tables.items()}
-        self._unlooked += sum(map(len, texts.values()))
-        # SQLite's JSON ends a text at a NUL: such rows go the slow way, one by one.
-        slow = {table for table, text in texts.items() if "\\u0000" in text}
+        self._unlooked += sum(item.size for items in group.items.values() for item in items) // 2
+        tables = group.tables
+        if not tables:
+            return
         execute = self._connection.execute
-        if len(texts) == 1 and not slow:
-            for table, text in texts.items():
-                execute(_INSERT[table], (text,))  # one statement is a transaction by itself
-            return
-        if not texts:
-            return
         execute("begin immediate")
-        for table, text in texts.items():
-            if table in slow:
-                new = group.tables[table]
-                self._connection.executemany(_plain(_INSERT[table], len(new[0])), new)
-            else:
-                execute(_INSERT[table], (text,))
+        for table, new in tables.items():
+            _INSERT[table](execute, new)
         for forgotten in group.forgotten:
             execute(
                 "delete from dedupe where stream = ? and producer = ? and request between 1 and ?",
@@ -409,11 +399,6 @@ class Store:
             floor = (stream, producer.id, 0, dump([window.floor]), time)
             self._group.add("dedupe", [floor])
             self._group.forgotten.append((stream, producer.id, window.floor))
-
-
-def _plain(statement: str, columns: int) -> str:
-    head, _, _ = statement.partition(" select ")
-    return f"{head} values ({', '.join('?' * columns)})"
 
 
 def _translated(error: Exception) -> StreamkitError:
