@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 
 from streamkit.config import QueryLimits
+from streamkit.database.ahead import batches_ahead
 from streamkit.database.arrow_batches import RowBatches, ipc_pieces, text_batch
 from streamkit.database.arrow_rows import ArrowRowEncoder
 from streamkit.database.base import Result
@@ -20,27 +22,29 @@ _WINDOW_BYTES = 2 << 20
 _KERNELS_WORTH = 512
 _IMPORT_WORTH = 10_000
 
+Pieces = Generator[tuple[list[Piece], bool], None, None]
 
-def pieces_of(
-    result: Result, plan: QueryPlan, limits: QueryLimits
-) -> Iterator[tuple[list[Piece], bool]]:
+
+def pieces_of(result: Result, plan: QueryPlan, limits: QueryLimits) -> Pieces:
     """Yield the pieces of a started result, several at a time, and whether they are the last.
 
     The end may also show itself only later, by no more pieces. Raises LimitError at a limit.
+    Close the generator before the result.
     """
     rows = size = 0
-    for pieces in _encoded(result, plan):
-        for index, piece in enumerate(pieces):
-            rows += piece.rows
-            size += len(piece.data)
-            if (limits.max_rows and rows > limits.max_rows) or (
-                limits.max_bytes and size > limits.max_bytes
-            ):
-                yield pieces[:index], False
-                raise LimitError(_over(limits, rows))
-        yield pieces, result.finished
-        if result.finished:
-            return
+    with closing(_encoded(result, plan)) as encoded:
+        for pieces, last in encoded:
+            for index, piece in enumerate(pieces):
+                rows += piece.rows
+                size += len(piece.data)
+                if (limits.max_rows and rows > limits.max_rows) or (
+                    limits.max_bytes and size > limits.max_bytes
+                ):
+                    yield pieces[:index], False
+                    raise LimitError(_over(limits, rows))
+            yield pieces, last
+            if last:
+                return
 
 
 def _over(limits: QueryLimits, rows: int) -> str:
@@ -58,7 +62,7 @@ def _windows(batch_rows: int) -> Iterator[int]:
         batches = min(2 * batches, most)
 
 
-def _encoded(result: Result, plan: QueryPlan) -> Iterator[list[Piece]]:
+def _encoded(result: Result, plan: QueryPlan) -> Pieces:
     if plan.arrow:
         return _arrow_pieces(result, plan)
     if result.arrow:
@@ -66,7 +70,7 @@ def _encoded(result: Result, plan: QueryPlan) -> Iterator[list[Piece]]:
     return _row_pieces(result, plan)
 
 
-def _row_pieces(result: Result, plan: QueryPlan) -> Iterator[list[Piece]]:
+def _row_pieces(result: Result, plan: QueryPlan) -> Pieces:
     """Rows of Python values: a long result goes on with Arrow's kernels where pyarrow is there.
 
     Both encoders write the same bytes. Small windows and small results never pay for its import.
@@ -86,20 +90,18 @@ def _row_pieces(result: Result, plan: QueryPlan) -> Iterator[list[Piece]]:
             encoded = vectorised.encode(text_batch(rows, names))
         else:
             encoded = encoder.encode(rows)
-        yield list(cut(encoded, plan.batch_rows, plan.max_message))
+        yield list(cut(encoded, plan.batch_rows, plan.max_message)), result.finished
 
 
-def _batch_pieces(result: Result, plan: QueryPlan) -> Iterator[list[Piece]]:
+def _batch_pieces(result: Result, plan: QueryPlan) -> Pieces:
     encoder = ArrowRowEncoder([column.name for column in result.columns])
     window_bytes = max(_WINDOW_BYTES, plan.max_message)
-    for window in _windows(plan.batch_rows):
-        batch = result.record_batch(window, window_bytes)
-        if batch is None:
-            return
-        yield list(cut(encoder.encode(batch), plan.batch_rows, plan.max_message))
+    with closing(batches_ahead(result, _windows(plan.batch_rows), window_bytes)) as batches:
+        for batch, last in batches:
+            yield list(cut(encoder.encode(batch), plan.batch_rows, plan.max_message)), last
 
 
-def _arrow_pieces(result: Result, plan: QueryPlan) -> Iterator[list[Piece]]:
+def _arrow_pieces(result: Result, plan: QueryPlan) -> Pieces:
     """The schema, then record batches. Raises PreconditionError without pyarrow."""
     need("pyarrow", "an Arrow result")
     source = result if result.arrow else RowBatches(result)
@@ -112,6 +114,6 @@ def _arrow_pieces(result: Result, plan: QueryPlan) -> Iterator[list[Piece]]:
         if batch is not None:
             pieces += ipc_pieces(batch, plan.batch_rows, plan.max_message)
         if pieces:
-            yield pieces
+            yield pieces, result.finished
         if batch is None:
             return

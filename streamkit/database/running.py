@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import NamedTuple
 
 from streamkit.config import QueryLimits
@@ -154,10 +154,11 @@ class RunningQuery:
 
     def _work(self, result: Result) -> None:
         columns_wanted = self._plan.columns
-        for pieces, last in pieces_of(result, self._plan, self._limits):
-            columns = result.columns if columns_wanted else None
-            self._handover.put(_Parcel(columns, pieces, last))
-            columns_wanted = False
+        with closing(pieces_of(result, self._plan, self._limits)) as parts:
+            for pieces, last in parts:
+                columns = result.columns if columns_wanted else None
+                self._handover.put(_Parcel(columns, pieces, last))
+                columns_wanted = False
         if columns_wanted:
             self._handover.put(_Parcel(result.columns, [], False))
 

@@ -176,7 +176,8 @@ async def test_a_query_ends_at_its_deadline(databases: Databases, engine: Engine
 async def test_a_deadline_also_ends_a_query_whose_reader_sleeps(
     databases: Databases, engine: Engine
 ) -> None:
-    plan = QueryPlan(sql=engine.unbounded, seconds=0.4)
+    await rows_of(databases, "SELECT 1 AS a")  # connecting and importing take long when busy
+    plan = QueryPlan(sql=engine.unbounded, seconds=1)
     async with databases.run("db", plan) as frames:
         await anext(frames)
         async with asyncio.timeout(5):
