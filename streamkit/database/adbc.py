@@ -123,7 +123,7 @@ class _AdbcResult(Result):
         if not len(schema):
             raise QueryError("the statement returns no columns")
         for field in schema:
-            if kind := unsupported(field.type):
+            if kind := unsupported(field.type) or self._session.misread(field):
                 raise QueryError(
                     f"column {field.name!r} has the type {kind}, which cannot be sent:"
                     " cast it to text in the query"

@@ -13,6 +13,18 @@ __all__ = ["text_array", "unsupported"]
 _PLAIN_SCALE = range(7)
 """Scales at which Arrow never writes a decimal with an exponent."""
 _NANOSECONDS = {"s": 10**9, "ms": 10**6, "us": 1000, "ns": 1}
+_BEYOND = {
+    # Infinities of DuckDB, then of PostgreSQL, whose driver moves them from 2000 to 1970 as well.
+    2**31 - 1: "infinity",
+    -(2**31) + 1: "-infinity",
+    2**63 - 1: "infinity",
+    -(2**63) + 1: "-infinity",
+    -(2**31) + 10_956: "infinity",
+    -(2**31) + 10_957: "-infinity",
+    -(2**63) + 946_684_799_999_999: "infinity",
+    -(2**63) + 946_684_800_000_000: "-infinity",
+    86_400 * 10**6: "24:00:00",
+}
 _UUID_PARTS = ((0, 8), (8, 12), (12, 16), (16, 20), (20, 32))
 
 
@@ -26,8 +38,10 @@ def text_array(array: Any, name: str = "") -> Any:
         return _valid(array)
     if t.is_large_string(kind) or kind == pa.string_view():
         return _valid(array.cast(pa.string()))
-    if t.is_boolean(kind) or t.is_integer(kind) or t.is_date(kind):
+    if t.is_boolean(kind) or t.is_integer(kind):
         return array.cast(pa.string())
+    if t.is_date(kind):
+        return _beyond(array, array.cast(pa.string()), name)
     if t.is_floating(kind):
         wide = array.cast(pa.float32()) if t.is_float16(kind) else array
         return wide.cast(pa.string())
@@ -39,9 +53,10 @@ def text_array(array: Any, name: str = "") -> Any:
     if t.is_timestamp(kind):
         text = array.view(pa.timestamp(kind.unit)).cast(pa.string())
         text = pc.replace_substring(_trimmed(text, kind.unit), " ", "T", max_replacements=1)
-        return text if kind.tz is None else pc.binary_join_element_wise(text, "Z", "")
+        text = text if kind.tz is None else pc.binary_join_element_wise(text, "Z", "")
+        return _beyond(array, text, name)
     if t.is_time(kind):
-        return _trimmed(array.cast(pa.string()), kind.unit)
+        return _beyond(array, _trimmed(array.cast(pa.string()), kind.unit), name)
     if _is_binary(kind):
         return _hex(array)
     if t.is_dictionary(kind):
@@ -103,6 +118,21 @@ def _trimmed(text: Any, unit: str) -> Any:
         return text
     pc = library("pyarrow.compute")
     return pc.ascii_rtrim(pc.ascii_rtrim(text, "0"), ".")
+
+
+def _beyond(array: Any, text: Any, name: str) -> Any:
+    """Arrow has no words for what its calendar does not hold: infinities, midnight as 24:00."""
+    pa, pc = library("pyarrow"), library("pyarrow.compute")
+    strange = pc.fill_null(pc.starts_with(text, "<"), False)
+    if not pc.any(strange).as_py():
+        return text
+    numbers = array.view(pa.int32() if array.type.bit_width == 32 else pa.int64())
+    words = [_BEYOND.get(number) for number in numbers.filter(strange).to_pylist()]
+    if None in words:
+        raise QueryError(
+            f"column {name!r} holds a day beyond the calendar here: cast it to text in the query"
+        )
+    return pc.replace_with_mask(text, strange, pa.array(words, pa.string()))
 
 
 def _positional(array: Any, text: Any) -> Any:

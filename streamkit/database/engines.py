@@ -64,6 +64,10 @@ class Session:
         """The type of a result's column in the database's words."""
         return str(field.type)
 
+    def misread(self, field: Any) -> str:
+        """The database's name of a type that its driver delivers as something else, or ""."""
+        return ""
+
     def cursor(self) -> Any:
         """A new cursor; `cancel` reaches all of them."""
         cursor = self.connection.cursor()

@@ -18,6 +18,7 @@ from streamkit.config import QueryLimits
 from streamkit.database.base import ColumnInfo, TableInfo
 from streamkit.database.engines import Engine, Session, brief
 from streamkit.database.extras import driver_library, driver_manager, need
+from streamkit.errors import QueryError
 
 __all__ = ["PostgresEngine"]
 
@@ -47,6 +48,7 @@ _DECLARE = "DECLARE streamkit NO SCROLL CURSOR FOR "
 _FETCH_ROWS = 4096
 _BATCH_BYTES = str(64 * 1024)
 _HAS_TIMEOUT = re.compile(r"[?&]connect_timeout=")
+_AT_WORD = re.compile(r'syntax error at or near "(\w+)"')
 _ITS_WORDS = re.compile(r"(?:ERROR|FATAL):\s+([^\n]*)")
 
 
@@ -83,6 +85,10 @@ class PostgresEngine(Engine):
 
     def brief(self, words: str) -> str:
         found = _ITS_WORDS.search(words)
+        if found is None and "ReadRecord failed" in words:
+            return "a value has a form that cannot be sent: cast it to text in the query"
+        if "cannot insert multiple commands" in words:
+            return "only one statement at a time"
         return found[1] if found else brief(words)
 
     def timed_out(self, words: str) -> bool:
@@ -107,7 +113,7 @@ class PostgresSession(Session):
     def run(self, sql: str, parameters: Sequence[Any], seconds: float) -> Any:
         self._fence(seconds)
         sql = sql.rstrip().rstrip(";") + "\n"  # the end of a comment on the last line
-        self._execute(_DECLARE + sql, parameters)
+        self._declare(sql, parameters)
         if parameters:
             # With parameters the driver would read the whole result into memory.
             return _CursorReader(self)
@@ -115,6 +121,10 @@ class PostgresSession(Session):
         cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": _BATCH_BYTES})
         cursor.execute(sql)
         return cursor.fetch_record_batch()
+
+    def misread(self, field: Any) -> str:
+        kind = self.type_name(field).removeprefix("_")
+        return kind if kind == "money" else ""  # it comes as a number of cents
 
     def tables(self) -> list[TableInfo]:
         return [TableInfo(*row) for row in self._rows(_TABLES)]
@@ -143,6 +153,16 @@ class PostgresSession(Session):
         self._execute(_SETTINGS.format(milliseconds=max(1, round(seconds * 1000))))
         if self._execute(_GIVE_UP_SUPERUSER):
             self._engine.warn_superuser()
+
+    def _declare(self, sql: str, parameters: Sequence[Any]) -> None:
+        try:
+            self._execute(_DECLARE + sql, parameters)
+        except driver_manager().Error as error:
+            found = _AT_WORD.search(str(error))
+            if found is None or not sql.lstrip().lower().startswith(found[1].lower()):
+                raise
+            words = self._engine.brief(str(error))
+            raise QueryError(f"only a query can run here: {words}") from None
 
     def _execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Run a statement of the server's own and return how many rows it gave."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import threading
 from collections.abc import Mapping, Sequence
@@ -39,6 +40,7 @@ _PART_BYTES = 256 * 1024
 bounded by the size of a few rows."""
 _SIZED = frozenset({bytearray, bytes})
 
+_NO_VALUE = re.compile(r"did not supply a value for binding (?:parameter )?(:\w+)")
 _STORAGE_CLASSES = {int: "INTEGER", float: "REAL", bytearray: "TEXT", bytes: "BLOB"}
 _STORE_TABLES_HIDDEN = frozenset({"meta", "dedupe", "marks"})
 
@@ -165,9 +167,12 @@ class _SqliteResult(Result):
                 stop=self._must_stop,
             )
             self._check()
-            self._cursor = self._connection.execute(self._sql, _bound(self._parameters))
+            bound = _bound(self._parameters)
+            self._cursor = self._connection.execute(self._sql, bound)
         except (sqlite3.Error, sqlite3.Warning, ValueError, MemoryError) as error:
             raise self._translated(error) from None
+        if isinstance(bound, _Named) and bound.unused:
+            raise QueryError(f"parameter :{bound.unused.pop()} is not used in the query")
         if self._cursor.description is None:
             raise QueryError("the query holds no statement")
         names = unique_names(str(column[0]) for column in self._cursor.description)
@@ -236,7 +241,10 @@ class _SqliteResult(Result):
         if monotonic() > self._end and (error is None or "interrupted" in str(error)):
             return DeadlineError(f"the query ran longer than {self._seconds:g} s")
         words = str(error)
-        if isinstance(error, MemoryError):
+        missing = _NO_VALUE.search(words)
+        if missing is not None:
+            words = f"parameter {missing[1]} has no value"
+        elif isinstance(error, MemoryError):
             words = "the statement or a value of it is too large"
         elif "too big" in words:
             words += f" (no value may be larger than {self._limits.max_value} bytes)"
@@ -251,10 +259,23 @@ def _storage_class(values: Sequence[Any]) -> str:
     return kinds.pop() if len(kinds) == 1 else ""
 
 
+class _Named(dict[str, Any]):
+    """Named parameters that know which of them the statement has not asked for."""
+
+    def __init__(self, parameters: Mapping[str, Any]) -> None:
+        super().__init__(parameters)
+        self.unused = set(parameters)
+
+    def __getitem__(self, name: str) -> Any:
+        value = super().__getitem__(name)
+        self.unused.discard(name)
+        return value
+
+
 def _bound(parameters: Parameters) -> Parameters:
     """Give values that SQLite does not know their canonical text."""
     if isinstance(parameters, Mapping):
-        return {name: _storable(value) for name, value in parameters.items()}
+        return _Named({name: _storable(value) for name, value in parameters.items()})
     return [_storable(value) for value in parameters]
 
 
