@@ -30,7 +30,8 @@ SELECT CASE table_schema WHEN 'main' THEN table_name
   FROM information_schema.tables ORDER BY name"""
 _COLUMNS = """
 SELECT column_name, data_type, is_nullable FROM information_schema.columns
- WHERE table_name = $1 AND table_schema = $2 ORDER BY ordinal_position"""
+ WHERE table_schema || '.' || table_name = $1 OR table_schema = 'main' AND table_name = $1
+ ORDER BY ordinal_position"""
 _TYPE_NAMES = {
     "bool": "BOOLEAN",
     "int8": "TINYINT",
@@ -178,8 +179,7 @@ class DuckDbSession(Session):
         return [TableInfo(*row) for row in self._rows(_TABLES)]
 
     def describe(self, table: str) -> list[ColumnInfo]:
-        schema, _, name = table.rpartition(".")
-        found = self._rows(_COLUMNS, [name, schema or "main"])
+        found = self._rows(_COLUMNS, [table])
         return [ColumnInfo(column, kind, nullable == "YES") for column, kind, nullable in found]
 
     def type_name(self, field: Any) -> str:

@@ -36,14 +36,20 @@ SELECT set_config('role', rolname, true) FROM pg_roles
  WHERE rolname = 'pg_read_all_data'
    AND (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)"""
 _TABLES = """
-SELECT CASE table_schema WHEN 'public' THEN table_name
-                         ELSE table_schema || '.' || table_name END AS name,
-       CASE table_type WHEN 'VIEW' THEN 'view' ELSE 'table' END AS kind
-  FROM information_schema.tables
- WHERE table_schema NOT IN ('information_schema', 'pg_catalog') ORDER BY name"""
+SELECT CASE nspname WHEN 'public' THEN relname::text ELSE nspname || '.' || relname END AS name,
+       CASE WHEN relkind IN ('v', 'm') THEN 'view' ELSE 'table' END AS kind
+  FROM pg_class JOIN pg_namespace AS n ON n.oid = relnamespace
+ WHERE relkind IN ('r', 'p', 'f', 'v', 'm') AND nspname NOT IN ('information_schema', 'pg_catalog')
+   AND nspname NOT LIKE 'pg\\_t%' AND has_any_column_privilege(pg_class.oid, 'SELECT')
+ ORDER BY name"""
 _COLUMNS = """
-SELECT column_name, data_type, is_nullable FROM information_schema.columns
- WHERE table_name = $1 AND table_schema = $2 ORDER BY ordinal_position"""
+SELECT attname::text, format_type(atttypid, atttypmod), NOT attnotnull
+  FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
+  JOIN pg_namespace AS n ON n.oid = relnamespace
+ WHERE relkind IN ('r', 'p', 'f', 'v', 'm') AND attnum > 0 AND NOT attisdropped
+   AND (nspname || '.' || relname = $1 OR nspname = 'public' AND relname = $1)
+   AND has_any_column_privilege(pg_class.oid, 'SELECT')
+ ORDER BY attnum"""
 _DECLARE = "DECLARE streamkit NO SCROLL CURSOR FOR "
 _FETCH_ROWS = 4096
 _BATCH_BYTES = str(64 * 1024)
@@ -130,9 +136,7 @@ class PostgresSession(Session):
         return [TableInfo(*row) for row in self._rows(_TABLES)]
 
     def describe(self, table: str) -> list[ColumnInfo]:
-        schema, _, name = table.rpartition(".")
-        found = self._rows(_COLUMNS, [name, schema or "public"])
-        return [ColumnInfo(column, kind, nullable == "YES") for column, kind, nullable in found]
+        return [ColumnInfo(*row) for row in self._rows(_COLUMNS, [table])]
 
     def type_name(self, field: Any) -> str:
         metadata = field.metadata or {}

@@ -78,7 +78,8 @@ class SqliteSource(Source):
                 (table,),
             ).fetchall()
         if not found or self._is_hidden(table):
-            raise NotFoundError(f"no table {table!r} in database {self.name!r}")
+            where = f"database {self.name!r}" if self.name else "the server's own store"
+            raise NotFoundError(f"no table {table!r} in {where}")
         return [ColumnInfo(name, kind, not (notnull or pk)) for name, kind, notnull, pk in found]
 
     def close(self) -> None:

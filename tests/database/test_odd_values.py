@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from streamkit.database import Databases, open_source
-from streamkit.errors import QueryError
-from tests.database.engines import Engine
+from streamkit.errors import NotFoundError, QueryError
+from tests.database.engines import Engine, Postgres
 from tests.database.running import rows_of
 
 
@@ -54,7 +56,9 @@ async def test_a_day_beyond_the_calendar_is_refused(databases: Databases, value:
         ("SELECT id FROM people WHERE", "^syntax error at end of input"),
     ],
 )
-async def test_postgresql_says_what_cannot_be_sent(postgres: Any, sql: str, words: str) -> None:
+async def test_postgresql_says_what_cannot_be_sent(
+    postgres: Postgres, sql: str, words: str
+) -> None:
     databases = Databases({"db": open_source("db", postgres.url)})
     with pytest.raises(QueryError, match=words):
         await rows_of(databases, sql)
@@ -79,3 +83,32 @@ async def test_parameters_and_names_must_match(
         {"x": "1", "y": "1"}
     ]
     await databases.close()
+
+
+async def test_tables_of_other_schemas_and_odd_names(tmp_path: Path, postgres: Postgres) -> None:
+    odd = ['CREATE TABLE "Odd ""Na.me"(a INTEGER NOT NULL, "b c" NUMERIC(10, 2))']
+    schema = ["CREATE SCHEMA sales", 'CREATE TABLE sales."t.x"(a INTEGER)']
+    grants = [
+        "GRANT USAGE ON SCHEMA sales TO reader",
+        'GRANT SELECT ON "Odd ""Na.me", kept, sales."t.x" TO reader',
+    ]
+    kept = ["CREATE MATERIALIZED VIEW kept AS SELECT 1 AS one", "CREATE TABLE private(a INTEGER)"]
+    postgres.execute(*odd, *schema, *kept, *grants)
+    with duckdb.connect(str(tmp_path / "odd.duckdb")) as connection:
+        for statement in (*odd, *schema):
+            connection.execute(statement)
+    for url in (f"duckdb:///{tmp_path}/odd.duckdb", postgres.url):
+        databases = Databases({"db": open_source("db", url)})
+        names = {table.name: table.kind for table in await databases.tables("db")}
+        assert names['Odd "Na.me'] == names["sales.t.x"] == "table"
+        columns = await databases.describe('Odd "Na.me', "db")
+        assert [(c.name, c.nullable) for c in columns] == [("a", False), ("b c", True)]
+        assert columns[1].type.lower().replace("decimal", "numeric") == "numeric(10,2)"
+        assert [c.name for c in await databases.describe("sales.t.x", "db")] == ["a"]
+        if url == postgres.url:
+            assert names["kept"] == "view"
+            assert [c.name for c in await databases.describe("kept", "db")] == ["one"]
+            assert "private" not in names
+            with pytest.raises(NotFoundError, match="'private'"):
+                await databases.describe("private", "db")
+        await databases.close()
