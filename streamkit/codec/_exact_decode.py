@@ -56,6 +56,10 @@ _SEVERAL: Final = 3
 """Short fields in a row after which more of them are expected."""
 
 
+_KEPT: Final = 256
+"""Entries of maps with unknown fields that are remembered: they take long to be written anew."""
+
+
 def _runs(*fields: Field) -> Runs:
     return Runs(tags_of(fields))
 
@@ -224,9 +228,12 @@ class ExactDecoder(ShortFields):
         """One length-delimited value."""
         values, kind = state.values, field.kind
         if kind == "map":
-            odd = self._entry(field, values, buf, at, stop, depth)
+            entry = tag, buf[at:stop]
+            odd = state.odd.get(entry) or self._entry(field, values, buf, at, stop, depth)
             if odd:
                 state.unknown += (varint(tag), odd)
+                if len(state.odd) < _KEPT:
+                    state.odd[entry] = odd
         elif field.packable:
             read = packed_reader(field) if field.tag & 7 == 0 else fixed_reader(kind)
             values.setdefault(field.name, []).extend(read(buf[at:stop]))

@@ -43,13 +43,14 @@ _FEW: Final = 48
 class State:
     """A message while it is read: its values, and the singular messages in it, read likewise."""
 
-    __slots__ = ("chosen", "nested", "tried", "unknown", "values")
+    __slots__ = ("chosen", "nested", "odd", "tried", "unknown", "values")
 
     def __init__(self, tried: bool = False) -> None:
         self.tried = tried  # whether the compiled decoder gave these bytes up
         self.values: dict[str, Any] = {}
         self.nested: dict[str, tuple[Field, State]] = {}
         self.unknown: list[bytes] = []
+        self.odd: dict[tuple[int, bytes], bytes] = {}  # entries of maps that are unknown fields
         self.chosen: dict[str, str] = {}  # the member of each oneof that came last
 
     def choose(self, field: Field) -> None:
@@ -148,33 +149,51 @@ class ShortFields(ABC):
         if lanes.groups and not all(map(_ends_itself, set(lanes.unknown))):
             raise InOrder
         # Maps come first: they are what may turn out to depend on the order.
+        oneofs: dict[str, list[tuple[Field, list[bytes]]]] = {}
         for field, found in sorted(lanes.fields.values(), key=lambda one: one[0].kind != "map"):
             if field.group:
-                self._member(found, runs, state, depth)
+                oneofs.setdefault(field.group, []).append((field, found))
             else:
                 self._lane(field, found, runs, state, depth)
+        for members in oneofs.values():
+            if len(members) == 1:
+                self._lane(*members[0], runs, state, depth)
+            else:
+                self._members(members, tokens, runs, state, depth)
         if lanes.unknown:
             state.unknown.append(b"".join(lanes.unknown))
 
-    def _member(self, tokens: list[bytes], runs: Runs, state: State, depth: int) -> None:
+    def _members(
+        self,
+        members: list[tuple[Field, list[bytes]]],
+        tokens: list[bytes],
+        runs: Runs,
+        state: State,
+        depth: int,
+    ) -> None:
         """Read fields of one oneof: the last one stays, the others have to be right."""
-        members: dict[bytes, list[bytes]] = {}
-        heads = [token[:1] if token[0] < 128 else token[:2] for token in tokens]
-        if any(map(_goes_on, set(heads))):
-            heads = [_TAG.match(token)[0] for token in tokens]  # type: ignore[index]
-        last = heads[-1]
-        first = len(heads)
-        while first and heads[first - 1] == last:
-            first -= 1
-        for head, token in zip(heads[:first], tokens, strict=False):
-            members.setdefault(head, []).append(token)
-        for head, earlier in members.items():
-            field = runs.by_tag[varint_at(head, 0, len(head))[0]]
-            state.choose(field)
-            if not field.packable:
+        heads = {varint(field.tag): field for field, _ in members}
+        every = tuple(heads)
+        last: Field | None = None
+        together = 0
+        for token in reversed(tokens):
+            if token.startswith(every):
+                field = next(field for head, field in heads.items() if token.startswith(head))
+                last = last or field
+                if field is not last:
+                    break
+                together += 1
+        kept: list[bytes] = []
+        for field, found in members:
+            earlier = found
+            if field is last:
+                earlier, kept = found[:-together], found[-together:]
+            else:
+                state.choose(field)
+            if earlier and not field.packable:
                 self._lane(field, earlier, runs, State(), depth)
-        field = runs.by_tag[varint_at(last, 0, len(last))[0]]
-        self._lane(field, tokens[first:], runs, state, depth)
+        assert last is not None
+        self._lane(last, kept, runs, state, depth)
 
     def _lane(
         self, field: Field, tokens: list[bytes], runs: Runs, state: State, depth: int
@@ -353,9 +372,7 @@ class _Lanes(dict[Any, list[bytes]]):
             self.groups |= tag & 7 == 3
             lane = self.unknown
         else:
-            # A oneof's name has a mark: it may be a field's name, too.
-            key = f"{field.group} " if field.group else field.name
-            lane = self.fields.setdefault(key, (field, []))[1]
+            lane = self.fields.setdefault(field.name, (field, []))[1]
         self[head] = lane
         return lane
 
@@ -380,13 +397,9 @@ def _split(token: re.Pattern[bytes], buf: bytes, at: int, stop: int) -> list[byt
     return token.findall(buf, at, stop)
 
 
-def _goes_on(head: bytes) -> bool:
-    return head[-1] > 127
-
-
 def _payloads(field: Field, tokens: list[bytes]) -> list[bytes]:
     size = field.tag_size + 1
-    if tokens[0] is tokens[-1]:
+    if tokens[0] is tokens[-1] and tokens.count(tokens[0]) == len(tokens):
         return [tokens[0][size:]] * len(tokens)
     return [token[size:] for token in tokens]
 

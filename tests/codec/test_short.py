@@ -87,6 +87,18 @@ def test_a_refusal_in_a_long_run_has_the_same_path(every: Peers, field: bytes, p
         assert caught.value.path == path
 
 
+def test_missing_values_among_others(every: Peers) -> None:
+    texts = [b"", b"\x0a\x02\0b", b"", b"\x0a\x04\xc3\xbc\0\0", b""]
+    data = b"".join(sized(81, text) for text in texts * 20)
+    assert check(every.ours.Every, every.google.Every, data)
+    entries = [b"", b"\x0a\x01a", b"\x12\x01b", b"\x12\x01c\x0a\x01d", b"\x0a\x01e\x12\x02\0f", b""]
+    for number in (91, 105, 107, 111):
+        data = b"".join(sized(number, entry) for entry in entries[:2] * 20 + entries[-1:] * 20)
+        assert check(every.ours.Every, every.google.Every, data)
+    data = b"".join(sized(91, entry) for entry in entries * 20)
+    assert check(every.ours.Every, every.google.Every, data)
+
+
 def test_the_last_member_of_a_oneof_stays(every: Peers) -> None:
     ours, google = every.ours.Every, every.google.Every
     leaves = (sized(43, b"\x08" + varint(number)) for number in count())
