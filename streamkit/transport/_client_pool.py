@@ -241,6 +241,8 @@ class Pool:
             require_h2(connection.transport)
             await settled
             if connection.dead or connection.is_closing():
+                if connection.reason:
+                    raise ConnectError(f"no connection to {address.target}: {connection.reason}")
                 raise ConnectError(
                     f"{address.target} closed the connection at once",
                     hint="perhaps it expects TLS" if self._tls is None else "",

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["FrameCutter", "NotHttp2Error", "TooBusyError"]
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_TLS = b"\x16\x03"  # a handshake record
-_HTTP1 = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"OPTIONS ", b"CONNECT ")
+_TLS = (b"\x15\x03", b"\x16\x03")  # an alert, a handshake
+_HTTP1 = (b"HTTP/1", b"GET ", b"HEAD ", b"POST ", b"PUT ", b"OPTIONS ", b"CONNECT ")
 _HEAD = 9
 _DATA, _HEADERS, _PRIORITY, _SETTINGS, _PUSH, _CONTINUATION = 0, 1, 2, 4, 5, 9
 _END_STREAM, _END_HEADERS, _PADDED, _ACK = 0x1, 0x4, 0x8, 0x1
@@ -44,7 +44,7 @@ class NotHttp2Error(ProtocolError):
 
     def __init__(self, data: bytes) -> None:
         if data.startswith(_TLS):
-            super().__init__("TLS on a port without TLS")
+            super().__init__("TLS instead of plain HTTP/2")
         elif data.startswith(_HTTP1):
             super().__init__("HTTP/1 instead of HTTP/2")
         else:
@@ -133,6 +133,11 @@ class FrameCutter:
         else:
             position = 0
         size = len(data)
+        if self._settings_due and size - position >= _HEAD:
+            kind, flags = data[position + 3 : position + 5]
+            if kind != _SETTINGS or flags & _ACK:
+                raise NotHttp2Error(data[position:])
+            self._settings_due = False
         while position < size:
             if self._left:
                 position = self._more_data(data, position, size)
@@ -172,10 +177,6 @@ class FrameCutter:
                     continue
             if self._block >= 0 and kind != _CONTINUATION:
                 raise ProtocolError("another frame inside a header block")
-            if self._settings_due:
-                if kind != _SETTINGS or flags & _ACK:
-                    raise ProtocolError("the first frame is not SETTINGS")
-                self._settings_due = False
             self._check_head(kind, length, stream_id)
             if kind > _CONTINUATION or kind == _PRIORITY:
                 # A type to be ignored: its bytes are passed over as they come.

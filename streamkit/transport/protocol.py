@@ -14,7 +14,7 @@ from h2.exceptions import ProtocolError
 
 from streamkit.config import TransportLimits
 from streamkit.transport.connection import LOG, WireConnection
-from streamkit.transport.frames import FrameCutter
+from streamkit.transport.frames import FrameCutter, NotHttp2Error
 from streamkit.transport.http2 import Http2
 from streamkit.transport.in_place import InPlaceProtocol, wasteful
 from streamkit.transport.processor import WireProcessor
@@ -169,7 +169,9 @@ class WireProtocol(H2Protocol):
         """What was received cannot be processed."""
         if isinstance(error, ProtocolError):
             code = ErrorCodes(error.error_code or ErrorCodes.PROTOCOL_ERROR)
-            self._fail(code, f"{type(error).__name__}: {error}", type(error).__name__)
+            kind = type(error).__name__
+            clear = isinstance(error, NotHttp2Error)
+            self._fail(code, str(error) if clear else f"{kind}: {error}", kind)
         else:
             LOG.warning("fault while reading a connection", repr(error), error)
             self._fail(ErrorCodes.INTERNAL_ERROR, "internal error")
@@ -177,6 +179,7 @@ class WireProtocol(H2Protocol):
     def _fail(self, code: ErrorCodes, reason: str, kind: str = "") -> None:
         """The peer broke the rules: say so and end this connection."""
         connection = self.connection
+        connection.reason = connection.reason or reason
         LOG.warning("connection cut", f"{reason}, peer {connection.peer_name}", kind=kind)
         connection.cut(code, reason)
         self.processor.close(reason)

@@ -160,7 +160,7 @@ class Fuzzer:
             return frame(7, 0, 0, self.stream().to_bytes(4, "big") + bytes(4) + self.blob())
         if pick < 0.96:
             body = self.body()
-            padded = bytes([chance.randrange(len(body) + 1)]) + body + b"x"
+            padded = bytes([chance.randrange(min(len(body) + 1, 256))]) + body + b"x"
             return frame(0, 8, self.stream(), padded)
         if pick < 0.98:
             return frame(

@@ -271,7 +271,7 @@ async def test_a_large_frame_on_a_slow_line_is_no_attack(serve: Serve, dial: Dia
         (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1 instead of HTTP/2"),
         (
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"x" * 100,
-            "TLS on a port without TLS",
+            "TLS instead of plain HTTP/2",
         ),
         (b"SSH-2.0-OpenSSH_9.0\r\n", "not HTTP/2"),
         (b"\0" * 100, "not HTTP/2"),
@@ -290,7 +290,7 @@ async def test_another_protocol(
         while server.connections:
             await asyncio.sleep(0.01)
     (line,) = [record.getMessage() for record in caplog.records]
-    assert line.startswith(f"connection cut: NotHttp2Error: {noted}, peer ipv4:127.0.0.1:")
+    assert line.startswith(f"connection cut: {noted}, peer ipv4:127.0.0.1:")
 
 
 async def test_a_flood_of_one_kind_hides_no_other(

@@ -317,16 +317,25 @@ async def test_a_server_that_says_nothing(connect: NewChannel) -> None:
         await channel.aclose()
 
 
-async def test_a_server_of_another_protocol(connect: NewChannel) -> None:
+@pytest.mark.parametrize(
+    ("greeting", "noted"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "HTTP/1 instead of HTTP/2"),
+        (b"\x15\x03\x03\0\2\2\x46" + bytes(9), "TLS instead of plain HTTP/2"),
+        (b"SSH-2.0-OpenSSH_9.0\r\n", "not HTTP/2"),
+    ],
+)
+async def test_a_server_of_another_protocol(
+    connect: NewChannel, greeting: bytes, noted: str
+) -> None:
     async def script(peer: Peer) -> None:
-        peer.raw(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-        await asyncio.sleep(1)
+        peer.raw(greeting)
+        await peer.hang()
 
     async with raw_server(script) as server:
         channel = connect(server.target)
-        with pytest.raises(StreamkitError) as caught:
+        with pytest.raises(ConnectError, match=f"no connection to {server.target}: {noted}"):
             await unary(channel)
-        assert caught.value.status is Status.UNAVAILABLE
         await channel.aclose()
 
 
