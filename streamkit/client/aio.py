@@ -292,12 +292,15 @@ class AsyncClient:
         parameters: Parameters = (),
         *,
         database: str = "",
-        batch: int = 100,
+        batch: int = 0,
         columns: bool = True,
         timeout: float | None = None,
         format: Literal["rows", "arrow"] = "rows",
     ) -> Query:
-        """The result of one read-only statement; see Query."""
+        """The result of one read-only statement; see Query.
+
+        `batch` is the rows of a message; 0 means 100, in Arrow 8192.
+        """
         request = make_request(
             sql,
             parameters,

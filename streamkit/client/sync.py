@@ -246,7 +246,7 @@ class Client:
         parameters: Parameters = (),
         *,
         database: str = "",
-        batch: int = 100,
+        batch: int = 0,
         columns: bool = True,
         timeout: float | None = None,
         format: Literal["rows", "arrow"] = "rows",

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from streamkit.config import QueryLimits
 from streamkit.database.base import Parameters
 
-__all__ = ["DEFAULT_BATCH_ROWS", "QueryPlan"]
+__all__ = ["DEFAULT_ARROW_ROWS", "DEFAULT_BATCH_ROWS", "QueryPlan"]
 
 DEFAULT_BATCH_ROWS = 100
+DEFAULT_ARROW_ROWS = 8192
 _DEFAULTS = QueryLimits()
 
 

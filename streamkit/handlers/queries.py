@@ -10,7 +10,13 @@ from typing import Any
 import betterproto
 
 from streamkit.config import QueryLimits
-from streamkit.database import DEFAULT_BATCH_ROWS, Databases, Parameters, QueryPlan
+from streamkit.database import (
+    DEFAULT_ARROW_ROWS,
+    DEFAULT_BATCH_ROWS,
+    Databases,
+    Parameters,
+    QueryPlan,
+)
 from streamkit.errors import InvalidArgumentError
 from streamkit.generated.streamservice import (
     Parameter,
@@ -57,14 +63,15 @@ def plan_of(request: QueryRequest, limits: QueryLimits) -> QueryPlan:
         raise InvalidArgumentError(
             f"max_message_bytes: must not be negative, is {request.max_message_bytes}"
         )
+    arrow = _is_arrow(request.format)
     asked = min(request.max_message_bytes, limits.max_message_asked)
     return QueryPlan(
         sql=request.query,
         parameters=parameters_of(request.parameters),
-        batch_rows=request.batch_size or DEFAULT_BATCH_ROWS,
+        batch_rows=request.batch_size or (DEFAULT_ARROW_ROWS if arrow else DEFAULT_BATCH_ROWS),
         max_message=asked or limits.max_message,
         columns=request.columns,
-        arrow=_is_arrow(request.format),
+        arrow=arrow,
         seconds=_seconds(request.timeout, limits),
     )
 

@@ -307,4 +307,6 @@ def test_the_plan_applies_the_limits() -> None:
     )
     plan = plan_of(asked, limits)
     assert (plan.batch_rows, plan.max_message, plan.seconds) == (7, 2000, 5)
+    arrow = plan_of(QueryRequest(query="SELECT 1", format=PayloadFormat.ARROW), limits)
+    assert (arrow.arrow, arrow.batch_rows) == (True, 8192)
     assert parameters_of([]) == []

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-ARROW_BATCH = 8192
-
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
@@ -39,7 +37,13 @@ async def _query(
         str, typer.Option("-f", "--file", metavar="FILE", help="The statement is in this file.")
     ] = "",
     batch: Annotated[
-        int, typer.Option("--batch", metavar="N", min=0, help="Rows in one message; 0 is 100.")
+        int,
+        typer.Option(
+            "--batch",
+            metavar="N",
+            min=0,
+            help="Rows in one message; 0 is 100, in arrow and parquet 8192.",
+        ),
     ] = 0,
     database: Annotated[
         str, typer.Option("-d", "--database", metavar="NAME", help="Else the server's own store.")
@@ -102,7 +106,7 @@ async def _query(
             statement,
             given,
             database=database,
-            batch=batch or (ARROW_BATCH if binary else 100),
+            batch=batch,
             format="arrow" if binary else "rows",
             timeout=seconds,
         )

@@ -146,7 +146,7 @@ class Update(betterproto.Message):
 class QueryRequest(betterproto.Message):
     query: str = betterproto.string_field(1)
     batch_size: int = betterproto.int32_field(2)
-    """Rows per message; 0 means 100."""
+    """Rows per message; 0 means 100, in Arrow 8192."""
 
     database: str = betterproto.string_field(10)
     """
