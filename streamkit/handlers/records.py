@@ -7,7 +7,7 @@ clients that asked for them in StreamOptions.
 from __future__ import annotations
 
 import copy
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -25,7 +25,7 @@ from streamkit.generated.streamservice import (
 from streamkit.generated.streamservice import Position as WirePosition
 from streamkit.handlers.frames import frames_of
 from streamkit.handlers.validation import seconds
-from streamkit.journal import StoredItems, joined_frames
+from streamkit.journal import RowItem, StoredItems, joined_frames
 from streamkit.journal.base import Batch, Entry, Journal, Record, Selector, Start, Stream
 from streamkit.transport import Framed, context
 
@@ -123,7 +123,17 @@ def framed(batch: Batch, stream: Stream) -> Framed:
     if isinstance(entries, StoredItems):
         frames = frames_of(stream, entries.sequences, entries.columns)
         return Framed(b"".join(frames), len(frames))
+    if len(entries) > 1 and entries[-1].frame is None:
+        _frame_rows(stream, entries)
     return Framed(joined_frames(batch, frame), len(entries))
+
+
+def _frame_rows(stream: Stream, entries: Sequence[Entry]) -> None:
+    """Make the frames that are missing, together and without the messages."""
+    bare = [entry for entry in entries if entry.frame is None and isinstance(entry, RowItem)]
+    found = StoredItems.of_rows(stream, [entry.row for entry in bare])
+    for entry, made in zip(bare, frames_of(stream, found.sequences, found.columns), strict=True):
+        entry.frame = made
 
 
 def _frame_with_count(entry: Entry, skipped: int) -> bytes:

@@ -22,7 +22,7 @@ from streamkit.journal.base import (
 from streamkit.journal.frames import joined_frames
 from streamkit.journal.hub import Hub
 from streamkit.journal.opening import open_journal
-from streamkit.journal.records import LEVELS
+from streamkit.journal.records import LEVELS, RowItem
 from streamkit.journal.stored import StoredItems
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "Position",
     "ProducerId",
     "Record",
+    "RowItem",
     "Selector",
     "Start",
     "StoredItems",

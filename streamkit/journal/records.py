@@ -24,6 +24,7 @@ from streamkit.journal.base import Entry, Item, Record
 __all__ = [
     "LEVELS",
     "Row",
+    "RowItem",
     "dump",
     "log_item",
     "log_rows",
@@ -78,8 +79,16 @@ def time_of(text: str) -> datetime:
     return datetime.fromisoformat(f"{text}+00:00")
 
 
-class _UpdateItem(Item[Record]):
+class RowItem(Item[Record]):
+    """An item that is its row."""
+
     __slots__ = ("row",)
+
+    row: Row
+
+
+class _UpdateItem(RowItem):
+    __slots__ = ()
 
     def __init__(self, row: Row) -> None:
         self.row = row
@@ -99,8 +108,8 @@ class _UpdateItem(Item[Record]):
         return made
 
 
-class _LogItem(Item[Record]):
-    __slots__ = ("row",)
+class _LogItem(RowItem):
+    __slots__ = ()
 
     def __init__(self, row: Row) -> None:
         self.row = row

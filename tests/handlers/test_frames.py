@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from streamkit.codec import frame
 from streamkit.generated.streamservice import LogEntry, Update
 from streamkit.handlers.frames import frames_of
-from streamkit.journal import StoredItems, Stream
+from streamkit.handlers.records import framed
+from streamkit.journal import Journal, Selector, Start, StoredItems, Stream
 from streamkit.journal.records import log_rows, update_rows
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -76,3 +78,28 @@ def test_what_is_kept_is_bounded() -> None:
     updates = [Update(topic=f"t{n}" * 50, message="m" * n) for n in range(9000)]
     frames, messages = made(Stream.UPDATES, update_rows(updates, 1, NOW))
     assert frames == messages
+
+
+async def test_live_records_are_framed_as_their_messages(journal: Journal) -> None:
+    fields = {"n": "é", "": "\x00"}
+    lines = [
+        LogEntry(service=f"s{n}", level="warn", message="é" * n, fields=fields if n % 2 else {})
+        for n in range(5)
+    ]
+    updates = [
+        Update(topic=f"t{n}", message="é" * n, metadata=fields if n % 2 else {}) for n in range(5)
+    ]
+    for stream in (Stream.UPDATES, Stream.LOGS):
+        for count in (1, 2, 5):
+            batches = journal.read(Selector(stream), Start(), follow=True)
+            async with aclosing(batches):
+                await anext(batches)
+                if stream is Stream.UPDATES:
+                    await journal.append_updates(updates[:count])
+                else:
+                    await journal.append_logs(lines[:count])
+                batch = await anext(batches)
+            assert len(batch.entries) == count
+            data = framed(batch, stream)
+            assert data.data == b"".join(frame(entry.message) for entry in batch.entries)
+            assert framed(batch, stream).data is data.data  # shared by all readers
