@@ -16,6 +16,7 @@ __all__ = [
     "USAGE",
     "exit_code",
     "one_line",
+    "reason",
 ]
 
 OK = 0
@@ -44,6 +45,11 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
 def exit_code(error: BaseException) -> int:
     """Return the documented code of an error that ended a command."""
     return next((code for kind, code in _CODES if isinstance(error, kind)), FAILED)
+
+
+def reason(error: BaseException) -> str:
+    """Return why a connection broke, in a few words, for a line that says what follows from it."""
+    return sanitise(str(error)).removeprefix("the connection was lost: ")
 
 
 def one_line(error: BaseException, *, server: str = "") -> str:

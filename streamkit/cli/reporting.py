@@ -12,7 +12,7 @@ import re
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from streamkit.cli.exits import one_line
+from streamkit.cli.exits import reason
 from streamkit.cli.lines import detect_level
 from streamkit.cli.session import Session
 from streamkit.errors import AlreadyExistsError, ConnectError, StreamkitError
@@ -161,7 +161,7 @@ class Reporter:
             await client.ping()
             self._online = True
         except StreamkitError as error:
-            self._warn(one_line(error))
+            self._warn(reason(error))
         self._known.set()
 
     async def _open_job(self, client: AsyncClient, command: str) -> None:
@@ -201,11 +201,11 @@ class Reporter:
             self._online = True
         elif event.kind == "lost":
             self._online = False
-            self._warn(one_line(event.error) if event.error is not None else event.detail)
+            self._warn(reason(event.error) if event.error is not None else event.detail)
 
-    def _warn(self, reason: str) -> None:
+    def _warn(self, why: str) -> None:
         if not self._warned:
             self._warned = True
             self._session.note(
-                f"{self._session.server} does not take reports ({reason}); the command goes on"
+                f"{self._session.server} does not take reports ({why}); the command goes on"
             )

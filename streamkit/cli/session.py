@@ -209,8 +209,7 @@ class Session:
                 # One line when the server goes and one when it is back, however many attempts and
                 # streams there are.
                 if event.error is not None:
-                    reason = exits.one_line(event.error)
-                    self._reason = reason.removeprefix("the connection was lost: ")
+                    self._reason = exits.reason(event.error)
                 if event.delay is not None and self._away_since is None:
                     self._away_since = time.monotonic()
                     self.note(

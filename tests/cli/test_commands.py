@@ -179,7 +179,7 @@ def test_a_stream_survives_the_server(start_server: Callable[..., ServerProcess]
 
 def test_an_outage_is_one_line_and_its_end_another(capsys: pytest.CaptureFixture[str]) -> None:
     session = Session(server="there:1")
-    error = ConnectError("the connection was lost: reset")
+    error = ConnectError("the connection was lost: reset", hint="none of this line's business")
     for _ in range(3):  # attempts, of two streams each
         for stream in ("updates", "logs"):
             session._on_event(ClientEvent("lost", stream, error=error))
