@@ -5,10 +5,12 @@ Nothing is kept: a batch is written and forgotten, so memory stays flat however 
 
 from __future__ import annotations
 
+import os
+import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 from streamkit.cli.output import Output
 from streamkit.cli.records import seconds_text, size_text
@@ -32,9 +34,14 @@ class Sink:
         self.started = False
         self.full = False
         """Whether a table on a terminal has all the rows that were to be shown."""
+        self.target: IO[Any] | None = None
+        """A file whose old content goes when the result begins."""
 
     def begin(self, columns: Sequence[ColumnLike]) -> None:
         self.started = True
+        if self.target is not None and stat.S_ISREG(os.fstat(self.target.fileno()).st_mode):
+            self.target.seek(0)
+            self.target.truncate()
 
     def rows(self, rows: Sequence[Row]) -> None:
         raise NotImplementedError
@@ -119,7 +126,8 @@ class _ArrowSink(Sink):
         self._file = file
 
     def arrow(self, result: QueryResult) -> None:
-        self.started = True
+        if not self.started:
+            self.begin(())
         self._file.write(result.arrow_ipc)
         self.bytes += len(result.arrow_ipc)
         self.count = result.total_rows if result.is_last else self.count
@@ -148,7 +156,8 @@ class _ParquetSink(Sink):
         self._writer: Any = None
 
     def arrow(self, result: QueryResult) -> None:
-        self.started = True
+        if not self.started:
+            self.begin(())
         if not result.arrow_ipc:
             return
         self.bytes += len(result.arrow_ipc)
@@ -180,21 +189,42 @@ class _ParquetSink(Sink):
 def open_sink(
     output: Output, format_name: str, path: str, options: TextOptions, limit: int
 ) -> Iterator[Sink]:
-    """Open the sink of a format: a file at `path`, else standard output."""
-    if format_name in ("arrow", "parquet"):
-        kind = _ArrowSink if format_name == "arrow" else _ParquetSink
-        if not path:
-            yield kind(output.binary)
-            return
-        with open(path, "wb") as binary:
-            yield kind(binary)
-    elif path:
-        with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as text:
-            yield _TextSink(output, text, format_name, options)
+    """Open the sink of a format: a file at `path`, else standard output.
+
+    A file that cannot be written is told before the query runs, and one that is there keeps its
+    content until the first batch has come.
+    """
+    if path:
+        there = os.path.exists(path)
+        with _open_file(path, binary=format_name in ("arrow", "parquet")) as file:
+            sink = Sink()
+            try:
+                sink = _file_sink(output, format_name, file, options)
+                sink.target = file
+                yield sink
+            finally:
+                if not there and not sink.started:
+                    os.unlink(path)
+    elif format_name in ("arrow", "parquet"):
+        yield _file_sink(output, format_name, output.binary, options)
     elif format_name == "table" and output.terminal.is_tty and limit:
         yield _LimitedTable(output, options, limit)
     else:
         yield _TextSink(output, None, format_name, options)
+
+
+def _open_file(path: str, *, binary: bool) -> IO[Any]:
+    if binary:
+        return open(path, "ab")
+    return open(path, "a", encoding="utf-8", errors="backslashreplace", newline="")
+
+
+def _file_sink(output: Output, format_name: str, file: Any, options: TextOptions) -> Sink:
+    if format_name == "arrow":
+        return _ArrowSink(file)
+    if format_name == "parquet":
+        return _ParquetSink(file)
+    return _TextSink(output, file, format_name, options)
 
 
 class Progress:

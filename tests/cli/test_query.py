@@ -11,6 +11,8 @@ import signal
 import subprocess
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from tests.cli.tools import COMMAND, Terminal, environment, invoke
@@ -72,6 +74,45 @@ def test_out(server: str, tmp_path: Path) -> None:
     done = query(server, FIRST, "--out", str(target))
     assert done.stdout == "" and json.loads(target.read_text().splitlines()[0])["id"] == 1
     assert query(server, FIRST, "--out", "/no/such/dir/x.csv").returncode == 1
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.arrow", "rows.parquet"])
+def test_out_keeps_what_was_there_until_there_is_a_result(
+    server: str, tmp_path: Path, name: str
+) -> None:
+    target = tmp_path / name
+    assert query(server, "SELEC", "--out", str(target)).returncode == 1
+    assert not target.exists()
+    target.write_text("what was there before, and longer than what comes\n" * 100)
+    assert query(server, "SELEC", "--out", str(target)).returncode == 1
+    assert target.read_text().startswith("what was there")
+    assert query(server, "SELECT 7 AS a", "--out", str(target)).returncode == 0
+    if name == "rows.csv":
+        assert target.read_text() == "a\n7\n"
+    elif name == "rows.arrow":
+        with pyarrow.ipc.open_stream(target) as reader:
+            assert reader.read_all().to_pylist() == [{"a": 7}]
+    else:
+        assert pyarrow.parquet.read_table(target).to_pylist() == [{"a": 7}]
+
+
+@pytest.mark.parametrize("form", ["csv", "arrow", "parquet"])
+def test_out_to_a_full_disk(server: str, form: str) -> None:
+    done = query(server, FIRST, "-o", form, "--out", "/dev/full")
+    assert done.returncode == 1
+    assert done.stderr.endswith("streamkit: No space left on device\n")
+    nowhere = query(server, FIRST, "-o", form, "--out", "/")
+    assert nowhere.returncode == 1 and nowhere.stderr == "streamkit: /: Is a directory\n"
+
+
+def test_a_file_that_is_not_text(server: str, tmp_path: Path) -> None:
+    file = tmp_path / "q.sql"
+    file.write_bytes(b"SELECT '\xff'")
+    done = query(server, "-f", str(file))
+    assert done.returncode == 2
+    assert done.stderr == f"streamkit: {file}: byte 9 is not UTF-8 text\n"
+    file.write_bytes(b"\xef\xbb\xbfSELECT 1 AS a")  # as some editors begin a file
+    assert query(server, "-f", str(file)).stdout == "a\n1\n"
 
 
 def test_arrow_and_parquet(server: str, tmp_path: Path) -> None:

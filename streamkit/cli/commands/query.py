@@ -154,11 +154,15 @@ async def _stream(query: Query, sink: Sink, progress: Any, binary: bool) -> None
 async def _statement(sql: str, file: str) -> str:
     if bool(sql) == bool(file):
         raise UsageError('give one statement: "SELECT ...", - for standard input, or -f FILE')
-    if file:
-        return await asyncio.to_thread(Path(file).read_text, encoding="utf-8")
-    if sql == "-":
-        return await asyncio.to_thread(sys.stdin.read)
-    return sql
+    if sql and sql != "-":
+        return sql
+    read = Path(file).read_bytes if file else sys.stdin.buffer.read
+    data: bytes = await asyncio.to_thread(read)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        where = file or "standard input"
+        raise UsageError(f"{where}: byte {error.start + 1} is not UTF-8 text") from None
 
 
 def _format(session: Session, output: str, out: str) -> str:
