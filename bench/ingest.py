@@ -113,6 +113,9 @@ async def pipelined(events: int, per_request: int, durability: str = "normal") -
             await sending
             took = time.perf_counter() - began
         await channel.aclose()
+        async with AsyncClient(address) as client:
+            [kept] = [row async for row in client.query("SELECT count(*) AS n FROM updates")]
+        assert int(kept["n"]) == events // per_request * per_request
     assert replies == events // per_request
     return events / took
 
@@ -203,6 +206,7 @@ def redis_pipelined(server: str, events: int) -> float:
                     pipeline.xadd("events", {"topic": TOPIC, "message": TEXT})
                 pipeline.execute()
             took = time.perf_counter() - began
+            assert client.xlen("events") == events // 500 * 500
             client.close()
     return events / took
 
@@ -226,6 +230,7 @@ async def jetstream(events: int) -> float:
             await context.publish_async(TOPIC, TEXT.encode(), wait_stall=10)
         await context.publish_async_completed()
         took = time.perf_counter() - began
+        assert (await context.stream_info("events")).state.messages == events
         await client.close()
     return events / took
 

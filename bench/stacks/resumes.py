@@ -5,7 +5,7 @@
     python -m bench.stacks.resumes serve-grpcio
     python -m bench.stacks.resumes read-grpcio PORT COUNT
 
-A reader looks at every record: its number and its text have to be the next.
+A reader looks at every record: its number has to be the next. Of some it compares the text.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from bench.stacks import load
 
 TOPICS = 20
 CHUNK = 500
+SAMPLE = 1_000
 KEPT = 20_000
 """Messages that the peer has in memory and sends over and over."""
 
@@ -55,8 +56,10 @@ async def read(address: str, pattern: str, count: int, step: int) -> None:
         async with client.subscribe(pattern, start="all") as updates:
             async for update in updates:
                 number += step
-                if update.sequence != number or not update.message.startswith(f"order {number:09}"):
-                    raise SystemExit(f"{update} came instead of {number}")
+                if update.sequence != number:
+                    raise SystemExit(f"{update.sequence} came instead of {number}")
+                if not number % SAMPLE and update.message != text(number):
+                    raise SystemExit(f"{update} came instead of {text(number)!r}")
                 if number >= count:
                     break
         report(count // step, began, cpu)
@@ -77,9 +80,10 @@ async def read_grpcio(port: int, count: int) -> None:
         number = 0
         async for update in subscribe(pb.SubscribeRequest(topics=[">"], client_id=str(count))):
             number += 1
-            kept = (number - 1) % KEPT + 1
-            if update.sequence != kept or not update.message.startswith(f"order {kept:09}"):
-                raise SystemExit(f"{update} came instead of {number}")
+            if update.sequence != (number - 1) % KEPT + 1:
+                raise SystemExit(f"{update.sequence} came instead of {number}")
+            if not number % SAMPLE and update.message != text(update.sequence):
+                raise SystemExit(f"{update} came instead of {text(update.sequence)!r}")
         assert number == count
         report(count, began, cpu)
 
