@@ -130,7 +130,7 @@ class Reporter:
                 if self._job is not None:
                     await self._finish_job(self._job, code)
         except (TimeoutError, StreamkitError):
-            self._warn("the end of the job could not be reported")
+            self._session.note(f"{self._session.server} was not told of the end of the job")
         missing = len(self._early) + self._dropped_early
         if self._writer is not None:
             missing += self._writer.buffered + self._writer.dropped

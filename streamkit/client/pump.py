@@ -76,6 +76,7 @@ class Pump:
         self._sendable = asyncio.Event()
         self._room = asyncio.Event()
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._hurried = asyncio.Event()
         self._closed = False
         self._overflow = 0
         self._trailers: Mapping[str, object] | None = None
@@ -139,6 +140,7 @@ class Pump:
         target = self.outbox.accepted
         if self.outbox.settled < target:
             self._check()
+            self._hurried.set()
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.append((target, future))
             await future
@@ -174,6 +176,7 @@ class Pump:
         return lost
 
     async def _drained(self) -> None:
+        self._hurried.set()
         while self.outbox.settled < self.outbox.accepted and self.failure is None:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.append((self.outbox.accepted, future))
@@ -308,7 +311,22 @@ class Pump:
             return  # nothing is held up: the next attempt comes with the next record
         tell(how.on_event, ClientEvent("lost", f"{self._name}: {error}", error=error))
         tell(how.on_event, ClientEvent("reconnecting", self._name, delay=delay))
-        await how.sleep(delay)
+        await self._pause(delay)
+
+    async def _pause(self, delay: float) -> None:
+        """Wait for the next attempt, or until somebody begins to wait for the outcome: a server
+        that is back must not miss the last records of a program for a delay's sake."""
+        self._hurried.clear()
+        ends = [
+            asyncio.ensure_future(self._reconnect.sleep(delay)),
+            asyncio.create_task(self._hurried.wait()),
+        ]
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for end in ends:
+                end.cancel()
+            await asyncio.wait(ends)
 
     def _fail(self, error: StreamkitError) -> None:
         self.failure = error

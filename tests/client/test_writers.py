@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from streamkit.client import AsyncClient, ClientEvent
+from streamkit.config import Backoff
 from streamkit.errors import ConnectError, InvalidArgumentError, LimitError, StreamkitError
 from streamkit.generated.streamservice import (
     ProducerServiceBase,
@@ -139,6 +140,37 @@ async def test_a_writer_waits_for_a_server_that_is_not_there_yet() -> None:
                 await asyncio.sleep(0.05)
                 await proxy.heal()
             assert await stored(client, 1) == ["early"]
+
+
+@pytest.mark.parametrize("end", ["flush", "close", "job"])
+async def test_who_waits_for_the_outcome_waits_out_no_delay(proxy: FaultProxy, end: str) -> None:
+    """The server is back, the next attempt would be a minute away, and the program ends."""
+    lost = asyncio.Event()
+    slow = Backoff(first=60.0, jitter=0.0)
+
+    def on_event(event: ClientEvent) -> None:
+        if event.kind == "reconnecting":
+            lost.set()
+
+    async with AsyncClient(proxy.address, backoff=slow, on_event=on_event) as client:
+        if end == "job":
+            async with client.job("j") as job:
+                await proxy.refuse()
+                await job.update(percentage=50)
+                await lost.wait()
+                await proxy.heal()
+            assert (await client.jobs())[0].status == "completed"
+            return
+        writer = client.publisher()
+        await writer.send("a", "1")
+        await writer.flush()
+        await proxy.refuse()
+        await writer.send("a", "2")
+        await lost.wait()
+        await proxy.heal()
+        async with asyncio.timeout(10):
+            await (writer.flush() if end == "flush" else writer.close())
+        assert (writer.acknowledged, writer.dropped) == (2, 0)
 
 
 async def test_the_end_of_the_block_gives_up_in_time_and_says_so(
