@@ -101,6 +101,7 @@ class Server:
         self._health = HealthHandler()
         self._resources: AsyncExitStack | None = None
         self._grpc: GrpcServer | None = None
+        self._databases: Databases | None = None
         self._stopped = asyncio.Event()
         self.draining = False
         """Whether the server is on its way down and takes no new calls."""
@@ -134,6 +135,8 @@ class Server:
             )
             resources.push_async_callback(self._grpc.close)
             await self._listen(self._grpc)
+            if self._databases is not None:
+                self._databases.prepare()
             self._resources = resources.pop_all()
 
     async def stop(self, grace: float | None = None) -> None:
@@ -223,6 +226,7 @@ class Server:
         journal = await resources.enter_async_context(_opened(self._store, self._journal_options))
         databases = Databases(self._sources(journal), self._query_limits)
         resources.push_async_callback(databases.close)
+        self._databases = databases
         for name in self._database_urls:
             # A wrong path is told at once. A database elsewhere may be away and come back.
             if isinstance(databases.source(name), SqliteSource):

@@ -445,3 +445,27 @@ async def test_a_drain_lets_a_running_query_come_to_its_end(tmp_path: Path) -> N
         assert seen == rows
         assert stopping is not None
         await stopping
+
+
+_PREPARED = """
+import asyncio, sys
+from streamkit.testing import serve
+
+async def main():
+    async with serve():
+        await asyncio.sleep(0.1)
+    assert "pyarrow" not in sys.modules
+    async with serve(databases={"shop": "duckdb:///" + sys.argv[1]}):
+        pass  # it is waited for, however soon the server ends
+    assert {"pyarrow", "pyarrow.compute", "_duckdb"} <= set(sys.modules)
+
+asyncio.run(main())
+"""
+
+
+async def test_what_a_first_query_needs_is_loaded_before_it(tmp_path: Path) -> None:
+    pytest.importorskip("duckdb")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _PREPARED, str(tmp_path / "shop.duckdb")
+    )
+    assert await process.wait() == 0

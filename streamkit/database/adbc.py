@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -50,6 +51,10 @@ class AdbcSource(Source):
         if isinstance(parameters, Mapping):
             sql, parameters = numbered(sql, parameters)
         return _AdbcResult(self._connect(), sql, parameters, seconds, self._engine)
+
+    def prepare(self) -> None:
+        with suppress(StreamkitError, ImportError, OSError):
+            self._engine.load()
 
     def tables(self) -> list[TableInfo]:
         return self._ask(lambda session: session.tables())

@@ -96,6 +96,9 @@ class Source(ABC):
         Raises PreconditionError or QueryError, never with credentials in the message.
         """
 
+    def prepare(self) -> None:  # noqa: B027  # most have nothing to load
+        """Load ahead what a first query would have to wait for. What is missing a query tells."""
+
     @abstractmethod
     def tables(self) -> list[TableInfo]:
         """What can be queried, by name."""

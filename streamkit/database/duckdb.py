@@ -69,6 +69,10 @@ class DuckDbEngine(Engine):
         super().check_installed()
         need("duckdb", "a DuckDB database")
 
+    def load(self) -> None:
+        super().load()
+        driver_library("duckdb")
+
     def connect(self, limits: QueryLimits) -> Session:
         connection = self._shared.connect(lambda: self._open(limits), self._identity())
         return DuckDbSession(connection, self, self._shared.release)

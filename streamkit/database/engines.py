@@ -12,7 +12,7 @@ from typing import Any
 
 from streamkit.config import QueryLimits
 from streamkit.database.base import ColumnInfo, TableInfo
-from streamkit.database.extras import driver_library, driver_manager, has, need
+from streamkit.database.extras import driver_library, driver_manager, has, library, need
 from streamkit.database.shared import SharedDatabase
 from streamkit.errors import PreconditionError, StreamkitError
 
@@ -108,6 +108,13 @@ class Engine:
         """Raise PreconditionError, saying what to install, when something is missing."""
         need("pyarrow", f"a {self.driver} database")
         need("adbc_driver_manager", f"a {self.driver} database")
+
+    def load(self) -> None:
+        """Import what a query needs: some tenths of a second, once in a process."""
+        driver_manager()
+        library("pyarrow.compute")
+        if self._packaged():
+            driver_library(self.driver)
 
     def connect(self, limits: QueryLimits) -> Session:
         """Open a connection for one statement. Raises the driver's errors."""

@@ -23,6 +23,7 @@ class Databases:
         self._sources = dict(sources)
         self._slots = asyncio.Semaphore(self.limits.max_concurrent)
         self._running: set[RunningQuery] = set()
+        self._preparing: asyncio.Task[None] | None = None
 
     @property
     def names(self) -> list[str]:
@@ -41,6 +42,10 @@ class Databases:
             known = ", ".join(self.names) or "none"
             raise NotFoundError(f"no database {name!r}; this server has: {known}")
         return source
+
+    def prepare(self) -> None:
+        """Begin to load what first queries would have to wait for, beside everything else."""
+        self._preparing = asyncio.create_task(self._prepare())
 
     @asynccontextmanager
     async def run(self, name: str, plan: QueryPlan) -> AsyncIterator[AsyncGenerator[Frames, None]]:
@@ -71,8 +76,14 @@ class Databases:
         """Stop every query and release the sources."""
         for query in tuple(self._running):
             await query.close()
+        if self._preparing is not None:
+            await self._preparing
         for source in self._sources.values():
             source.close()
+
+    async def _prepare(self) -> None:
+        for source in self._sources.values():
+            await asyncio.to_thread(source.prepare)
 
     async def _take_slot(self) -> None:
         try:
