@@ -40,6 +40,38 @@ def test_the_default_store_is_in_the_users_directory(tmp_path: Path) -> None:
         assert terminal.wait() == 0
 
 
+def test_a_password_stays_out_of_sight(start_server: Start, tmp_path: Path) -> None:
+    url = "postgresql://bob:hunter2@127.0.0.1:1/x"
+    for wrong in (url, f"{url}?sslmode=require", f"={url}"):
+        refused = streamkit("serve", "--store", ":memory:", "--port", "0", "--database", wrong)
+        assert refused.returncode == 2
+        assert refused.stderr == "streamkit: --database: give NAME=URL\n"
+    missing = streamkit("serve", "--store", ":memory:", "--port", "0", "-d", "pg=$NOT_THERE")
+    assert missing.stderr == "streamkit: --database: pg: NOT_THERE is not in the environment\n"
+
+    server = start_server(tmp_path / "a.db", "-d", f"pg={url}")
+    told = "streamkit: the password of database 'pg' can be read in the list of processes;"
+    assert server.greeting[0].startswith(told)
+    refused = streamkit("query", "SELECT 1", "-d", "pg", server=server.address)
+    assert refused.returncode == 1
+    assert refused.stderr == "streamkit: database 'pg': connection refused\n"
+    shown = streamkit("status", "-o", "json", server=server.address).stdout
+    server.stop()
+    assert "hunter2" not in "\n".join(server.greeting) + shown
+
+
+def test_a_database_url_from_the_environment(
+    start_server: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as shop:
+        shop.execute("CREATE TABLE items(id)")
+    monkeypatch.setenv("SHOP", f"sqlite:///{tmp_path}/shop.db")
+    for given in ("shop=$SHOP", "shop=${SHOP}"):
+        server = start_server(tmp_path / "a.db", "-d", given)
+        assert "items" in streamkit("tables", "-d", "shop", server=server.address).stdout
+        server.stop()
+
+
 def test_memory_store_leaves_nothing(start_server: Start, tmp_path: Path) -> None:
     before = set(tmp_path.iterdir())
     server = start_server(":memory:")
@@ -104,7 +136,7 @@ def test_store_of_a_newer_version(start_server: Start, tmp_path: Path) -> None:
         (["--retain", "soon"], "--retain"),
         (["--max-bytes", "much"], "--max-bytes"),
         (["--durability", "maybe"], "--durability"),
-        (["--database", "nothing"], "key=value"),
+        (["--database", "nothing"], "NAME=URL"),
         (["--grace", "x"], "--grace"),
         (["--port", "-1"], "port"),
         (["extra"], "extra"),

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import ipaddress
+import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from streamkit.cli import exits
-from streamkit.cli.parsing import duration, header, size
+from streamkit.cli.parsing import duration, size
 from streamkit.cli.session import Session, UsageError, command, value_of
 
 if TYPE_CHECKING:
     from streamkit.config import JournalOptions
     from streamkit.server import Server
+
+_WITH_PASSWORD = re.compile(r"//[^/@:]*:[^@]+@|[?&](?:ssl)?password=.")
 
 __all__ = ["default_store", "is_loopback", "register"]
 
@@ -43,7 +47,7 @@ async def _serve(
             "--database",
             metavar="NAME=URL",
             help="A database for `query --database NAME`: a SQLite file, duckdb:///file, "
-            "postgresql://... .",
+            "postgresql://...; or '$VARIABLE' whose value that is.",
         ),
     ] = None,
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
@@ -85,7 +89,8 @@ async def _serve(
     """Run the server. Ctrl-C ends it: streams are told to come back; a second one forces."""
     from streamkit.config import JournalOptions, Retention
 
-    sources = dict(value_of("--database", header, text) for text in databases or [])
+    given_sources = [value_of("--database", _named, text) for text in databases or []]
+    sources = {name: _url(session, name, url) for name, url in given_sources}
     options = JournalOptions(
         durability=_one_of("--durability", durability, ("normal", "full")),
         retention=Retention(
@@ -129,6 +134,29 @@ async def _run(
         _greet(session, server, store)
         await server.serve()
     session.note("stopped")
+
+
+def _named(text: str) -> tuple[str, str]:
+    """The sides of NAME=URL. The message does not repeat what may hold a password."""
+    name, sign, url = text.partition("=")
+    if not sign or not name.strip() or set(name) & set(":/?@"):
+        raise ValueError("give NAME=URL")
+    return name.strip(), url
+
+
+def _url(session: Session, name: str, url: str) -> str:
+    """A URL, or the one that an environment variable holds: arguments are for all to read."""
+    if url.startswith("$"):
+        try:
+            return os.environ[url[1:].strip("{}")]
+        except KeyError:
+            raise UsageError(f"--database: {name}: {url[1:]} is not in the environment") from None
+    if _WITH_PASSWORD.search(url):
+        session.note(
+            f"the password of database {name!r} can be read in the list of processes;"
+            f" give its URL as --database '{name}=$VARIABLE'"
+        )
+    return url
 
 
 def _prepare(store: str) -> str:
