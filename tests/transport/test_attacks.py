@@ -306,9 +306,10 @@ async def test_a_flood_of_one_kind_hides_no_other(
     client = await dial(server)
     client.raw(b"\0\0\1\1\4\0\0\0\1\xff")
     assert await client.gone() == COMPRESSION_ERROR
-    first, second = [record.getMessage() for record in caplog.records]
-    assert "HTTP/1 instead of HTTP/2" in first
-    assert "header block cannot be decoded" in second
+    *flood, last = [record.getMessage() for record in caplog.records]
+    assert all("HTTP/1 instead of HTTP/2" in line for line in flood)
+    assert 1 <= len(flood) < 25  # one, on a machine that does this within five seconds
+    assert "header block cannot be decoded" in last
     await unharmed(other, stream)
 
 

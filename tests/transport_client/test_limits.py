@@ -93,7 +93,7 @@ async def server(crowd: Crowd) -> AsyncIterator[GrpcServer]:
 async def test_a_thousand_calls_wait_for_their_places(
     connect: NewChannel, server: GrpcServer, crowd: Crowd
 ) -> None:
-    channel: Channel = connect(server.addresses[0])
+    channel: Channel = connect(server.addresses[0], connect_timeout=60.0)
     replies = await asyncio.gather(
         *(channel.unary(PUBLISH, PublishRequest(), WriteReply) for _ in range(CALLS))
     )
