@@ -24,12 +24,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bench.resume import streamkit
 from streamkit.client import AsyncClient
 from streamkit.codec import StreamkitCodec
-from streamkit.config import JournalOptions
 from streamkit.generated.streamservice import Producer, Update, WriteReply, WriteRequest
-from streamkit.server import Server
 from streamkit.transport import Channel
+from streamkit.transport import run as run_loop
 
 __all__ = ["run"]
 
@@ -45,10 +45,10 @@ Row = dict[str, Any]
 def run() -> list[Row]:
     """Measure everything and return the rows of the table."""
     figures = {
-        "stream, 100 a request": asyncio.run(pipelined(EVENTS, 100)),
-        "stream, 100 a request, durability full": asyncio.run(pipelined(EVENTS, 100, "full")),
-        "stream, 1 a request": asyncio.run(pipelined(EVENTS // 5, 1)),
-        "AsyncClient.publisher(), one send() each": asyncio.run(published(EVENTS // 2)),
+        "stream, 100 a request": run_loop(pipelined(EVENTS, 100)),
+        "stream, 100 a request, durability full": run_loop(pipelined(EVENTS, 100, "full")),
+        "stream, 1 a request": run_loop(pipelined(EVENTS // 5, 1)),
+        "AsyncClient.publisher(), one send() each": run_loop(published(EVENTS // 2)),
     }
     peers = {"SQLite, a commit each": sqlite_one_by_one(EVENTS // 10)}
     server = redis_server()
@@ -81,15 +81,12 @@ def row(name: str, ours: float, peer: str, figure: float, floor: float | None = 
 
 @contextlib.contextmanager
 def serving(durability: str = "normal") -> Iterator[str]:
-    """A server process over a new store; gives its address."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "bench.ingest", f"{folder}/store.db", durability]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            try:
-                yield process.stdout.readline().strip()
-            finally:
-                process.terminate()
+    """`streamkit serve` over a new store; gives its address."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        streamkit(f"{folder}/store.db", "--durability", durability) as server,
+    ):
+        yield f"127.0.0.1:{server.port}"
 
 
 async def pipelined(events: int, per_request: int, durability: str = "normal") -> float:
@@ -131,13 +128,6 @@ async def published(events: int) -> float:
             took = time.perf_counter() - began
         assert publisher.acknowledged == events
     return events / took
-
-
-async def serve(store: str, durability: str) -> None:
-    options = JournalOptions(durability=durability)
-    async with Server(journal=store, port=0, journal_options=options) as server:
-        print(server.address, flush=True)
-        await server.serve()
 
 
 # ---- the peers ----
@@ -233,7 +223,3 @@ async def jetstream(events: int) -> float:
         assert (await context.stream_info("events")).state.messages == events
         await client.close()
     return events / took
-
-
-if __name__ == "__main__":
-    asyncio.run(serve(*sys.argv[1:3]))

@@ -104,10 +104,10 @@ def program(*words: object) -> str:
 
 
 @contextmanager
-def streamkit(store: str) -> Iterator[Server]:
+def streamkit(store: str, *options: str) -> Iterator[Server]:
     """`streamkit serve` over the store."""
     command = [sys.executable, "-m", "streamkit", "serve", "--store", store, "--port", "0"]
-    command += ["--retain", "0", "--max-bytes", "0"]
+    command += ["--retain", "0", "--max-bytes", "0", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
         try:
             assert process.stderr is not None

@@ -10,9 +10,9 @@ message, so fields are read from and written to the instance dictionary.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 from betterproto import PLACEHOLDER
@@ -52,7 +52,7 @@ _dictionary = object.__getattribute__
 _BLANK_UPDATE = {**_dictionary(Update(), "__dict__"), "_serialized_on_wire": True}
 _BLANK_LOG = {**_dictionary(LogEntry(), "__dict__"), "_serialized_on_wire": True}
 
-dump = partial(json.dumps, ensure_ascii=False, separators=(",", ":"))
+dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 """To compact JSON."""
 
 
@@ -128,14 +128,11 @@ class _LogItem(RowItem):
         return made
 
 
-def update_item(row: Row) -> Entry:
-    """The item of a row: sequence, topic, time, message, metadata."""
-    return _UpdateItem(row)
+update_item: Callable[[Row], Entry] = _UpdateItem
+"""The item of a row: sequence, topic, time, message, metadata."""
 
-
-def log_item(row: Row) -> Entry:
-    """The item of a row: sequence, service, level, severity, time, message, fields."""
-    return _LogItem(row)
+log_item: Callable[[Row], Entry] = _LogItem
+"""The item of a row: sequence, service, level, severity, time, message, fields."""
 
 
 def update_rows(updates: Sequence[Update], first: int, now: datetime) -> list[Row]:
