@@ -8,6 +8,7 @@ when its head is seen) and given to h2.
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from h2.errors import ErrorCodes
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FrameCutter", "NotHttp2Error", "TooBusyError"]
 
+_TURN = 0.005  # seconds that the frames of one chunk may keep the loop for themselves,
+_LOOK = 7  # checked every eighth frame
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _TLS = (b"\x15\x03", b"\x16\x03")  # an alert, a handshake
 _HTTP1 = (b"HTTP/1", b"GET ", b"HEAD ", b"POST ", b"PUT ", b"OPTIONS ", b"CONNECT ")
@@ -68,6 +71,7 @@ class FrameCutter:
         "_stream",
         "_streams",
         "_with_end",
+        "behind",
         "frames",
         "large",
     )
@@ -95,6 +99,9 @@ class FrameCutter:
         self.large = False
         """Whether one of the two latest DATA frames was large: a message's last often is not."""
         self._large = False  # the latest one
+        self.behind = False
+        """Whether frames wait here because those before them took long enough for one turn of the
+        loop; `feed(b"")` goes on with them."""
         self.frames = 0
         """Frames of any kind that came, those in the middle of a header block not counted."""
 
@@ -113,6 +120,7 @@ class FrameCutter:
 
     def feed(self, data: bytes) -> None:
         """Process received bytes. Raises ProtocolError when the connection must end."""
+        self.behind = False
         if self._rest:
             self._rest += data
             if len(self._rest) < self._need:
@@ -138,6 +146,8 @@ class FrameCutter:
             if kind != _SETTINGS or flags & _ACK:
                 raise NotHttp2Error(data[position:])
             self._settings_due = False
+        looks = 0
+        until = 0.0
         while position < size:
             if self._left:
                 position = self._more_data(data, position, size)
@@ -145,6 +155,15 @@ class FrameCutter:
             if size - position < _HEAD:
                 self._need = _HEAD
                 break
+            looks += 1
+            if not looks & _LOOK:
+                now = monotonic()
+                if not until:
+                    until = now + _TURN
+                elif now > until:
+                    self.behind = True
+                    self._need = 0
+                    break
             high, low, kind, flags, stream_id = FRAME.unpack_from(data, position)
             length = high << 8 | low
             stream_id &= 0x7FFFFFFF

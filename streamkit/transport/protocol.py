@@ -53,6 +53,7 @@ class WireProtocol(H2Protocol):
         self._moved = 0.0  # when the last one did
         self._leaving = False
         self._receiver: InPlaceProtocol | None = None  # what stands for this at the transport
+        self._behind: asyncio.Handle | None = None  # goes on with what came in an earlier turn
         self._last_call: asyncio.TimerHandle | None = None  # between the two GOAWAYs
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -93,6 +94,21 @@ class WireProtocol(H2Protocol):
             if self._h2._data_to_send:
                 connection.schedule()
             self._watch_frames(cutter)
+            if cutter.behind:
+                self._pause()
+
+    def _pause(self) -> None:
+        """Let the other connections have their turn before the rest of what came is processed."""
+        connection = self.connection
+        if self._behind is None and not connection.is_closing():
+            connection.transport.pause_reading()
+            self._behind = connection.loop.call_soon(self._catch_up, context=connection.context)
+
+    def _catch_up(self) -> None:
+        self._behind = None
+        self.data_received(b"")
+        if self._behind is None and not self.connection.is_closing():
+            self.connection.transport.resume_reading()
 
     def receive_in_place(self) -> None:
         """From now on receive the messages of streams that want it where they stay."""
@@ -220,7 +236,7 @@ class WireProtocol(H2Protocol):
         return None
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        for timer in (self._watch, self._last_call):
+        for timer in (self._watch, self._last_call, self._behind):
             if timer is not None:
                 timer.cancel()
         if hasattr(self, "processor"):

@@ -35,6 +35,12 @@ class Sink(asyncio.Transport):
         self.protocol.connection_lost(None)
         self.lost.set()
 
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
     def can_write_eof(self) -> bool:
         return True
 

@@ -1,0 +1,103 @@
+"""One connection that sends much does not keep the loop from the others."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from streamkit.transport import frames
+from tests.transport.conftest import Dial, Serve
+from tests.transport.raw import PUBLISH
+from tests.transport.services import ask
+
+
+@pytest.fixture
+def short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No chunk gets more than two looks at the clock."""
+    monkeypatch.setattr(frames, "_TURN", 1e-9)
+
+
+@pytest.mark.usefixtures("short_turns")
+async def test_a_chunk_of_many_frames_takes_several_turns(serve: Serve, dial: Dial) -> None:
+    server = await serve()
+    client = await dial(server)
+    assert await client.pong()
+    (protocol,) = server._connections
+    steps: list[int] = []
+    cutter = protocol._cutter
+    assert cutter is not None
+
+    whole = cutter
+
+    class Stepping:
+        """The cutter, with the frames of each of its turns noted."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(whole, name)
+
+        def feed(self, data: bytes) -> None:
+            before = whole.frames
+            whole.feed(data)
+            steps.append(whole.frames - before)
+
+    protocol._cutter = Stepping()  # type: ignore[assignment]
+    pings = [client.ping(number.to_bytes(8, "big")) for number in range(80)]
+    client.send(*pings)
+    stream = client.call(ask("count:3"))
+    answer = await client.ended(stream)
+    assert len(answer.messages) == 3
+    assert max(steps) <= 16
+    assert sum(steps) == 82
+    echoed = [
+        int.from_bytes(f.opaque_data, "big") for f in client.frames if hasattr(f, "opaque_data")
+    ]
+    assert echoed[-80:] == list(range(80))
+
+
+@pytest.mark.usefixtures("short_turns")
+async def test_others_are_served_between(serve: Serve, dial: Dial) -> None:
+    server = await serve()
+    greedy, other = await dial(server), await dial(server)
+    assert await greedy.pong()
+    assert await other.pong()
+    order: list[str] = []
+    calls = [greedy.call(b"", PUBLISH) for _ in range(400)]
+    one = other.call(b"", PUBLISH)
+
+    async def ended(name: str, client: object, stream: int) -> None:
+        answer = await client.ended(stream)  # type: ignore[attr-defined]
+        assert answer.status == 0
+        order.append(name)
+
+    await asyncio.gather(ended("other", other, one), ended("last", greedy, calls[-1]))
+    assert order == ["other", "last"]
+
+
+@pytest.mark.usefixtures("short_turns")
+async def test_what_is_left_is_processed_before_the_end(serve: Serve, dial: Dial) -> None:
+    """A client that sends much and closes at once: all of it counts, and then it is gone."""
+    server = await serve()
+    client = await dial(server)
+    assert await client.pong()
+    (protocol,) = server._connections
+    cutter = protocol._cutter
+    assert cutter is not None
+    before = cutter.frames
+    client.send(*[client.ping() for _ in range(90)])
+    client.writer.write_eof()
+    async with asyncio.timeout(5):
+        while server.connections:
+            await asyncio.sleep(0)
+    assert cutter.frames - before == 90
+
+
+@pytest.mark.usefixtures("short_turns")
+async def test_a_fault_in_what_is_left_ends_the_connection(serve: Serve, dial: Dial) -> None:
+    server = await serve(pings=40)
+    client = await dial(server)
+    assert await client.pong()
+    client.send(*[client.ping() for _ in range(90)])
+    assert await client.gone() == 11
+    other = await dial(server)
+    assert await other.pong()
