@@ -284,8 +284,9 @@ class ExactDecoder(ShortFields):
         self._fields(self._runs_of(key, value), state, buf, at, end, depth - 1)
         if state.unknown:
             # As google.protobuf does it: written anew, with what the value itself did not know.
-            value, state = _as_message(value), State()
-            self._fields(self._runs_of(key, value), state, buf, at, end, depth - 1)
+            if value.kind in MERGED:
+                value, state = _as_message(value), State()
+                self._fields(self._runs_of(key, value), state, buf, at, end, depth - 1)
             self._finish(state)
             entry = state.values
             known = [self._write(one, entry[one.name]) for one in (key, value) if one.name in entry]

@@ -259,9 +259,16 @@ class ShortFields(ABC):
     def _each(self, field: Field, payloads: list[bytes], depth: int) -> list[Any]:
         """The values of many messages, one after the other."""
         found: list[Any] = []
+        scan = self._compiled(field.target) if field.kind == "message" and depth else None
         for raw in payloads:
             try:
-                found.append(self._whole(field, raw, depth))
+                if scan is not None:
+                    found.append(scan(raw, 0, len(raw), depth - 1))
+                    continue
+            except Exception:
+                pass
+            try:
+                found.append(self._whole(field, raw, depth, tried=scan is not None))
             except Malformed as bad:
                 raise _BadElement(len(found), bad.reason, bad.path) from None
         return found

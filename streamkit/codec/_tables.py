@@ -7,8 +7,10 @@ starts over. Writers likewise.
 from __future__ import annotations
 
 import struct
+from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from itertools import repeat
 from typing import Any, Final
 
 from streamkit.codec._plan import (
@@ -345,10 +347,28 @@ def integers(field: Field) -> Callable[[list[int]], list[Any]]:
 
     def converted(values: list[int]) -> list[Any]:
         # Of many values few are different, and making an enum's unknown member is slow.
-        known = {value: convert(value) for value in set(values)}
+        different = list(set(values))
+        many = kind == "enum" and len(different) > _MANY_MEMBERS
+        made = _members(field.target, different) if many else map(convert, different)
+        known = dict(zip(different, made, strict=True))
         return list(map(known.__getitem__, values))
 
     return converted
+
+
+_MANY_MEMBERS: Final = 64
+
+
+def _members(target: Any, values: list[int]) -> list[Any]:
+    """Make members of an enum as betterproto does it, many at once."""
+    read = integer_reader("int32")
+    numbers = list(map(read, values))
+    made = list(map(int.__new__, repeat(target), numbers))
+    put: Callable[..., None] = object.__setattr__
+    deque(map(put, made, repeat("name"), repeat(None)), maxlen=0)
+    deque(map(put, made, repeat("value"), numbers), maxlen=0)
+    known = target._value_map_
+    return [known.get(number, member) for number, member in zip(numbers, made, strict=True)]
 
 
 def packed_writer(field: Field) -> Callable[[Any], bytes]:

@@ -29,6 +29,18 @@ def test_columns_hold_varints_of_every_size() -> None:
     assert columns(b"\x80" * 100_000 + b"\x00") is None
 
 
+def test_many_unknown_members_of_an_enum(every: Peers) -> None:
+    numbers = [*range(-5, 300), 2**31 - 1, -(2**31), 2**40 + 7]
+    packed = b"".join(varint(number) for number in numbers)
+    assert check(every.ours.Every, every.google.Every, sized(76, packed))
+    colours = decode(every.ours.Every, sized(76, packed)).colours
+    assert colours[12] is every.ours.Colour.BLUE and colours[-1] is every.ours.Colour.BLUE
+    one = every.ours.Colour.try_value(77)
+    made = colours[82]
+    assert (made, made.name, made.value, repr(made)) == (one, one.name, one.value, repr(one))
+    assert type(made) is type(one) and vars(made) == vars(one)
+
+
 def test_pieces_of_a_message_have_to_be_right_each(every: Peers) -> None:
     ours, google = every.ours.Every, every.google.Every
     whole = [b"\x08" + varint(number) for number in range(200)]
