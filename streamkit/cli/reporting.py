@@ -31,7 +31,7 @@ LAST_WORDS = 10.0
 LAST_TRY = 0.5
 """The same if it is not."""
 LAST_LOOK = 2.0
-"""Seconds for finding out which it is, after a command that ended at once."""
+"""Seconds for finding out which it is."""
 
 
 class _Line(NamedTuple):
@@ -121,6 +121,8 @@ class Reporter:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_LOOK):
                 await self._known.wait()
+        if not self._online:
+            await self._look_again()
         try:
             async with asyncio.timeout(LAST_WORDS if self._online else LAST_TRY):
                 await self._ready.wait()
@@ -164,6 +166,12 @@ class Reporter:
             self._warn(reason(error))
         self._known.set()
 
+    async def _look_again(self) -> None:
+        """The server may be back, and our own next attempt still some way off."""
+        with contextlib.suppress(TimeoutError, StreamkitError):
+            async with asyncio.timeout(LAST_LOOK), self._session.client():
+                self._online = True
+
     async def _open_job(self, client: AsyncClient, command: str) -> None:
         """Create the job, as often as it takes; another id if this one has had its run."""
         job_id, attempt = self._job_id, 1
@@ -192,7 +200,7 @@ class Reporter:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
             # Not finished means that the server is away: it will find the job lost by itself.
-            await self._job.__aexit__(asyncio.CancelledError, asyncio.CancelledError(), None)
+            await self._job.close()
         with contextlib.suppress(ConnectError):  # `finish` told how many lines were left
             await writer.close(0)
 

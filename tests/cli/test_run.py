@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -10,10 +11,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from streamkit.cli.reporting import Reporter
+from streamkit.cli.session import Session
+from streamkit.client import AsyncClient
+from streamkit.config import Backoff
+from streamkit.testing import FaultProxy, serve
 from tests.cli.tools import (
     COMMAND,
     ServerProcess,
@@ -250,3 +258,40 @@ def test_the_reader_of_the_output_goes(server: str) -> None:
         check=False,
     )
     assert done.stdout == "y\n141\n" and "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an outage the next attempt of every writer is a minute away."""
+    options = Session.options
+
+    def slow(self: Session) -> dict[str, Any]:
+        return options(self) | {"backoff": Backoff(first=60.0)}
+
+    monkeypatch.setattr(Session, "options", slow)
+
+
+@pytest.mark.parametrize("back", [True, False])
+async def test_a_command_that_ends_after_an_outage(unhurried: None, back: bool) -> None:
+    """A server that is back gets the end at once; one that is not is told nothing wrong later."""
+    async with serve() as address, FaultProxy(address) as proxy, AsyncClient(address) as client:
+        session = Session(server=proxy.address)
+        reporter = Reporter(session, "outlived", "outlived", None)
+        reporting = asyncio.create_task(reporter.run("make"))
+        try:
+            await asyncio.wait_for(reporter._job_known.wait(), 10)
+            await proxy.refuse()
+            await reporter.take("stdout", ["said while the server was away"], datetime.now(UTC))
+            while reporter._online:
+                await asyncio.sleep(0.01)
+            if back:
+                await proxy.heal()
+            await reporter.finish(0)
+            await proxy.heal()
+        finally:
+            reporting.cancel()
+            await asyncio.gather(reporting, return_exceptions=True)
+        (job,) = await client.jobs()
+        assert job.status == ("completed" if back else "running")
+        told = [line.message async for line in client.logs("outlived", lines=10)]
+        assert told == (["said while the server was away"] if back else [])
