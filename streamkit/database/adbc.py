@@ -92,6 +92,16 @@ def _errors() -> tuple[type[Exception], ...]:
     return (driver_manager().Error, arrow.ArrowException, OSError)
 
 
+def _size(batch: Any, enough: int) -> int:
+    """The bytes of a batch, exactly where that matters.
+
+    Those of its buffers, which a slice shares with the whole, are a bound that costs next to
+    nothing; to count the bytes of each column's part of them takes longer than to make it.
+    """
+    bound = int(batch.get_total_buffer_size())
+    return bound if bound <= enough else int(batch.nbytes)
+
+
 class _AdbcResult(Result):
     arrow = True
 
@@ -153,13 +163,14 @@ class _AdbcResult(Result):
             if rows + batch.num_rows > size:
                 self._pending.append(batch.slice(size - rows))
                 batch = batch.slice(0, size - rows)
-            if batch.nbytes > max_bytes and batch.num_rows > 1:
-                half = max(1, batch.num_rows * max_bytes // batch.nbytes)
-                self._pending.append(batch.slice(half))
-                batch = batch.slice(0, half)
+            size_here = _size(batch, max_bytes)
+            if size_here > max_bytes and batch.num_rows > 1:
+                fitting = max(1, batch.num_rows * max_bytes // size_here)
+                self._pending.append(batch.slice(fitting))
+                batch = batch.slice(0, fitting)
             parts.append(batch)
             rows += batch.num_rows
-            held += batch.nbytes
+            held += size_here
         if not parts:
             return None
         if len(parts) > 1:
