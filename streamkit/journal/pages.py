@@ -129,8 +129,10 @@ def _read(
         pace = max(1, covered - after if walks is None else count)
     else:
         covered = rows.sequences[-1] if walks is not None and len(rows) == pace else end
-        sparse = walks is None and 2 * count <= len(rows)
-        pace = min(_SPAN if sparse else BATCH_RECORDS, pace + pace // 8 + 1)
+        if walks is None and 2 * count <= end - after:  # few are wanted
+            pace = min(_SPAN, 2 * pace)
+        else:
+            pace = min(BATCH_RECORDS, pace + pace // 8 + 1)
     return Page(found, covered, end + 1 if oldest is None else oldest), pace
 
 
