@@ -132,7 +132,8 @@ class Reporter:
                 if self._job is not None:
                     await self._finish_job(self._job, code)
         except (TimeoutError, StreamkitError):
-            self._session.note(f"{self._session.server} was not told of the end of the job")
+            if not self._warned:
+                self._session.note(f"{self._session.server} was not told of the end of the job")
         missing = len(self._early) + self._dropped_early
         if self._writer is not None:
             missing += self._writer.buffered + self._writer.dropped
@@ -207,6 +208,7 @@ class Reporter:
     def _on_event(self, event: ClientEvent) -> None:
         if event.kind in ("connected", "resumed"):
             self._online = True
+            self._warned = False
         elif event.kind == "lost":
             self._online = False
             self._warn(reason(event.error) if event.error is not None else event.detail)
