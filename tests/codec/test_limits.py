@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import pytest
 from google.protobuf.message import DecodeError as GoogleDecodeError
 
-from streamkit.codec import decode, decoder_for, encoder_for, install
+from streamkit.codec import decode, install
 from streamkit.errors import DecodeError
-from streamkit.generated.streamservice import QueryRequest
+from streamkit.generated.streamservice import Update
 from tests.codec.mutations import varint
 from tests.codec.peers import Peers
 
@@ -104,19 +105,42 @@ SLOW = {
     "empty strings": b"\xd2\x04\x00",
     "empty times": b"\xfa\x04\x00",
     "empty entries of a map": b"\xda\x05\x00",
+    "strings of one letter": b"\xd2\x04\x01a",
+    "small sub-messages in a list": b"\xea\x04\x02\x08\x01",
+    "small entries of a map": b"\xda\x05\x06\x0a\x01a\x12\x01b",
+    "entries with sub-messages": b"\xda\x06\x07\x0a\x01a\x12\x02\x08\x01",
+    "members of a oneof in turn": b"\xc8\x02\x01\xd2\x02\x00\xda\x02\x00\xf8\x02\x01",
+    "two lists in turn": b"\xf8\x03\x01\xd2\x04\x01a",
+    "known and unknown in turn": b"\xb8\x3e\x01\x18\x01",
+    "all different": b"",
 }
 PACKED = {
-    "packed integers": b"\xfa\x03",
-    "packed booleans": b"\xca\x04",
-    "packed enums": b"\xe2\x04",
+    "packed integers": b"\xfa\x03\x05",
+    "packed integers of two bytes": b"\xfa\x03\x96\x01",
+    "packed integers of one to five bytes": b"\x82\x04\x01\xff\xff\xff\xff\x01\x96\x01\x02",
+    "packed booleans": b"\xca\x04\x01",
+    "packed enums": b"\xe2\x04\x05",
 }
+SLOWEST = {
+    "all different",
+    "unknown groups",
+    "members of a oneof in turn",
+    "two lists in turn",
+    "known and unknown in turn",
+    "integers, packed one by one",
+}
+"""What no pass in C can take apart: one or two statements a field, or an object for each."""
 
 
+@cache
 def slow_inputs() -> dict[str, bytes]:
     room = MEBIBYTE - 16
-    inputs = {name: token * (room // len(token)) for name, token in SLOW.items()}
-    for name, tag in PACKED.items():
-        inputs[name] = tag + varint(room) + b"\x05" * room
+    inputs = {name: token * (room // len(token)) for name, token in SLOW.items() if token}
+    leaves = (b"\xea\x04\x04\x08" + varint(20_000 + number) for number in range(room // 7))
+    inputs["all different"] = b"".join(leaves)
+    for name, token in PACKED.items():
+        body = token[2:] * (room // len(token[2:]))
+        inputs[name] = token[:2] + varint(len(body)) + body
     return inputs
 
 
@@ -131,7 +155,9 @@ def milliseconds(cls: Any, data: bytes) -> float:
         with suppress(DecodeError):
             decode(cls, data)
         taken = time.process_time() - begun
-        best = min(best, taken * 24 / (before + known_loop()))
+        best = min(best, taken * 1e3 * 0.024 / (before + known_loop()))
+        if best < 100:
+            break
     return best
 
 
@@ -149,8 +175,9 @@ def test_a_mebibyte_of_the_same_is_read_at_once(every: Peers, name: str) -> None
     data = slow_inputs()[name]
     every.google.Every.FromString(data)
     decode(every.ours.Every, SLOW.get(name, b"") * 1000)
-    # The aim is 50 ms; the bound leaves room for a machine that does other things.
-    assert milliseconds(every.ours.Every, data) < 150
+    # The aim is 50 ms; the bound leaves room for a machine that does other things, but none for
+    # one statement after the other: that takes from 300 to 1500 ms.
+    assert milliseconds(every.ours.Every, data) < (500 if name in SLOWEST else 200)
 
 
 def test_long_runs_give_what_short_ones_give(every: Peers) -> None:
@@ -158,7 +185,7 @@ def test_long_runs_give_what_short_ones_give(every: Peers) -> None:
     for name, data in slow_inputs().items():
         if name in PACKED:
             continue
-        token = SLOW[name]
+        token = SLOW[name] or data[:700]
         data = token * 200 + b"\x18\x07" + token * 100
         again = google.FromString(bytes(decode(ours, data)))
         assert again == google.FromString(data), name
@@ -167,12 +194,14 @@ def test_long_runs_give_what_short_ones_give(every: Peers) -> None:
 def test_compiling_a_class_is_quick() -> None:
     names = ("_streamkit_plan", "_streamkit_encode", "_streamkit_decode", "_streamkit_scan")
     best = float("inf")
-    encoder_for(QueryRequest), decoder_for(QueryRequest)
+    install(Update)
     for _ in range(5):
         for name in names:
-            delattr(QueryRequest, name)
-        begun = time.process_time()
-        install(QueryRequest)
-        best = min(best, (time.process_time() - begun) * 1e3)
-    # The aim is 2 ms; the bound leaves room for a machine that does other things.
-    assert best < 6
+            delattr(Update, name)
+        before, begun = known_loop(), time.process_time()
+        Update()
+        install(Update)
+        taken = time.process_time() - begun
+        best = min(best, taken * 1e3 * 0.024 / (before + known_loop()))
+    # The aim is 2 ms for construction, encoding and decoding together.
+    assert best < 5
