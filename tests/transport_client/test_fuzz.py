@@ -54,13 +54,15 @@ class FuzzingServer:
     async def _talk(self, protocol: WireProtocol, sink: Sink, number: int) -> None:
         """Frames until they are used up or the client has had enough, then the end."""
         fuzzer = Fuzzer(self.seed * CONNECTIONS + number, client_role=True)
-        fuzzer.next_id = 2 * CALLS + 1
         await asyncio.sleep(0)
         protocol.data_received(fuzzer.hello())
-        await asyncio.sleep(0)
+        for _ in range(3):
+            await asyncio.sleep(0)
         for count in range(self._frames):
             if sink.closing or protocol.connection.dead:
                 break
+            # Frames for calls that are there, or were: any other ends the connection at once.
+            fuzzer.next_id = max(3, protocol.connection.h2.highest_outbound_stream_id + 2)
             for chunk in chunks(fuzzer.one(), fuzzer.random):
                 protocol.data_received(chunk)
             self.sent += 1
