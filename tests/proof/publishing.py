@@ -26,6 +26,7 @@ async def main(settings: dict[str, Any]) -> None:
     with Path(settings["file"]).open("w", buffering=1) as notes:
         async with AsyncClient(settings["address"], backoff=quick, idle_timeout=5.0) as client:
             await client.ping()
+            print(json.dumps("ready"), flush=True)  # now the server may be killed
             async with client.publisher() as publisher:
                 noted = 0
                 began = loop.time()

@@ -107,6 +107,8 @@ async def ordeal(folder: Path, *, total: int, kills: int, rate: int, processes: 
             ).start()
             for name, path in publishers.items()
         ]
+        for writer in writers:
+            assert await writer.line() == "ready"
         done = [0, 0]
 
         async def follow(index: int) -> None:
@@ -140,7 +142,7 @@ async def ordeal(folder: Path, *, total: int, kills: int, rate: int, processes: 
     return verdict
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(150)
 async def test_nothing_is_lost_or_repeated_by_killing_the_server(tmp_path: Path) -> None:
     verdict = await ordeal(tmp_path, total=4_000, kills=3, rate=3_000, processes=2)
     assert verdict.faults() == 0
