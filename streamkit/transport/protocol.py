@@ -185,9 +185,11 @@ class WireProtocol(H2Protocol):
         """What was received cannot be processed."""
         if isinstance(error, ProtocolError):
             code = ErrorCodes(error.error_code or ErrorCodes.PROTOCOL_ERROR)
-            kind = type(error).__name__
-            clear = isinstance(error, NotHttp2Error)
-            self._fail(code, str(error) if clear else f"{kind}: {error}", kind)
+            kind, text = type(error).__name__, str(error)
+            if not isinstance(error, NotHttp2Error):
+                # Of some errors h2 gives the number of the stream and nothing else.
+                text = f"{kind}: {'stream ' if text.isdigit() else ''}{text}"
+            self._fail(code, text, kind)
         else:
             LOG.warning("fault while reading a connection", repr(error), error)
             self._fail(ErrorCodes.INTERNAL_ERROR, "internal error")

@@ -415,6 +415,16 @@ async def test_a_frame_over_the_limit_is_cut_by_its_head(serve: Serve, dial: Dia
         assert await client.gone() == FRAME_SIZE_ERROR
 
 
+async def test_what_is_cut_is_named(
+    serve: Serve, dial: Dial, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = await dial(await serve())
+    client.send(client.window(7, 1))
+    assert await client.gone() == PROTOCOL_ERROR
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("connection cut: NoSuchStreamError: stream 7, peer ipv4:127.0.0.1:")
+
+
 async def test_a_priority_of_no_stream(serve: Serve, dial: Dial) -> None:
     client = await dial(await serve())
     client.raw(b"\0\0\5\2\0\0\0\0\0" + bytes(5))

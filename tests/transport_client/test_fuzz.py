@@ -185,7 +185,7 @@ async def fuzz(total: int, first_seed: int, caplog: pytest.LogCaptureFixture) ->
 
 
 async def test_every_call_ends_once(caplog: pytest.LogCaptureFixture) -> None:
-    await fuzz(5_000, 1, caplog)
+    await fuzz(3_000, 1, caplog)
 
 
 @pytest.mark.soak
