@@ -151,6 +151,9 @@ class Field:
 _MESSAGE_KINDS: Final = frozenset({"message", "timestamp", "duration", "wrapper"})
 
 
+_FEW: Final = 8
+
+
 @dataclass(frozen=True, slots=True)
 class MessagePlan:
     """A message class. `fields` are in the order of their numbers, `declared` as written."""
@@ -166,6 +169,13 @@ class MessagePlan:
     siblings: dict[str, tuple[str, ...]] = field(repr=False)
     """Member of a oneof -> the other members."""
     runs: Runs = field(repr=False)
+
+    @property
+    def flat(self) -> bool:
+        """Whether there are but a few fields, all of them single numbers or texts."""
+        return 0 < len(self.fields) <= _FEW and not any(
+            one.plural or one.group or one.kind in _MESSAGE_KINDS for one in self.fields
+        )
 
 
 def plan_of(cls: type[betterproto.Message]) -> MessagePlan:

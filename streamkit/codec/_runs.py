@@ -17,7 +17,17 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from streamkit.codec._plan import Field
 
-__all__ = ["SHORT_SIZE", "Runs", "flat_run", "group_run", "pair", "short", "short_run", "tiny_run"]
+__all__ = [
+    "SHORT_SIZE",
+    "Runs",
+    "flat_run",
+    "group_run",
+    "in_order",
+    "pair",
+    "short",
+    "short_run",
+    "tiny_run",
+]
 
 SHORT_SIZE: Final = 24
 """Values of fewer bytes are short."""
@@ -109,6 +119,16 @@ def pair(first: Field, second: Field | None) -> re.Pattern[bytes]:
         for field in (first, second)
     )
     return re.compile(b"(?:%b(?:%b)?|%b(?:%b)?)?" % (one, two, two, one) if second else one + b"?")
+
+
+@cache
+def in_order(fields: tuple[Field, ...]) -> re.Pattern[bytes]:
+    """All of a small message whose singular fields come in their order; a group for each."""
+    return re.compile(
+        b"".join(
+            b"(%b%b)?" % (re.escape(_tag_bytes(one.tag)), _VALUE[one.tag & 7]) for one in fields
+        )
+    )
 
 
 @cache

@@ -11,17 +11,27 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import accumulate, compress, repeat
+from collections.abc import Callable, Mapping, Sequence
+from itertools import compress, repeat
 from typing import Any, Final
 
-import betterproto
-
-from streamkit.codec._plan import VARINT_KINDS, Field
-from streamkit.codec._runs import Runs, flat_run, pair, short, short_run
+from streamkit.codec._pieces import (
+    BadElement,
+    check_packed,
+    copies_of,
+    cut_between_fields,
+    empty_of,
+    ends_itself,
+    has_mutable,
+    payloads_of,
+    split,
+    texts_of,
+)
+from streamkit.codec._plan import VARINT_KINDS, Field, MessagePlan
+from streamkit.codec._runs import Runs, flat_run, in_order, pair, short, short_run
 from streamkit.codec._tables import integers
 from streamkit.codec._times import duration_from, timestamp_from
-from streamkit.codec._wire import Malformed, fixed_reader, fixed_size, varint, varint_at, varints
+from streamkit.codec._wire import Malformed, fixed_reader, varint, varint_at, varints
 
 __all__ = ["MERGED", "ShortFields", "State", "element"]
 
@@ -69,6 +79,9 @@ class InOrder(Exception):
 class ShortFields(ABC):
     """What the decoder of single fields adds to read many."""
 
+    _ready: Callable[[Any], MessagePlan]
+    """From a class to its plan."""
+
     _compiled: Callable[[Any], Callable[..., Any]]
     """From a class to its compiled decoder's `scan`."""
 
@@ -104,7 +117,7 @@ class ShortFields(ABC):
             if depth and buf[at] & 7 == 3:
                 stop = runs.unknown(buf, at, end, groups=True)
                 if stop > at + _ENOUGH and all(
-                    map(_ends_itself, set(short().findall(buf, at, stop)))
+                    map(ends_itself, set(short().findall(buf, at, stop)))
                 ):
                     state.unknown.append(buf[at:stop])
                     at = stop
@@ -123,7 +136,7 @@ class ShortFields(ABC):
                 stop = at if found is None else found.end()
                 if stop > at + _ENOUGH:
                     try:
-                        self._lane(known, _split(token, buf, at, stop), runs, state, depth)
+                        self._lane(known, split(token, buf, at, stop), runs, state, depth)
                     except InOrder:
                         self._one_by_one(runs, state, buf, at, stop, depth)
                     at = stop
@@ -146,7 +159,7 @@ class ShortFields(ABC):
             if head > 127:
                 head = token[:2] if token[1] < 128 else _TAG.match(token)[0]  # type: ignore[index]
             lanes[head].append(token)
-        if lanes.groups and not all(map(_ends_itself, set(lanes.unknown))):
+        if lanes.groups and not all(map(ends_itself, set(lanes.unknown))):
             raise InOrder
         # Maps come first: they are what may turn out to depend on the order.
         oneofs: dict[str, list[tuple[Field, list[bytes]]]] = {}
@@ -209,12 +222,12 @@ class ShortFields(ABC):
             elif field.packable:
                 values[name] = self._scalar(field, tokens[-1], field.tag_size, len(tokens[-1]))[0]
             elif kind == "map":
-                self._entries(field, _payloads(field, tokens), runs, state, depth)
+                self._entries(field, payloads_of(field, tokens), runs, state, depth)
             elif kind in MERGED:
-                self._merge(field, _payloads(field, tokens), state, depth)
+                self._merge(field, payloads_of(field, tokens), state, depth)
             else:
                 values[name] = self._column(field, tokens, depth)[-1]
-        except _BadElement as bad:
+        except BadElement as bad:
             step = f"{name}[{len(values[name]) + bad.index}]" if field.repeated else name
             bad.path.append(step)
             raise
@@ -226,9 +239,9 @@ class ShortFields(ABC):
         """The values of all these; `tokens` may have the tag of packed values, too."""
         if field.packable:
             return self._numbers(field, tokens)
-        payloads = _payloads(field, tokens)
+        payloads = payloads_of(field, tokens)
         if field.kind == "string":
-            return _texts(payloads)
+            return texts_of(payloads)
         if field.kind == "bytes":
             return payloads
         if field.kind == "message":
@@ -239,7 +252,7 @@ class ShortFields(ABC):
         if len(different) <= len(payloads) // 4:
             try:
                 values = self._values(field, different, depth)
-            except _BadElement as bad:
+            except BadElement as bad:
                 bad.index = payloads.index(different[bad.index])
                 raise
             return list(map(dict(zip(different, values, strict=True)).__getitem__, payloads))
@@ -270,7 +283,7 @@ class ShortFields(ABC):
             try:
                 found.append(self._whole(field, raw, depth, tried=scan is not None))
             except Malformed as bad:
-                raise _BadElement(len(found), bad.reason, bad.path) from None
+                raise BadElement(len(found), bad.reason, bad.path) from None
         return found
 
     def _numbers(self, field: Field, tokens: list[bytes]) -> Sequence[Any]:
@@ -280,7 +293,7 @@ class ShortFields(ABC):
             bodies = [token[size:] for token in tokens]
         else:
             bodies = [token[size + 1 if token.startswith(packed) else size :] for token in tokens]
-            _check_packed(field, bodies)
+            check_packed(field, bodies)
         chunk = b"".join(bodies)
         if field.kind in VARINT_KINDS:
             return integers(field)(varints(chunk))
@@ -314,10 +327,10 @@ class ShortFields(ABC):
             found = [match.groups() for match in map(pattern.fullmatch, payloads)]  # type: ignore[union-attr]
         except AttributeError:
             raise _Unpaired from None
-        empty = _empty(first)
+        empty = empty_of(first)
         columns = [self._column(first, [one[0] or one[-1] or empty for one in found], depth - 1)]
         if second is not None:
-            empty = _empty(second)
+            empty = empty_of(second)
             tokens = [one[1] or one[2] or empty for one in found]
             columns.append(self._column(second, tokens, depth - 1))
         return columns[0], columns[-1]
@@ -329,7 +342,7 @@ class ShortFields(ABC):
             raise Malformed("nested too deeply")
         whole = b"".join(payloads)
         different = set(payloads)
-        if len(different) < 64 or not _cut_between_fields(whole, payloads):
+        if len(different) < 64 or not cut_between_fields(whole, payloads):
             for raw in different:
                 self._whole(field, raw, depth)
         self._read(field, nested, whole, 0, len(whole), depth)
@@ -337,25 +350,38 @@ class ShortFields(ABC):
     def _messages(self, field: Field, payloads: list[bytes], depth: int) -> list[Any]:
         different = set(payloads)
         if len(different) > len(payloads) // 4:
-            return self._each(field, payloads, depth)
+            return self._flat(field, payloads, depth) or self._each(field, payloads, depth)
         states: dict[bytes, dict[str, Any]] = {}
         for raw in different:
             try:
                 states[raw] = self._whole(field, raw, depth).__dict__
             except Malformed as bad:
-                raise _BadElement(payloads.index(raw), bad.reason, bad.path) from None
-        if any(map(_has_mutable, states.values())):
+                raise BadElement(payloads.index(raw), bad.reason, bad.path) from None
+        if any(map(has_mutable, states.values())):
             return self._each(field, payloads, depth)
-        return _copies(field.target, states, payloads)
+        return copies_of(field.target, states, payloads)
 
-
-class _BadElement(Malformed):
-    """One of many values is malformed."""
-
-    def __init__(self, index: int, reason: str, path: Iterable[str] = ()) -> None:
-        super().__init__(reason)
-        self.path += path
-        self.index = index
+    def _flat(self, field: Field, payloads: list[bytes], depth: int) -> list[Any] | None:
+        """Many messages of a few numbers and texts in order, or None if they are not like that."""
+        plan = self._ready(field.target)
+        if not depth or not plan.flat:
+            return None
+        pattern = in_order(plan.fields)
+        try:
+            rows = [match.groups() for match in map(pattern.fullmatch, payloads)]  # type: ignore[union-attr]
+            columns = [
+                (one, column, self._column(one, [token for token in column if token], depth - 1))
+                for one, column in zip(plan.fields, zip(*rows, strict=True), strict=True)
+                if any(column)
+            ]
+        except (AttributeError, Malformed):
+            return None
+        cls: Any = field.target
+        messages: list[Any] = list(map(object.__new__, repeat(cls, len(payloads))))
+        put: Callable[..., Any] = object.__setattr__
+        for one, column, values in columns:
+            deque(map(put, compress(messages, column), repeat(one.name), values), maxlen=0)
+        return messages
 
 
 class _Unpaired(Exception):
@@ -385,102 +411,6 @@ class _Lanes(dict[Any, list[bytes]]):
 
 
 _TAG: Final = re.compile(rb"[\x80-\xff]*[\x00-\x7f]")
-
-
-def _ends_itself(token: bytes) -> bool:
-    """Whether a group ends with its own number; other fields pass."""
-    if token[0] & 7 != 3:
-        return True
-    if token[0] < 128:
-        return token[-1] == token[0] + 1
-    return token[-2] == token[0] + 1 and token[-1] == token[1]
-
-
-def _split(token: re.Pattern[bytes], buf: bytes, at: int, stop: int) -> list[bytes]:
-    first: bytes = token.match(buf, at)[0]  # type: ignore[index]
-    count, rest = divmod(stop - at, len(first))
-    if not rest and buf.startswith(first * count, at):
-        return [first] * count
-    return token.findall(buf, at, stop)
-
-
-def _payloads(field: Field, tokens: list[bytes]) -> list[bytes]:
-    size = field.tag_size + 1
-    if tokens[0] is tokens[-1] and tokens.count(tokens[0]) == len(tokens):
-        return [tokens[0][size:]] * len(tokens)
-    return [token[size:] for token in tokens]
-
-
-_HIGH: Final = bytes(range(128, 256))
-
-
-def _check_packed(field: Field, bodies: list[bytes]) -> None:
-    """Packed values may not be cut where one piece ends."""
-    if field.kind in VARINT_KINDS:
-        wrong = [body[-1:] > b"\x7f" for body in bodies]
-        reason, size_of = (
-            "the data ends inside a varint",
-            lambda body: len(body.translate(None, _HIGH)),
-        )
-    else:
-        width = fixed_size(field.kind)
-        wrong = [len(body) % width > 0 for body in bodies]
-        reason, size_of = "the data is truncated", lambda body: len(body) // width
-    if any(wrong):
-        raise _BadElement(sum(map(size_of, bodies[: wrong.index(True)])), reason)
-
-
-def _empty(field: Field) -> bytes:
-    """The field with its default value."""
-    wire = field.tag & 7
-    return varint(field.tag) + bytes({1: 8, 5: 4}.get(wire, 1))
-
-
-def _texts(payloads: list[bytes]) -> list[str]:
-    try:
-        # Bytes that end inside of a character cannot be continued by the 0 between them.
-        found = b"\0".join(payloads).decode().split("\0")
-        return found if len(found) == len(payloads) else [raw.decode() for raw in payloads]
-    except UnicodeDecodeError:
-        index = next(index for index, raw in enumerate(payloads) if not _is_text(raw))
-        raise _BadElement(index, "a string is not valid UTF-8") from None
-
-
-def _is_text(raw: bytes) -> bool:
-    try:
-        raw.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _cut_between_fields(whole: bytes, pieces: list[bytes]) -> bool:
-    """Whether each piece is a whole number of fields; False if that is not seen quickly."""
-    found = flat_run().match(whole)
-    if found is None or found.end() != len(whole):
-        return False
-    ends = set(accumulate(map(len, short().findall(whole))))
-    ends.add(0)
-    return ends.issuperset(accumulate(map(len, pieces)))
-
-
-def _has_mutable(values: dict[str, Any]) -> bool:
-    return any(isinstance(one, (list, dict, betterproto.Message)) for one in values.values())
-
-
-def _copies(cls: Any, states: dict[bytes, dict[str, Any]], payloads: list[bytes]) -> list[Any]:
-    """Make a message for each payload; every step is one pass in C."""
-    messages = list(map(object.__new__, repeat(cls, len(payloads))))
-    for name in {name: None for state in states.values() for name in state}:
-        value_of = {raw: state[name] for raw, state in states.items() if name in state}
-        chosen: Iterable[Any] = messages
-        raws: Iterable[bytes] = payloads
-        if len(value_of) < len(states):
-            has = list(map(value_of.__contains__, payloads))
-            chosen, raws = compress(messages, has), compress(payloads, has)
-        put: Callable[..., Any] = object.__setattr__
-        deque(map(put, chosen, repeat(name), map(value_of.__getitem__, raws)), maxlen=0)
-    return messages
 
 
 def element(field: Field, values: Mapping[str, Any]) -> str:

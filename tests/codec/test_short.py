@@ -76,6 +76,22 @@ def test_equal_messages_are_messages_of_their_own(every: Peers) -> None:
     assert selves[1].int32_s == [1]
 
 
+def test_different_messages(every: Peers) -> None:
+    ours, google = every.ours.Every, every.google.Every
+    numbers = (b"\x08" + varint(number) for number in (*range(200), 2**64 - 1, 2**31 + 5))
+    texts = [b"", b"\x12\x02\xc3\xbc", b"\x12\x03a\0b", b"\x12\x00"]
+    leaves = [number + text for number, text in zip(numbers, cycle(texts), strict=False)]
+    leaves += [b"", b"\x12\x01z", b"\x08\x00"]
+    for few in (leaves, [*leaves, b"\x12\x01z\x08\x07"], [*leaves, b"\x08\x01\x18\x01"]):
+        assert check(ours, google, b"".join(sized(77, leaf) for leaf in few))
+    for wrong in (b"\x12\x01\xff", b"\x08", b"\x12\x05a"):
+        run = [sized(77, leaf) for leaf in leaves]
+        assert not check(ours, google, b"".join([*run, sized(77, wrong), *run]))
+        with pytest.raises(DecodeError) as caught:
+            decode(ours, b"".join([*run, sized(77, wrong), *run]))
+        assert caught.value.path.startswith(f"Every.leaves[{len(run)}]")
+
+
 @pytest.mark.parametrize(
     ("field", "path"),
     [
