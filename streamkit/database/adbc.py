@@ -24,6 +24,7 @@ from streamkit.database.placeholders import numbered
 from streamkit.errors import (
     CallCancelledError,
     DeadlineError,
+    LimitError,
     NotFoundError,
     PreconditionError,
     QueryError,
@@ -50,7 +51,8 @@ class AdbcSource(Source):
     def open(self, sql: str, parameters: Parameters = (), *, seconds: float) -> Result:
         if isinstance(parameters, Mapping):
             sql, parameters = numbered(sql, parameters)
-        return _AdbcResult(self._connect(), sql, parameters, seconds, self._engine)
+        most = self._limits.max_message_asked
+        return _AdbcResult(self._connect(), sql, parameters, seconds, self._engine, most)
 
     def prepare(self) -> None:
         with suppress(StreamkitError, ImportError, OSError):
@@ -112,6 +114,7 @@ class _AdbcResult(Result):
         parameters: Sequence[Any],
         seconds: float,
         engine: Engine,
+        most: int,
     ) -> None:
         self._session = session
         self._sql = sql
@@ -119,6 +122,7 @@ class _AdbcResult(Result):
         self._seconds = seconds
         self._end = monotonic() + seconds
         self._engine = engine
+        self._most = most
         self._errors = _errors()
         self.cancel_blocks = engine.cancel_blocks
         self._reader: Any = None
@@ -211,6 +215,10 @@ class _AdbcResult(Result):
                 return None
             except self._errors as error:
                 raise self._translated(error) from None
+            most = self._most
+            if batch.get_total_buffer_size() > most and batch.nbytes > most * batch.num_rows:
+                # No message can carry it: do not spend minutes and more memory on its text.
+                raise LimitError(f"a row has more than {most} bytes, the most that can be sent")
             if batch.num_rows:
                 return batch
 

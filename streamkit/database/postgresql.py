@@ -25,12 +25,19 @@ __all__ = ["PostgresEngine"]
 _log = logging.getLogger(__name__)
 
 _SETTINGS = """
-SELECT set_config(wanted.name, wanted.value, true)
+SELECT set_config(name, CASE WHEN unit IS DISTINCT FROM 'kB' OR setting = '-1' THEN value
+                             ELSE least(setting::bigint, value::bigint)::text END, true)
   FROM (VALUES ('transaction_read_only', 'on'),
                ('statement_timeout', '{milliseconds}'),
+               ('idle_in_transaction_session_timeout', '{milliseconds}'),
                ('client_connection_check_interval', '1000'),
-               ('cursor_tuple_fraction', '1')) AS wanted(name, value)
-  JOIN pg_settings USING (name)"""
+               ('cursor_tuple_fraction', '1'),
+               ('work_mem', '{work_mem}'),
+               ('temp_file_limit', '{spill}')) AS wanted(name, value)
+  JOIN pg_settings USING (name)
+ WHERE context <> 'superuser' OR current_setting('is_superuser') = 'on'"""
+_NODES = 4
+"""Sorts and hashes that a query is thought to run at a time; each gets work_mem."""
 _GIVE_UP_SUPERUSER = """
 SELECT set_config('role', rolname, true) FROM pg_roles
  WHERE rolname = 'pg_read_all_data'
@@ -71,7 +78,7 @@ class PostgresEngine(Engine):
 
     def connect(self, limits: QueryLimits) -> Session:
         connection = self._shared.connect(lambda: self._open(limits))
-        return PostgresSession(connection, self, self._shared.release)
+        return PostgresSession(connection, self, limits, self._shared.release)
 
     def _open(self, limits: QueryLimits) -> Any:
         return driver_manager().connect(
@@ -111,10 +118,15 @@ class PostgresSession(Session):
     """A connection whose one transaction is ended by closing it."""
 
     def __init__(
-        self, connection: Any, engine: PostgresEngine, on_close: Callable[[], None]
+        self,
+        connection: Any,
+        engine: PostgresEngine,
+        limits: QueryLimits,
+        on_close: Callable[[], None],
     ) -> None:
         super().__init__(connection, on_close)
         self._engine = engine
+        self._limits = limits
 
     def run(self, sql: str, parameters: Sequence[Any], seconds: float) -> Any:
         self._fence(seconds)
@@ -154,7 +166,13 @@ class PostgresSession(Session):
 
     def _fence(self, seconds: float) -> None:
         self.connection.adbc_connection.set_autocommit(False)
-        self._execute(_SETTINGS.format(milliseconds=max(1, round(seconds * 1000))))
+        share = self._limits.max_memory // self._limits.max_concurrent // _NODES
+        settings = _SETTINGS.format(
+            milliseconds=max(1, round(seconds * 1000)),
+            work_mem=max(64, share >> 10),
+            spill=self._limits.max_spill >> 10 or -1,
+        )
+        self._execute(settings)
         if self._execute(_GIVE_UP_SUPERUSER):
             self._engine.warn_superuser()
 

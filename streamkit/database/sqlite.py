@@ -21,11 +21,13 @@ from streamkit.database.base import (
     TableInfo,
     unique_names,
 )
+from streamkit.database.spill import spilled
 from streamkit.database.sqlite_guard import connect_read_only, guard
 from streamkit.database.text import datetime_text, decimal_text
 from streamkit.errors import (
     CallCancelledError,
     DeadlineError,
+    LimitError,
     NotFoundError,
     PreconditionError,
     QueryError,
@@ -41,6 +43,7 @@ bounded by the size of a few rows."""
 _SIZED = frozenset({bytearray, bytes})
 
 _NO_VALUE = re.compile(r"did not supply a value for binding (?:parameter )?(:\w+)")
+_DISK_INTERVAL = 0.5
 _STORAGE_CLASSES = {int: "INTEGER", float: "REAL", bytearray: "TEXT", bytes: "BLOB"}
 _STORE_TABLES_HIDDEN = frozenset({"meta", "dedupe", "marks"})
 
@@ -154,6 +157,8 @@ class _SqliteResult(Result):
         self._typed = False
         self._part = 1
         self._cancelled = False
+        self._too_large = False
+        self._look_at_disk = monotonic() + _DISK_INTERVAL
         self._closed = False
         # Interrupting a connection that another thread closes meanwhile is undefined.
         self._lock = threading.Lock()
@@ -230,7 +235,12 @@ class _SqliteResult(Result):
                 self._connection.close()
 
     def _must_stop(self) -> bool:
-        return self._cancelled or monotonic() > self._end
+        now = monotonic()
+        if now > self._look_at_disk:
+            self._look_at_disk = now + _DISK_INTERVAL
+            most = self._limits.max_spill
+            self._too_large = self._too_large or (0 < most < spilled())
+        return self._cancelled or self._too_large or now > self._end
 
     def _check(self) -> None:
         if self._must_stop():
@@ -241,6 +251,11 @@ class _SqliteResult(Result):
             return CallCancelledError("the query was cancelled")
         if monotonic() > self._end and (error is None or "interrupted" in str(error)):
             return DeadlineError(f"the query ran longer than {self._seconds:g} s")
+        if self._too_large and (error is None or "interrupted" in str(error)):
+            return LimitError(
+                f"queries need more than {self._limits.max_spill} bytes of temporary files,"
+                " the server's limit"
+            )
         words = str(error)
         missing = _NO_VALUE.search(words)
         if missing is not None:
