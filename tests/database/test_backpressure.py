@@ -48,7 +48,7 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 async def steady(count: Callable[[], int]) -> int:
     """What `count` gives when it has been the same for a while."""
     last, same = count(), 0
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         while same < 10:
             await asyncio.sleep(0.05)
             now = count()
@@ -64,7 +64,7 @@ async def test_a_reader_that_stops_stops_the_fetching(engine: Engine, fetched: l
         assert 0 < stopped < MOST_ROWS
         for _ in range(20):  # and reading on goes on
             await anext(frames)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             while sum(fetched) == stopped:
                 await anext(frames)
     await databases.close()

