@@ -114,3 +114,10 @@ def test_table_fits_a_terminal() -> None:
 def test_an_empty_table_shows_its_columns() -> None:
     writer = TableWriter(COLUMNS, TextOptions())
     assert (writer.begin() + writer.end()).startswith("id")
+
+
+def test_a_tab_does_not_shift_the_columns_of_a_table() -> None:
+    columns = [Column(name="a\tb", type="TEXT"), Column(name="z", type="TEXT")]
+    text = written(TableWriter(columns, TextOptions()), [{"a\tb": "x\ty", "z": "1"}])
+    assert "\t" not in text
+    assert len({line.rindex(line.strip()[-1]) for line in text.splitlines()}) == 1

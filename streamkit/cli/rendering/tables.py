@@ -30,7 +30,7 @@ class TableWriter(RowWriter):
         self._right: list[bool] = []
 
     def rows(self, rows: Sequence[Mapping[str, str]]) -> str:
-        cells = [[sanitise(cell) for cell in self.cells(row)] for row in rows]
+        cells = [[_shown(cell) for cell in self.cells(row)] for row in rows]
         lead = ""
         if not self._widths and self.names:
             self._measure(cells[:SAMPLE])
@@ -42,7 +42,7 @@ class TableWriter(RowWriter):
         return self.rows([]) if not self._widths else ""
 
     def _measure(self, cells: list[list[str]]) -> None:
-        names = [sanitise(name) for name in self.names] if self.options.header else []
+        names = [_shown(name) for name in self.names] if self.options.header else []
         table = ([names] if names else []) + cells
         for index in range(len(self.names)):
             self._widths.append(max((cell_len(row[index]) for row in table), default=NARROW))
@@ -60,7 +60,7 @@ class TableWriter(RowWriter):
     def _heading(self) -> str:
         if not self.options.header:
             return ""
-        names = [sanitise(name) for name in self.names]
+        names = [_shown(name) for name in self.names]
         return self._line(names) + GAP.join("-" * width for width in self._widths) + "\n"
 
     def _line(self, cells: list[str]) -> str:
@@ -76,6 +76,11 @@ class TableWriter(RowWriter):
                 cell += " " * (width - length)
             shown.append(cell)
         return GAP.join(shown).rstrip() + "\n"
+
+
+def _shown(cell: str) -> str:
+    """A cell is one line, and as wide as it is long: no tabs."""
+    return sanitise(cell).replace("\t", "\\x09")
 
 
 def _is_number(text: str) -> bool:
