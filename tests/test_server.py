@@ -232,7 +232,7 @@ async def test_a_locked_store_is_one_line(tmp_path: Path) -> None:
 
 
 async def test_a_database_that_is_not_there_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ConnectError, match="'shop'") as raised:
+    with pytest.raises(PreconditionError, match="'shop'") as raised:
         async with serve(databases={"shop": str(tmp_path / "nothing.db")}):
             pass
     assert "\n" not in raised.value.message
