@@ -149,7 +149,7 @@ def test_server_away(nowhere: str) -> None:
     notes = done.stderr.splitlines()
     assert len(notes) == 2 and "the command goes on" in notes[0]
     assert "did not reach" in notes[1] and re.search(r"\b30000 lines", notes[1])
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 60, "three seconds, on a machine that has nothing else"
 
 
 def test_server_goes_and_comes(start_server: Callable[..., ServerProcess], tmp_path: Path) -> None:
