@@ -26,7 +26,6 @@ __all__ = ["LOG", "WireConnection"]
 LOG = QuietLog(logging.getLogger("streamkit.transport"))
 """Shared by all connections: a thousand peers that do the same wrong thing are one line."""
 _LEADING = 16 * 1024  # bytes of a message that may leave ahead; a frame that every peer takes
-_GRAIN = 8 * 1024  # bytes of a stream's window that are given back together
 _LINGER = 1.0  # seconds in which a peer may read why it was cut
 _GOAWAY_ALL = 2**31 - 1
 
@@ -66,8 +65,6 @@ class WireConnection(Connection):
         self._led = False  # whether this turn's first message has left so
         self._unread = 0  # bytes received and not yet taken, over all streams
         self._owed = 0  # of these, not given back to the connection's window
-        self.stream_grain = min(_GRAIN, limits.stream_window // 16)
-        """Bytes that a stream's reader takes before the connection hears of it."""
         self._keepalive: asyncio.TimerHandle | None = None
         self._interval = limits.keepalive_time
         self._asked = 0.0  # when the last sign of life was asked for

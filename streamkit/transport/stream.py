@@ -51,8 +51,6 @@ class WireStream(Stream):
         self.messages_in = ReceiveBuffer(connection.limits.max_message)
         self._waiters: list[asyncio.Future[None]] = []
         self._ahead = 0  # bytes given back to the peer although they are still here
-        self._credit = 0  # bytes taken and not yet given back
-        self._grain = connection.stream_grain
         self._send_buffer = connection.limits.send_buffer
         self._pending: list[bytes | memoryview] = []
         self.pending_size = 0
@@ -160,10 +158,8 @@ class WireStream(Stream):
             early = min(self._ahead, size)
             self._ahead -= early
             size -= early
-        self._credit += size
-        if self._credit >= self._grain:
-            self.connection.consumed(self, self._credit)
-            self._credit = 0
+        if size:
+            self.connection.consumed(self, size)
 
     async def _changed(self) -> None:
         """Wait until something was received or the stream is lost."""
@@ -216,15 +212,14 @@ class WireStream(Stream):
 
     def settle(self) -> int:
         """Let what was received count as read; return the bytes still owed to the peer."""
-        owed = self.messages_in.size - self._ahead + self._credit
+        owed = self.messages_in.size - self._ahead
         self._ahead = self.messages_in.size
-        self._credit = 0
         return max(owed, 0)
 
     def discard(self) -> int:
         """Forget what was received and not taken; return the bytes still owed to the peer."""
-        owed = self.messages_in.clear() - self._ahead + self._credit
-        self._ahead = self._credit = 0
+        owed = self.messages_in.clear() - self._ahead
+        self._ahead = 0
         return max(owed, 0)
 
     # Sending ----------------------------------------------------------------------------------
