@@ -188,7 +188,7 @@ async def crowd(task: str, target: str, subscribers: int, messages: int, burst: 
 
 
 def main() -> None:
-    """serve | client TASK PORT NUMBER [MESSAGES [BURST]]; the word `plain` asks for asyncio's own loop."""
+    """serve | client TASK PORT NUMBER [MESSAGES [BURST]]; `plain` asks for asyncio's own loop."""
     words = [word for word in sys.argv[1:] if word != "plain"]
     start = asyncio.run if len(words) < len(sys.argv) - 1 else run
     if words[0] == "serve":
