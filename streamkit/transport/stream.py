@@ -240,7 +240,7 @@ class WireStream(Stream):
         this runs for every message of a stream."""
         if self.lost is not None:
             raise self.lost.fresh()
-        if self.connection.leads and self.connection.lead(self, prefix, body):
+        if not self.dirty and self.connection.leads and self.connection.lead(self, prefix, body):
             return False
         pending = self._pending
         pending.append(prefix)
