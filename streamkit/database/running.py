@@ -67,6 +67,7 @@ class RunningQuery:
             Statement(source, plan.sql, plan.parameters, plan.seconds), self._work, self._worked
         )
         self._counter: StatementThread | None = None
+        self._counting: asyncio.TimerHandle | None = None
         self._threads = 0
         self._idle = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
@@ -138,17 +139,27 @@ class RunningQuery:
             self._loop.call_later(CANCEL_INTERVAL, self._cancel)
 
     def _count_beside(self) -> None:
-        """Begin to count when a first batch is out and more follow: small results never do."""
-        if self._counter is not None or not self._limits.count_seconds:
+        """Begin to count when a first batch is out and more follow: small results never do, nor
+        does a query that has ended while its last batches wait for a slow reader."""
+        if self._counter is not None or not self._threads or self._stopping:
+            return
+        if not self._limits.count_seconds:
             return
         sql = f"SELECT count(*) FROM ({self._plan.sql.rstrip().rstrip(';')}\n) AS counted"
         self._counter = StatementThread(
             Statement(self._source, sql, self._plan.parameters, self._limits.count_seconds),
             self._count,
-            lambda error: self._in_loop(self._thread_ended),  # a count that fails is no count
+            lambda error: self._in_loop(self._count_ended),  # a count that fails is no count
         )
         self._threads += 1
+        self._counting = self._loop.call_later(self._limits.count_seconds, self._stop_counting)
         self._counter.start()
+
+    def _stop_counting(self) -> None:
+        """Hold the count to its time: not every database does so itself."""
+        assert self._counter is not None
+        self._counter.cancel()
+        self._counting = self._loop.call_later(CANCEL_INTERVAL, self._stop_counting)
 
     # ---- in the worker threads ----
 
@@ -179,6 +190,11 @@ class RunningQuery:
             self._loop.call_soon_threadsafe(function)
 
     # ---- on the loop again ----
+
+    def _count_ended(self) -> None:
+        assert self._counting is not None
+        self._counting.cancel()
+        self._thread_ended()
 
     def _thread_ended(self) -> None:
         self._threads -= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from streamkit.database import Databases, QueryPlan
@@ -24,3 +25,8 @@ async def rows_of(databases: Databases, sql: str, **plan: Any) -> list[dict[str,
 
 async def messages_of(databases: Databases, sql: str, **plan: Any) -> list[Any]:
     return list(messages(await frames_of(databases, sql, **plan)))
+
+
+def query_threads(name: str = "streamkit-") -> int:
+    """How many threads work for queries now."""
+    return sum(thread.name.startswith(name) for thread in threading.enumerate())

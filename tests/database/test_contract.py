@@ -16,7 +16,7 @@ from streamkit.database import ColumnInfo, Databases, QueryPlan, TableInfo, open
 from streamkit.errors import DeadlineError, LimitError, NotFoundError, QueryError
 from tests.database.engines import ROWS, Engine, people
 from tests.database.google import QueryResult, bodies
-from tests.database.running import frames_of, messages_of, rows_of
+from tests.database.running import frames_of, messages_of, query_threads, rows_of
 
 ALL = "SELECT id, name, score FROM people ORDER BY id"
 
@@ -186,6 +186,18 @@ async def test_a_deadline_also_ends_a_query_whose_reader_sleeps(
         with pytest.raises(DeadlineError):
             while True:
                 await anext(frames)
+    assert query_threads() == 0, "what was still to be read begins no count"
+
+
+async def test_a_count_has_a_time_of_its_own(engine: Engine) -> None:
+    databases = Databases({"db": open_source("db", engine.url)}, QueryLimits(count_seconds=0.5))
+    async with databases.run("db", QueryPlan(sql=engine.unbounded)) as frames, asyncio.timeout(60):
+        while query_threads("streamkit-query") < 2:
+            await anext(frames)
+        while query_threads("streamkit-query") > 1:
+            await asyncio.sleep(0.01)
+        await anext(frames)  # the rows go on
+    await databases.close()
 
 
 async def test_leaving_cancels_the_statement(databases: Databases, engine: Engine) -> None:

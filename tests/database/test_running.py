@@ -23,7 +23,7 @@ from streamkit.database.statement import StatementThread
 from streamkit.errors import InternalError, QueryError
 from tests.database.engines import MANY, Engine, Postgres, generated
 from tests.database.google import messages
-from tests.database.running import messages_of, rows_of
+from tests.database.running import messages_of, query_threads, rows_of
 
 
 @pytest.fixture
@@ -128,10 +128,6 @@ async def test_a_fault_of_the_source_is_an_internal_error(
         await rows_of(databases, "SELECT 1")
     assert "ZeroDivisionError" in caplog.text
     assert databases.running == 0
-
-
-def query_threads() -> int:
-    return sum(thread.name.startswith("streamkit-") for thread in threading.enumerate())
 
 
 def cpu_clock(thread: threading.Thread) -> int:
