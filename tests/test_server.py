@@ -464,7 +464,6 @@ asyncio.run(main())
 
 
 async def test_what_a_first_query_needs_is_loaded_before_it(tmp_path: Path) -> None:
-    pytest.importorskip("duckdb")
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", _PREPARED, str(tmp_path / "shop.duckdb")
     )

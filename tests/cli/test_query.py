@@ -116,8 +116,6 @@ def test_a_file_that_is_not_text(server: str, tmp_path: Path) -> None:
 
 
 def test_arrow_and_parquet(server: str, tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
     everything = "SELECT * FROM items ORDER BY id"
     for name in ("rows.arrow", "rows.parquet"):
         done = query(server, everything, "--out", str(tmp_path / name))
@@ -125,7 +123,7 @@ def test_arrow_and_parquet(server: str, tmp_path: Path) -> None:
     with pyarrow.ipc.open_stream(tmp_path / "rows.arrow") as reader:
         table = reader.read_all()
     assert table.num_rows == 20_000 and table.column("name").null_count == 2000
-    assert parquet.read_table(tmp_path / "rows.parquet").equals(table)
+    assert pyarrow.parquet.read_table(tmp_path / "rows.parquet").equals(table)
     piped = subprocess.run(
         [*COMMAND, "query", "-d", "shop", everything, "-o", "arrow"],
         capture_output=True,

@@ -10,6 +10,8 @@ from decimal import Decimal
 from typing import Any
 
 import betterproto
+import duckdb
+import pyarrow
 import pytest
 
 from streamkit.client import AsyncClient, Query, Reconnect
@@ -182,7 +184,6 @@ async def test_arrow_needs_an_arrow_query() -> None:
 
 
 async def test_an_arrow_table_is_put_together_from_its_messages() -> None:
-    pyarrow = pytest.importorskip("pyarrow")
     table = pyarrow.table({"n": list(range(1000)), "s": [str(n) for n in range(1000)]})
     parts = [table.schema.serialize().to_pybytes()]
     parts += [batch.serialize().to_pybytes() for batch in table.to_batches(max_chunksize=300)]
@@ -197,8 +198,6 @@ async def test_an_arrow_table_is_put_together_from_its_messages() -> None:
 
 
 async def test_a_real_arrow_query(tmp_path: Any) -> None:
-    duckdb = pytest.importorskip("duckdb")
-    pyarrow = pytest.importorskip("pyarrow")
     path = tmp_path / "numbers.duckdb"
     with duckdb.connect(str(path)) as database:
         database.execute("CREATE TABLE t AS SELECT i AS n, 'row ' || i AS s FROM range(20000) r(i)")
