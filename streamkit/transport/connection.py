@@ -261,7 +261,9 @@ class WireConnection(Connection):
         """Hand the output and these parts of a frame to the transport, copied once at most."""
         if self.is_closing():
             return
-        whole = (self.h2.take_output(), *parts)
+        output = self.h2.take_output()
+        # Empty output is still h2's own: a transport that keeps a view of it would freeze it.
+        whole = [output, *parts] if output else parts
         if self._gathers:
             self._transport.writelines(whole)
         else:
