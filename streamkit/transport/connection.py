@@ -69,8 +69,9 @@ class WireConnection(Connection):
         self._interval = limits.keepalive_time
         self._asked = 0.0  # when the last sign of life was asked for
         self._linger: asyncio.TimerHandle | None = None
-        # Of asyncio's own only newer ones write pieces without joining them first.
-        self._gathers = type(transport).writelines is not asyncio.WriteTransport.writelines
+        # asyncio's own transports join what is written in pieces, or (3.12.0 to 3.13.1,
+        # CVE-2024-12254) never say that their buffer is full.
+        self._gathers = not type(transport).__module__.startswith("asyncio.")
         transport.set_write_buffer_limits(high=limits.write_buffer)
         self._tune(transport)
 
