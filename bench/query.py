@@ -202,17 +202,19 @@ def arrow_from_memory() -> list[Row]:
 
 def arrow_from_duckdb() -> list[Row]:
     rows = []
-    with serving("streamkit") as ours:
+    with serving("streamkit") as ours, serving("flight") as peer:
         for columns in COLUMNS:
-            best = figure = driver = 0.0
+            best = figure = driver = sent = 0.0
             for _ in range(RUNS):
                 best = max(best, client("streamkit", ours, "duckdb", columns)["rows"])
+                sent = max(sent, client("flight", peer, "duckdb", columns)["rows"])
                 alone = client("database", None, "duckdb", columns)
                 figure = max(figure, alone["rows"])
                 driver = max(driver, alone["driver"])
             name = f"Arrow from DuckDB, {columns} columns"
             rows.append(row(name, "rows/s", best, "DuckDB by itself", figure, 1.0))
             rows.append(row(name, "rows/s", best, "its driver by itself", driver, 0.0))
+            rows.append(row(name, "rows/s", best, "Arrow Flight from DuckDB", sent, 0.0))
     return rows
 
 

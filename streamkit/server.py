@@ -61,7 +61,8 @@ class Server:
 
     With a `journal` (a path, a URL, ":memory:" or an open Journal, which stays yours to close) the
     four streams, their write side and the admin service are mounted, and `handlers` beside them.
-    Without a journal only `handlers` are mounted, among which may be single ones of ours. Health
+    Without a journal only `handlers` are mounted, among which may be single ones of ours, and
+    `databases` is refused (InvalidArgumentError). Health
     and reflection are always there; `descriptor_sets` make your services visible to the latter.
 
     It listens on `host` and `port` (0: any free one), or on the unix socket `path`. Use it as a
@@ -85,6 +86,11 @@ class Server:
         descriptor_sets: Iterable[bytes] = (),
         grace: float = 5.0,
     ) -> None:
+        if databases and journal is None:
+            raise InvalidArgumentError(
+                "databases: they are served together with a journal",
+                hint='give one too: journal=":memory:" leaves nothing behind',
+            )
         self._handlers = tuple(handlers)
         self._store = journal
         self._database_urls = dict(databases or {})

@@ -21,7 +21,13 @@ import pytest
 
 import streamkit
 from streamkit.codec import StreamkitCodec, encode
-from streamkit.errors import ConnectError, LimitError, PreconditionError, UnimplementedError
+from streamkit.errors import (
+    ConnectError,
+    InvalidArgumentError,
+    LimitError,
+    PreconditionError,
+    UnimplementedError,
+)
 from streamkit.generated.grpc.health.v1 import HealthCheckRequest, HealthCheckResponse
 from streamkit.generated.streamservice import (
     AdminServiceBase,
@@ -237,6 +243,11 @@ async def test_a_database_that_is_not_there_is_one_line(tmp_path: Path) -> None:
             pass
     assert "\n" not in raised.value.message
     assert not (tmp_path / "nothing.db").exists()
+
+
+def test_databases_without_a_journal_are_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match="together with a journal"):
+        Server(databases={"shop": "shop.db"})
 
 
 async def test_a_store_of_a_newer_version_is_one_line(tmp_path: Path) -> None:
