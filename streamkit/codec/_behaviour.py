@@ -214,7 +214,8 @@ _METHODS: Final[dict[str, Any]] = {
 
 
 def _is_own(cls: type) -> bool:
-    return cls.__module__.startswith(("betterproto.", "streamkit."))
+    # "abc" or "types": betterproto makes its classes of map entries with `make_dataclass`.
+    return cls.__module__.partition(".")[0] in ("betterproto", "streamkit", "abc", "types")
 
 
 def _forget_unset(message: Message) -> None:

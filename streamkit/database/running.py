@@ -20,7 +20,7 @@ from streamkit.errors import CallCancelledError, DeadlineError, StreamkitError
 __all__ = ["Frames", "RunningQuery"]
 
 _HANDOVER_ITEMS = 2
-_HOLD_FIRST = 0.04
+_HOLD_FIRST = 0.015
 _HOLD_LATER = 0.25
 """A full batch waits so long for the news whether it is the last one."""
 _CLOSE_SECONDS = 2.0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -122,3 +124,9 @@ def test_generated_code_shows_its_lines_in_a_traceback() -> None:
     assert function.__code__.co_filename == (
         "<streamkit decode streamkit.generated.streamservice.Update>"
     )
+
+
+def test_importing_the_client_does_not_look_for_messages() -> None:
+    # To go through all objects takes a tenth of a second, which every command would pay.
+    code = "import gc, sys; gc.get_objects = lambda: sys.exit('looked'); import streamkit.client"
+    subprocess.run([sys.executable, "-c", code], check=True)
