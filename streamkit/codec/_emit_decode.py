@@ -11,7 +11,7 @@ raises, and the exact decoder starts over.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import betterproto
@@ -35,6 +35,9 @@ from streamkit.codec._wire import DEPTH
 __all__ = ["decode_source"]
 
 _TWO_BYTE_TAG = 1 << 14
+_BLOCK = 12
+"""Fields that are passed over together when none of them can come next."""
+_AT_THE_END = ("if i >= end:", "    if i == end:", "        return m", "    raise Odd")
 _PASSES = 16
 """Passes over a message whose fields are out of order, before the exact decoder takes over."""
 
@@ -50,9 +53,8 @@ def decode_source(
     `link(names, name, cls)` binds a name to the `scan` of another class, compiled when called.
     """
     emitter = _Emitter(plan, exact_nested, link)
-    for field in plan.fields:
-        emitter.field(field)
-    body = "\n".join(f"        {line}" for line in emitter.lines)
+    emitter.blocks([field for field in plan.fields if _tag(field) < _TWO_BYTE_TAG])
+    body = "\n".join(_indented(_indented([*emitter.lines, *_AT_THE_END])))
     too_deep = f"    if depth < {emitter.levels}:\n        raise Odd\n" if emitter.levels else ""
     groups = "".join(f"    {emitter.groups[name]} = False\n" for name in emitter.groups)
     source = f"""\
@@ -66,10 +68,6 @@ def scan(buf, i, end, depth):
     while True:
         s = i
 {body}
-        if i >= end:
-            if i == end:
-                return m
-            raise Odd
         if i == s:
             if "_unknown_fields" in d:
                 raise Odd
@@ -118,17 +116,35 @@ class _Emitter:
             "unknown": unknown,
         }
 
+    def blocks(self, fields: Sequence[Field]) -> None:
+        """Read these fields. Of many, those that cannot come next are passed over in blocks."""
+        if len(fields) < 2 * _BLOCK:
+            for field in fields:
+                self.field(field)
+            return
+        for first in range(0, len(fields), _BLOCK):
+            block = fields[first : first + _BLOCK]
+            if _tag(block[-1]) > 127:
+                self._widen()
+            lines, self.lines = self.lines, []
+            for field in block:
+                self.field(field)
+            lines += [f"if t <= {_looked_for(_tag(block[-1]))}:", *_indented(_AT_THE_END)]
+            self.lines = lines + _indented(self.lines)
+
     def field(self, field: Field) -> None:
-        tag = field.packed_tag if field.repeated else field.tag
-        if tag >= _TWO_BYTE_TAG:
-            return  # numbers from 2048 on are for the exact decoder
-        if tag > 127 and not self.wide:
-            # From here on the tags take two bytes. The mark of the first one stays in `t`, so that
-            # no tag written longer than needed can be taken for another.
+        tag = _tag(field)
+        if tag > 127:
+            self._widen()
+        self.lines.append(f"if t == {_looked_for(tag)}:")
+        self.lines += _indented(self._group(field) + self._body(field, tag))
+
+    def _widen(self) -> None:
+        """From here on the tags take two bytes. The mark of the first one stays in `t`, so that no
+        tag written longer than needed can be taken for another."""
+        if not self.wide:
             self.wide = True
             self.lines += ["if t > 127:", "    t = buf[i] + buf[i + 1] * 128"]
-        self.lines.append(f"if t == {_looked_for(tag)}:")
-        self.lines += [f"    {line}" for line in self._group(field) + self._body(field, tag)]
 
     def _group(self, field: Field) -> list[str]:
         if not field.group:
@@ -174,12 +190,12 @@ class _Emitter:
         return [*self._list(field, empty), *method, *self._loop(tag, body)]
 
     def _loop(self, tag: int, body: list[str]) -> list[str]:
-        return [f"while t == {_looked_for(tag)}:", *(f"    {line}" for line in body + self._next())]
+        return [f"while t == {_looked_for(tag)}:", *_indented(body + self._next())]
 
     def _packed(self, field: Field) -> list[str]:
         name = f"packed_{field.number}"
         self.names[name] = packed_reader(field)
-        return [*self._length(2 if self.wide else 1), f"x += {name}(buf[i:e])", "i = e"]
+        return [*self._length(2 if _tag(field) > 127 else 1), f"x += {name}(buf[i:e])", "i = e"]
 
     def _length(self, skip: int) -> list[str]:
         """`i` at the start of a length-delimited value and `e` at its end."""
@@ -287,6 +303,15 @@ class _Emitter:
             self.names[f"{name}_class"] = cls
             self.link(self.names, name, cls)
         return name
+
+
+def _indented(lines: Iterable[str]) -> list[str]:
+    return [f"    {line}" for line in lines]
+
+
+def _tag(field: Field) -> int:
+    """The tag that encoders write."""
+    return field.packed_tag if field.repeated else field.tag
 
 
 def _looked_for(tag: int) -> int:
