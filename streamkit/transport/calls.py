@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from grpclib.const import Handler
@@ -43,6 +44,12 @@ class Service:
         self.codec = codec
         self.limits = limits
         self.interceptors = tuple(interceptors)
+        # One thread: more of them would only take the interpreter from the loop more often.
+        self.aside = ThreadPoolExecutor(1, "streamkit-decode")
+
+    def close(self) -> None:
+        """Let go of the thread. No call may be running any more."""
+        self.aside.shutdown(wait=False, cancel_futures=True)
 
 
 class _Call:
@@ -92,7 +99,9 @@ class Calls(AbstractHandler):
             self._refuse(stream, asked, release_stream)
             return
         deadline = None if asked.timeout is None else time.monotonic() + asked.timeout
-        call = _Call(ServerStream(stream, asked, codec=service.codec, deadline=deadline))
+        call = _Call(
+            ServerStream(stream, asked, codec=service.codec, aside=service.aside, deadline=deadline)
+        )
         call.task = self._loop.create_task(self._serve(call, asked))
         self._calls[stream] = call
         stream.connection.h2.active = len(self._calls)

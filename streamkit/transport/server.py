@@ -227,6 +227,7 @@ class GrpcServer:
         await self._empty(loop.time() + _UNWINDING)
         for listener in self._listeners:
             await listener.wait_closed()
+        self._service.close()
         self._closed.set()
 
     def _remove_sockets(self) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Executor
 from functools import partial
 from typing import Any, TypeVar
 
@@ -45,6 +47,7 @@ _Send = TypeVar("_Send")
 _TURN = 0.005  # seconds that a source which is always ready may keep the loop for itself,
 _LOOK = 7  # checked every eighth message
 _PREFIX = PREFIX.pack
+_LARGE = 128 * 1024  # bytes that are decoded aside: made for it, they may take half a second
 
 
 class ServerStream(Stream[_Recv, _Send]):
@@ -52,7 +55,13 @@ class ServerStream(Stream[_Recv, _Send]):
     `send_message` returns once the message is buffered and not far ahead of the peer."""
 
     def __init__(
-        self, wire: WireStream, request: Request, *, codec: CodecBase, deadline: float | None
+        self,
+        wire: WireStream,
+        request: Request,
+        *,
+        codec: CodecBase,
+        aside: Executor,
+        deadline: float | None,
     ) -> None:
         # Not super().__init__(): it wants the event dispatcher that interceptors replace.
         self.wire = wire
@@ -63,6 +72,7 @@ class ServerStream(Stream[_Recv, _Send]):
         self._send_type = request.handler.reply_type
         self._codec = codec
         self._encode = codec.encode
+        self._aside = aside
         self.deadline = None if deadline is None else Deadline(_timestamp=deadline)
         self.user_agent = request.user_agent
         self.accepts = request.accepts
@@ -111,7 +121,7 @@ class ServerStream(Stream[_Recv, _Send]):
             self._ready.extend(await self.wire.messages())
             if not self._ready:
                 return None
-        return self._decode(self._ready.popleft())
+        return await self._decode(self._ready.popleft())
 
     async def _recv_single(self) -> _Recv | None:
         """The one message of a unary request: exactly one, and in time."""
@@ -134,16 +144,20 @@ class ServerStream(Stream[_Recv, _Send]):
             raise UnimplementedError("the request has no message, the method takes one")
         self._single_done = True
         self.check_single(len(messages))
-        return self._decode(messages[0])
+        return await self._decode(messages[0])
 
     def check_single(self, count: int = 1) -> None:
         """Raise when a caller has sent more than the one message that the method takes."""
         if count > 1 or (self._single_done and self.wire.messages_in.size):
             raise UnimplementedError("the request has several messages, the method takes one")
 
-    def _decode(self, data: bytes) -> _Recv:
+    async def _decode(self, data: bytes) -> _Recv:
         try:
-            message: _Recv = self._decoder(data)
+            if len(data) < _LARGE:
+                message: _Recv = self._decoder(data)
+            else:
+                loop = asyncio.get_running_loop()
+                message = await loop.run_in_executor(self._aside, self._decoder, data)
         except DecodeError as error:
             raise InvalidArgumentError(f"the request cannot be decoded: {error}") from error
         except Exception as error:  # whatever a codec raises is about these bytes

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from typing import Any
 
 import pytest
 
-from streamkit.transport import frames
+from streamkit.generated.streamservice import PublishRequest, Update
+from streamkit.transport import GrpcServer, frames
 from tests.transport.conftest import Dial, Serve
 from tests.transport.raw import PUBLISH
-from tests.transport.services import ask
+from tests.transport.services import PlainCodec, Streams, Writes, ask
 
 
 @pytest.fixture
@@ -101,3 +104,36 @@ async def test_a_fault_in_what_is_left_ends_the_connection(serve: Serve, dial: D
     assert await client.gone() == 11
     other = await dial(server)
     assert await other.pong()
+
+
+class Patient(PlainCodec):
+    """Takes as long to decode a large request as it takes the test to go on."""
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
+
+    def decode(self, data: bytes, message_type: Any) -> Any:
+        if len(data) > 100_000:
+            assert self.go_on.wait(5), "nobody was served in the meantime"
+        return super().decode(data, message_type)
+
+
+async def test_a_large_request_is_decoded_beside_the_others(
+    streams: Streams, writes: Writes, dial: Dial
+) -> None:
+    codec = Patient()
+    request = bytes(PublishRequest(updates=[Update(topic="t", message="x" * 200_000)]))
+    server = GrpcServer([streams, writes], codec=codec)
+    await server.start()
+    large, other = await dial(server), await dial(server)
+    call = large.call(request, PUBLISH)
+    answer = await other.ended(other.call(ask("count:3")))
+    assert (answer.status, len(answer.messages)) == (0, 3)
+    assert not writes.received
+    # A caller who gives up is not waited for, nor is a server that ends.
+    gone = large.call(request, PUBLISH)
+    large.send(large.rst(gone))
+    codec.go_on.set()
+    assert (await large.ended(call)).status == 0
+    assert len(writes.received) == 1
+    await server.close()
