@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import random
 import time
@@ -19,6 +20,9 @@ from tests.codec.peers import Peers, difference, plain_google, plain_ours
 SEEDS = [1, 2, 3, 2024, 77_001]
 """Kept from run to run; a failure names its seed and input."""
 
+slowest = (0.0, 0)
+"""The most seconds of CPU time that one input took to be accepted or refused, and its bytes."""
+
 
 def check(ours: Any, google: Any, data: bytes, every_value: bool = True) -> bool:
     """Compare both decoders on one input; return whether it was accepted.
@@ -29,12 +33,16 @@ def check(ours: Any, google: Any, data: bytes, every_value: bool = True) -> bool
         theirs = google.FromString(data)
     except GoogleDecodeError:
         theirs = None
+    begun = time.process_time()
     try:
         mine = decode(ours, data)
     except DecodeError as error:
         assert theirs is None, f"refused ({error}) what upb accepts: {data!r}"
         assert error.reason and error.path.startswith(ours.__name__), data
         return False
+    finally:
+        global slowest
+        slowest = max(slowest, (time.process_time() - begun, len(data)))
     assert theirs is not None, f"accepted what upb refuses: {data!r}"
     again = google.FromString(encode(mine))
     if again == theirs and not every_value:
@@ -112,22 +120,33 @@ def test_long_runs_are_judged_as_upb_judges_them(every: Peers, seed: int) -> Non
 def test_a_million_mutated_messages(every: Peers) -> None:
     begun = time.monotonic()
     accepted = refused = 0
+    longest = (0.0, 0)
     # The generated modules cannot be imported by name: the processes are forks.
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(mp_context=context, initializer=_keep, initargs=(every,)) as pool:
-        for yes, no in pool.map(_fuzz_kept, range(1_000_000, 1_000_200)):
-            accepted, refused = accepted + yes, refused + no
+        for yes, no, most in pool.map(_fuzz_kept, range(1_000_000, 1_000_200)):
+            accepted, refused, longest = accepted + yes, refused + no, max(longest, most)
     assert accepted + refused >= 1_000_000
-    print(f"\n{accepted} accepted, {refused} refused in {time.monotonic() - begun:.0f} s")
+    print(
+        f"\n{accepted} accepted, {refused} refused in {time.monotonic() - begun:.0f} s,"
+        f" the slowest, of {longest[1]} bytes, in {longest[0] * 1e3:.1f} ms"
+    )
+    assert longest[0] < 0.05
 
 
 _kept: list[Peers] = []
 
 
 def _keep(every: Peers) -> None:
+    global slowest
     _kept.append(every)
+    # Classes and expressions are compiled when they are first needed.
+    fuzz_runs(every, 1, 1_000)
+    slowest = 0.0, 0
+    # What the test run has made is no garbage to look through in the middle of an input.
+    gc.freeze()
 
 
-def _fuzz_kept(seed: int) -> tuple[int, int]:
+def _fuzz_kept(seed: int) -> tuple[int, int, tuple[float, int]]:
     runs, others = fuzz_runs(_kept[0], seed, 250), fuzz(_kept[0], seed, 4_750)
-    return runs[0] + others[0], runs[1] + others[1]
+    return runs[0] + others[0], runs[1] + others[1], slowest
