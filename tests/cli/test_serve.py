@@ -136,6 +136,11 @@ def test_store_of_a_newer_version(start_server: Start, tmp_path: Path) -> None:
         (["--retain", "soon"], "--retain"),
         (["--max-bytes", "much"], "--max-bytes"),
         (["--durability", "maybe"], "--durability"),
+        (["--query-timeout", "0"], "--query-timeout: must be more than 0"),
+        (["--query-memory", "lots"], "--query-memory"),
+        (["--query-bytes", "lots"], "--query-bytes"),
+        (["--query-rows", "-1"], "query-rows"),
+        (["--max-queries", "0"], "max-queries"),
         (["--database", "nothing"], "NAME=URL"),
         (["--grace", "x"], "--grace"),
         (["--port", "-1"], "port"),
@@ -146,6 +151,25 @@ def test_what_it_refuses(arguments: list[str], said: str, tmp_path: Path) -> Non
     done = streamkit("serve", "--store", str(tmp_path / "x.db"), "--port", "0", *arguments)
     assert done.returncode in (1, 2) and said in done.stderr, done.stderr
     assert done.stderr.count("\n") == 1 and done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--query-rows", "10"], 1, "more than 10 rows"),
+        (["--query-bytes", "1K"], 1, "larger than 1024 bytes"),
+        (["--query-timeout", "300ms"], 124, "longer than 0.3 s"),
+    ],
+)
+def test_what_a_query_may_cost(
+    start_server: Start, tmp_path: Path, arguments: list[str], code: int, said: str
+) -> None:
+    server = start_server(tmp_path / "x.db", *arguments)
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"
+    if "timeout" in arguments[0]:
+        endless = endless.replace("SELECT i FROM n", "SELECT max(i) FROM n")
+    done = streamkit("query", "-s", f"localhost:{server.port}", endless)
+    assert done.returncode == code and said in done.stderr, done.stderr
 
 
 def test_insecure_serves_everybody(start_server: Start, tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from streamkit.config import JournalOptions
     from streamkit.server import Server
 
+N = TypeVar("N", int, float)
+
+_QUERIES = "Queries"
 _WITH_PASSWORD = re.compile(r"//[^/@:]*:[^@]+@|[?&](?:ssl)?password=.")
 
 __all__ = ["default_store", "is_loopback", "register"]
@@ -85,9 +89,54 @@ async def _serve(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Serve other machines without TLS.")
     ] = False,
+    query_timeout: Annotated[
+        str,
+        typer.Option(
+            "--query-timeout",
+            metavar="TIME",
+            help="The most for one query, what its reader takes included.",
+            rich_help_panel=_QUERIES,
+        ),
+    ] = "5m",
+    max_queries: Annotated[
+        int,
+        typer.Option(
+            "--max-queries",
+            help="At a time; others wait their turn.",
+            min=1,
+            rich_help_panel=_QUERIES,
+        ),
+    ] = 8,
+    query_memory: Annotated[
+        str,
+        typer.Option(
+            "--query-memory",
+            metavar="SIZE",
+            help="For all queries on a DuckDB or PostgreSQL database together.",
+            rich_help_panel=_QUERIES,
+        ),
+    ] = "512MB",
+    query_rows: Annotated[
+        int,
+        typer.Option(
+            "--query-rows",
+            help="The most of one result; 0 sets no bound.",
+            min=0,
+            rich_help_panel=_QUERIES,
+        ),
+    ] = 0,
+    query_bytes: Annotated[
+        str,
+        typer.Option(
+            "--query-bytes",
+            metavar="SIZE",
+            help="The most of one result; 0 sets no bound.",
+            rich_help_panel=_QUERIES,
+        ),
+    ] = "0",
 ) -> int:
     """Run the server. Ctrl-C ends it: streams are told to come back; a second one forces."""
-    from streamkit.config import JournalOptions, Retention
+    from streamkit.config import JournalOptions, QueryLimits, Retention
 
     given_sources = [value_of("--database", _named, text) for text in databases or []]
     sources = {name: _url(session, name, url) for name, url in given_sources}
@@ -99,6 +148,13 @@ async def _serve(
         ),
     )
     given: dict[str, Any] = {"path": uds} if uds else {"host": host, "port": port}
+    given["query_limits"] = QueryLimits(
+        max_seconds=value_of("--query-timeout", _some(duration), query_timeout),
+        max_concurrent=max_queries,
+        max_memory=value_of("--query-memory", _some(size), query_memory),
+        max_rows=query_rows,
+        max_bytes=value_of("--query-bytes", size, query_bytes),
+    )
     if tls_cert or tls_key or tls_client_ca:
         if not (tls_cert and tls_key):
             raise UsageError("TLS needs both --tls-cert and --tls-key")
@@ -193,6 +249,18 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def _some(read: Callable[[str], N]) -> Callable[[str], N]:
+    """The same, but 0 is refused."""
+
+    def more_than_nothing(text: str) -> N:
+        value = read(text)
+        if not value:
+            raise ValueError("must be more than 0")
+        return value
+
+    return more_than_nothing
 
 
 def _one_of(name: str, text: str, allowed: tuple[str, ...]) -> str:
