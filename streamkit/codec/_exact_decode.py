@@ -19,24 +19,13 @@ import betterproto
 from betterproto import _get_wrapper
 from betterproto.lib.google.protobuf import Duration, Timestamp
 
-from streamkit.codec._plan import LEN, UNSET, Field, MessagePlan, tags_of
-from streamkit.codec._runs import SHORT_SIZE, Runs
-from streamkit.codec._short import MERGED, ShortFields, State, element
-from streamkit.codec._tables import duration, packed_reader, timestamp
+from streamkit.codec._plan import UNSET, Field, MessagePlan, tags_of
+from streamkit.codec._runs import Runs
+from streamkit.codec._short import MERGED, State
+from streamkit.codec._single import SingleFields
+from streamkit.codec._tables import duration, timestamp
 from streamkit.codec._times import duration_from, timestamp_from
-from streamkit.codec._wire import (
-    DEPTH,
-    Malformed,
-    any_tag_at,
-    fixed_reader,
-    fixed_size,
-    integer_reader,
-    length_at,
-    skip,
-    tag_at,
-    varint,
-    varint_at,
-)
+from streamkit.codec._wire import DEPTH, Malformed, varint
 from streamkit.errors import DecodeError
 
 __all__ = ["ExactDecoder"]
@@ -48,16 +37,8 @@ _MANY: Final = 1 << 14
 _WHOLE: Final = 1 << 12
 """Bytes of a sub-message up to which the compiled decoder is tried first. What it cannot read has
 to be read again; that must not happen on every level of a long and deep message."""
-
-
 _LONG: Final = 256
 """Bytes from which on runs of short fields are looked for."""
-_SEVERAL: Final = 3
-"""Short fields in a row after which more of them are expected."""
-
-
-_KEPT: Final = 256
-"""Entries of maps with unknown fields that are remembered: they take long to be written anew."""
 
 
 def _runs(*fields: Field) -> Runs:
@@ -72,7 +53,7 @@ _WRAPPED: Final = (
 )
 
 
-class ExactDecoder(ShortFields):
+class ExactDecoder(SingleFields):
     """Decodes messages of every class.
 
     `ready` makes a class usable and returns its plan; `write` encodes one field; `compiled` returns
@@ -148,57 +129,6 @@ class ExactDecoder(ShortFields):
             at = self._short(runs, state, buf, at, end, depth)
             at = self._one_by_one(runs, state, buf, at, end, depth, until_short=True)
 
-    def _one_by_one(
-        self,
-        runs: Runs,
-        state: State,
-        buf: bytes,
-        at: int,
-        end: int,
-        depth: int,
-        until_short: bool = False,
-    ) -> int:
-        """Read fields into `state`, all of them or until several short ones followed each other.
-
-        Return the offset behind.
-        """
-        values = state.values
-        by_tag = runs.by_tag
-        # In a message without any fields google.protobuf lets field number 0 pass; so does this.
-        next_tag = tag_at if by_tag else any_tag_at
-        seen = 0
-        while at < end and seen < _SEVERAL:
-            start = at
-            tag = buf[at]
-            if 8 <= tag < 128:
-                at += 1
-            else:
-                tag, at = next_tag(buf, at, end)
-            field = by_tag.get(tag)
-            if field is None:
-                at = skip(buf, tag, at, end, depth)
-                state.unknown.append(buf[start:at])
-            else:
-                try:
-                    if field.group:
-                        state.choose(field)
-                    if tag & 7 == LEN:
-                        at, stop = length_at(buf, at, end)
-                        self._delimited(field, tag, state, buf, at, stop, depth)
-                        at = stop
-                    else:
-                        value, at = self._scalar(field, buf, at, end)
-                        if field.repeated:
-                            values.setdefault(field.name, []).append(value)
-                        else:
-                            values[field.name] = value
-                except Malformed as bad:
-                    bad.path.append(element(field, values))
-                    raise
-            if until_short:
-                seen = seen + 1 if at - start < SHORT_SIZE else 0
-        return at
-
     def _read(self, field: Field, state: State, buf: bytes, at: int, end: int, depth: int) -> None:
         """Read a message, or one of those that are shown as a value, into its state."""
         if depth == 0:
@@ -211,46 +141,6 @@ class ExactDecoder(ShortFields):
         else:
             runs = self._wrappers[field.wraps] if field.kind == "wrapper" else _SECONDS
         self._fields(runs, state, buf, at, end, depth - 1)
-
-    def _scalar(self, field: Field, buf: bytes, at: int, end: int) -> tuple[Any, int]:
-        if field.tag & 7 == 0:
-            value, at = varint_at(buf, at, end)
-            return integer_reader(field.kind, field.target)(value), at
-        stop = at + fixed_size(field.kind)
-        if stop > end:
-            raise Malformed("the data is truncated")
-        (value,) = fixed_reader(field.kind)(buf[at:stop])
-        return value, stop
-
-    def _delimited(
-        self, field: Field, tag: int, state: State, buf: bytes, at: int, stop: int, depth: int
-    ) -> None:
-        """One length-delimited value."""
-        values, kind = state.values, field.kind
-        if kind == "map":
-            entry = tag, buf[at:stop]
-            odd = state.odd.get(entry) or self._entry(field, values, buf, at, stop, depth)
-            if odd:
-                state.unknown += (varint(tag), odd)
-                if len(state.odd) < _KEPT:
-                    state.odd[entry] = odd
-        elif field.packable:
-            read = packed_reader(field) if field.tag & 7 == 0 else fixed_reader(kind)
-            values.setdefault(field.name, []).extend(read(buf[at:stop]))
-        elif kind in MERGED and not field.repeated:
-            nested = state.nested.get(field.name)
-            if nested is None:
-                nested = state.nested[field.name] = field, State(state.tried)
-            self._read(field, nested[1], buf, at, stop, depth)
-        else:
-            if kind in MERGED:
-                value = self._whole(field, buf[at:stop], depth, state.tried)
-            else:
-                value = _text(buf[at:stop]) if kind == "string" else buf[at:stop]
-            if field.repeated:
-                values.setdefault(field.name, []).append(value)
-            else:
-                values[field.name] = value
 
     def _whole(self, field: Field, raw: bytes, depth: int, tried: bool = False) -> Any:
         """The value of a message that comes in one piece; `tried`: not by the compiled decoder."""
@@ -330,10 +220,3 @@ def _as_message(field: Field) -> Field:
         return Field(field.name, field.number, "message", target=_get_wrapper(field.wrapped.kind))
     target = Timestamp if field.kind == "timestamp" else Duration
     return Field(field.name, field.number, "message", target=target)
-
-
-def _text(raw: bytes) -> str:
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        raise Malformed("a string is not valid UTF-8") from None

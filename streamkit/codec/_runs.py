@@ -154,6 +154,8 @@ class Runs:
     def __init__(self, by_tag: Mapping[int, Field], cls: Any = None) -> None:
         self.by_tag = by_tag
         self.cls = cls
+        self.readers: dict[int, Any] = {}
+        """By tag what reads one such field: see _single.py, which fills it."""
         self._unknown: dict[bool, re.Pattern[bytes]] = {}
         self._numbers: re.Pattern[bytes] | None = None
         self._singular: list[Field] = []

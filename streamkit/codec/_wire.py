@@ -87,7 +87,10 @@ def any_tag_at(buf: bytes | memoryview, at: int, end: int) -> tuple[int, int]:
 
 def length_at(buf: bytes | memoryview, at: int, end: int) -> tuple[int, int]:
     """Return where a length-delimited value starts and ends."""
-    size, start = varint_at(buf, at, end)
+    if at < end and buf[at] < 128:
+        size, start = buf[at], at + 1
+    else:
+        size, start = varint_at(buf, at, end)
     if size > end - start:
         raise Malformed("the data is truncated")
     if start - at > 5:
