@@ -64,6 +64,9 @@ class _TextSink(Sink):
         self._format = format_name
         self._options = options
         self._writer: RowWriter | None = None
+        if format_name == "table":
+            # Now, and not when the first rows are there to be shown.
+            import streamkit.cli.rendering.tables  # noqa: F401
 
     def begin(self, columns: Sequence[ColumnLike]) -> None:
         super().begin(columns)

@@ -23,6 +23,7 @@ _HANDOVER_ITEMS = 2
 _HOLD_FIRST = 0.015
 _HOLD_LATER = 0.25
 """A full batch waits so long for the news whether it is the last one."""
+_COUNT_AFTER = 0.2
 _CLOSE_SECONDS = 2.0
 _NOTHING = Piece(b"", 0)
 
@@ -139,12 +140,14 @@ class RunningQuery:
             self._loop.call_later(CANCEL_INTERVAL, self._cancel)
 
     def _count_beside(self) -> None:
-        """Begin to count when a first batch is out and more follow: small results never do, nor
-        does a query that has ended while its last batches wait for a slow reader."""
-        if self._counter is not None or not self._threads or self._stopping:
-            return
-        if not self._limits.count_seconds:
-            return
+        """Begin to count some time after a first batch is out and more follow: to know the end of
+        what is quick helps nobody, and the first rows should not have to share the processor."""
+        if self._counting is None and self._limits.count_seconds:
+            self._counting = self._loop.call_later(_COUNT_AFTER, self._begin_counting)
+
+    def _begin_counting(self) -> None:
+        if not self._threads or self._stopping:
+            return  # the query has ended, perhaps while its last batches wait for a slow reader
         sql = f"SELECT count(*) FROM ({self._plan.sql.rstrip().rstrip(';')}\n) AS counted"
         self._counter = StatementThread(
             Statement(self._source, sql, self._plan.parameters, self._limits.count_seconds),
@@ -199,7 +202,8 @@ class RunningQuery:
     def _thread_ended(self) -> None:
         self._threads -= 1
         if self._threads == 0:
-            if self._timer is not None:
-                self._timer.cancel()
+            for timer in (self._timer, self._counting):
+                if timer is not None:
+                    timer.cancel()
             self._idle.set()
             self._on_end()

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 
 from streamkit.config import QueryLimits
-from streamkit.database import Databases, QueryPlan, SqliteSource, open_source
+from streamkit.database import Databases, QueryPlan, SqliteSource, open_source, running
 from streamkit.database.base import ColumnInfo, Parameters, Result, Source
 from streamkit.database.statement import StatementThread
 from streamkit.errors import InternalError, QueryError
@@ -79,6 +79,12 @@ class GatedSource(Source):
         pass
 
 
+@pytest.fixture
+def counts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "_COUNT_AFTER", 0.0)
+
+
+@pytest.mark.usefixtures("counts_at_once")
 async def test_a_full_batch_does_not_wait_for_the_next_one_nor_for_the_count() -> None:
     source = GatedSource()
     databases = Databases({"db": source})
@@ -95,6 +101,7 @@ async def test_a_full_batch_does_not_wait_for_the_next_one_nor_for_the_count() -
     await databases.close()
 
 
+@pytest.mark.usefixtures("counts_at_once")
 async def test_the_count_is_announced_while_rows_still_come(databases: Databases) -> None:
     plan = QueryPlan(sql=MANY.format(200_000, "x"), batch_rows=100)
     announced = set()
@@ -105,6 +112,16 @@ async def test_the_count_is_announced_while_rows_still_come(databases: Databases
                 announced.add((message.total_batches, message.total_rows))
     assert (2000, 200_000) in announced
     assert announced <= {(0, 0), (2000, 200_000)}
+
+
+async def test_what_has_ended_before_is_not_counted(
+    databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "_COUNT_AFTER", 3600.0)
+    got = await messages_of(databases, MANY.format(5000, "x"))
+    assert {message.total_rows for message in got[:-1]} == {0}
+    assert got[-1].total_rows == 5000
+    assert databases.running == 0
 
 
 async def test_no_count_when_none_is_wanted(sqlite_engine: Engine) -> None:
