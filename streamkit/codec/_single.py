@@ -6,7 +6,6 @@ left, and returns the offset behind the value.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable
 from struct import Struct
 from typing import Any, Final
@@ -40,19 +39,6 @@ _KEPT: Final = 256
 
 class SingleFields(ShortFields):
     """What the decoder adds to read fields of any size and order."""
-
-    @abstractmethod
-    def _read(
-        self, field: Field, state: State, buf: bytes, at: int, end: int, depth: int
-    ) -> None: ...
-
-    @abstractmethod
-    def _whole(self, field: Field, raw: bytes, depth: int, tried: bool = False) -> Any: ...
-
-    @abstractmethod
-    def _entry(
-        self, field: Field, values: dict[str, Any], buf: bytes, at: int, end: int, depth: int
-    ) -> bytes: ...
 
     def _one_by_one(
         self,
