@@ -75,31 +75,40 @@ def _field(lowest: int) -> bytes:
     return b"|".join(forms)
 
 
+def _many(one: bytes) -> bytes:
+    """As many of these as there are; one of which only the beginning fits is not touched.
+
+    The inner group is what keeps the end right before CPython 3.11.5, where a possessive
+    quantifier goes on from wherever its last, failed attempt had come to (gh-106052).
+    """
+    return b"(?:(?>%b))*+" % one
+
+
 def _group() -> bytes:
     """A group of one level, its number below 2048. Whether it ends itself is left to be checked."""
     opening, closing = (
         rb"(?:%b|%b[\x01-\x7f])" % (_wire_class(wire, 8, 128), _wire_class(wire, 128, 256))
         for wire in (3, 4)
     )
-    return b"%b(?:%b)*+%b" % (opening, _field(0), closing)
+    return opening + _many(_field(0)) + closing
 
 
 @cache
 def flat_run() -> re.Pattern[bytes]:
     """Short fields of any number and type, without groups, for where no level is left."""
-    return re.compile(b"(?:%b)*+" % _field(8))
+    return re.compile(_many(_field(8)))
 
 
 @cache
 def group_run() -> re.Pattern[bytes]:
     """Short fields in a group, where a field number of 0 passes."""
-    return re.compile(b"(?:%b)*+" % _field(0))
+    return re.compile(_many(_field(0)))
 
 
 @cache
 def short_run() -> re.Pattern[bytes]:
     """Short fields and groups of them."""
-    return re.compile(b"(?:%b|%b)*+" % (_field(8), _group()))
+    return re.compile(_many(b"%b|%b" % (_field(8), _group())))
 
 
 @cache
@@ -173,7 +182,7 @@ class Runs:
             known = _any_of(self.by_tag)
             ahead = b"(?!%b)" % known if known else b""
             field = b"%b|%b" % (_field(8), _group()) if groups else _field(8)
-            run = self._unknown[groups] = re.compile(b"(?:%b(?:%b))*+" % (ahead, field))
+            run = self._unknown[groups] = re.compile(_many(b"%b(?:%b)" % (ahead, field)))
         found = run.match(buf, at, end)
         return at if found is None else found.end()
 
@@ -189,7 +198,7 @@ class Runs:
                 b"%b(%b)" % (re.escape(_tag_bytes(one.tag)), _VALUE[one.tag & 7])
                 for one in self._singular
             )
-            self._numbers = re.compile(b"(?:%b)*+" % (b"|".join(tokens) or b"(?!)"))
+            self._numbers = re.compile(_many(b"|".join(tokens) or b"(?!)"))
         found = self._numbers.match(buf, at, end)
         if found is None or found.end() == at:
             return at, {}
@@ -202,6 +211,6 @@ class Runs:
         if found is None:
             tags = {field.tag, field.packed_tag} if field.repeated else {field.tag}
             token = b"|".join(re.escape(_tag_bytes(tag)) + _VALUE[tag & 7] for tag in tags)
-            found = re.compile(token), re.compile(b"(?:%b)*+" % token)
+            found = re.compile(token), re.compile(_many(token))
             self._same[field.name] = found
         return found
