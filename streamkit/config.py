@@ -151,6 +151,10 @@ class QueryLimits:
     """A batch ends early at this size, so that no stock client refuses it."""
     max_message_asked: int = 64 * MIB
     """The largest message that a client may ask for."""
+    max_parameters: int = 32_766
+    """Of one query; what SQLite takes."""
+    max_digits: int = 1_000
+    """Of a decimal parameter, written out: `1e999999999` is twelve bytes and a text of 1 GB."""
     max_value: int = 1 * MIB
     """The largest single value that SQLite may read or make."""
     max_memory: int = 512 * MIB

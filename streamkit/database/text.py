@@ -80,6 +80,8 @@ def _exponent_form(text: str) -> str:
 
 def decimal_text(value: Decimal) -> str:
     """Positional digits; NaN and infinities as for a real."""
+    if value.is_nan():
+        return "nan"  # a signalling one is no float
     return format(value, "f") if value.is_finite() else float_text(float(value))
 
 

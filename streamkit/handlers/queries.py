@@ -67,7 +67,7 @@ def plan_of(request: QueryRequest, limits: QueryLimits) -> QueryPlan:
     asked = min(request.max_message_bytes, limits.max_message_asked)
     return QueryPlan(
         sql=request.query,
-        parameters=parameters_of(request.parameters),
+        parameters=parameters_of(request.parameters, limits),
         batch_rows=request.batch_size or (DEFAULT_ARROW_ROWS if arrow else DEFAULT_BATCH_ROWS),
         max_message=asked or limits.max_message,
         columns=request.columns,
@@ -76,9 +76,14 @@ def plan_of(request: QueryRequest, limits: QueryLimits) -> QueryPlan:
     )
 
 
-def parameters_of(parameters: Sequence[Parameter]) -> Parameters:
+def parameters_of(parameters: Sequence[Parameter], limits: QueryLimits) -> Parameters:
     """All named or all positional, as Python values. Raises InvalidArgumentError."""
-    values = [_value(parameter, index) for index, parameter in enumerate(parameters)]
+    if len(parameters) > limits.max_parameters:
+        raise InvalidArgumentError(
+            f"parameters: {len(parameters)} are more than {limits.max_parameters},"
+            " the server's limit"
+        )
+    values = [_value(parameter, index, limits) for index, parameter in enumerate(parameters)]
     names = [parameter.name for parameter in parameters]
     if not any(names):
         return values
@@ -89,20 +94,34 @@ def parameters_of(parameters: Sequence[Parameter]) -> Parameters:
     return dict(zip(names, values, strict=True))
 
 
-def _value(parameter: Parameter, index: int) -> Any:
+def _value(parameter: Parameter, index: int, limits: QueryLimits) -> Any:
     kind, value = betterproto.which_one_of(parameter, "value")
     if not kind:
         raise InvalidArgumentError(f"parameters[{index}]: has no value")
     if kind == "null":
         return None
     if kind == "decimal":
-        try:
-            return Decimal(str(value))
-        except InvalidOperation:
-            raise InvalidArgumentError(
-                f"parameters[{index}].decimal: {value!r} is no decimal number"
-            ) from None
+        return _decimal(str(value), f"parameters[{index}].decimal", limits.max_digits)
     return value
+
+
+def _decimal(text: str, field: str, most: int) -> Decimal:
+    """A number whose positional form, which every database gets, is known to be short."""
+    try:
+        value = Decimal(text) if len(text) <= 2 * most else None
+    except InvalidOperation:
+        raise InvalidArgumentError(f"{field}: {text[:100]!r} is no decimal number") from None
+    if value is None or (value.is_finite() and _positions(value) > most):
+        raise InvalidArgumentError(f"{field}: has more than {most} digits, the server's limit")
+    return value
+
+
+def _positions(value: Decimal) -> int:
+    """Digits before and after the point, counted without writing them."""
+    _, digits, exponent = value.as_tuple()
+    assert isinstance(exponent, int)
+    before, after = len(digits) + exponent, -exponent
+    return max(before, 1) + max(after, 0)
 
 
 def _is_arrow(number: int) -> bool:

@@ -160,6 +160,20 @@ def test_the_text_of_a_real_is_arrows_and_reads_back(value: float) -> None:
     assert struct.pack("d", float(text)) == struct.pack("d", value) or math.isnan(value)
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("NaN", "nan"),
+        ("-sNaN", "nan"),
+        ("Infinity", "inf"),
+        ("-Infinity", "-inf"),
+        ("1E+3", "1000"),
+    ],
+)
+def test_a_decimal_that_is_no_number_reads_as_a_real_does(value: str, text: str) -> None:
+    assert text_of(Decimal(value)) == text
+
+
 @given(st.decimals(allow_nan=False, allow_infinity=False, places=9, min_value=-(10**20)))
 def test_decimals_are_positional(value: Decimal) -> None:
     if abs(value) < 10**25:

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,22 @@ async def test_what_a_streamkit_client_may_ask_for(channel: Channel) -> None:
         (
             QueryRequest(query="SELECT 1", parameters=[Parameter(decimal="x")]),
             r"parameters\[0\]\.decimal",
+        ),
+        (
+            QueryRequest(query="SELECT 1", parameters=[Parameter(decimal="1e999999999")]),
+            r"parameters\[0\]\.decimal: has more than 1000 digits",
+        ),
+        (
+            QueryRequest(query="SELECT 1", parameters=[Parameter(decimal="-1e-999999999")]),
+            r"parameters\[0\]\.decimal: has more than 1000 digits",
+        ),
+        (
+            QueryRequest(query="SELECT 1", parameters=[Parameter(decimal="1" * 1_000_000)]),
+            r"parameters\[0\]\.decimal: has more than 1000 digits",
+        ),
+        (
+            QueryRequest(query="SELECT 1", parameters=[Parameter(null=True)] * 32_767),
+            "parameters: 32767 are more than 32766",
         ),
         (
             QueryRequest(
@@ -309,4 +326,16 @@ def test_the_plan_applies_the_limits() -> None:
     assert (plan.batch_rows, plan.max_message, plan.seconds) == (7, 2000, 5)
     arrow = plan_of(QueryRequest(query="SELECT 1", format=PayloadFormat.ARROW), limits)
     assert (arrow.arrow, arrow.batch_rows) == (True, 8192)
-    assert parameters_of([]) == []
+    assert parameters_of([], QueryLimits()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "digits"),
+    [("0", 1), ("1e999", 1000), ("1e-998", 999), ("12.50", 4), ("0e5", 6), ("-1E+3", 4)],
+)
+def test_a_decimal_is_as_long_as_it_is_written_out(text: str, digits: int) -> None:
+    parameters = [Parameter(decimal=text)]
+    assert parameters_of(parameters, QueryLimits(max_digits=digits)) == [Decimal(text)]
+    if digits > 1:
+        with pytest.raises(InvalidArgumentError, match="digits"):
+            parameters_of(parameters, QueryLimits(max_digits=digits - 1))
