@@ -18,6 +18,7 @@ LAYERS = {
     "journal": 1,
     "database": 1,
     "handlers": 2,
+    "access": 2,
     "client": 2,
     "server": 3,
     "testing": 3,

@@ -1,0 +1,58 @@
+"""The words of access: who asks, what for, and how much of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+__all__ = ["NO_QUOTA", "Action", "Identity", "Quota"]
+
+
+class Action(Enum):
+    """What somebody wants to do. The value is the name that a role gives it in the file.
+
+    Each but ADMIN is asked for one resource at a time, and a role allows it by patterns: topics,
+    services, job ids, names of databases, paths of methods.
+    """
+
+    SUBSCRIBE = "subscribe"
+    PUBLISH = "publish"
+    LOGS = "logs"
+    WRITE_LOGS = "write_logs"
+    JOBS = "jobs"
+    REPORT_JOBS = "report_jobs"
+    CANCEL_JOBS = "cancel_jobs"
+    QUERY = "query"
+    METHODS = "methods"
+    ADMIN = "admin"
+
+    @property
+    def of_topics(self) -> bool:
+        """Whether its patterns are those of topics; all others have "*" for any characters."""
+        return self in (Action.SUBSCRIBE, Action.PUBLISH)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who calls. Made by the server out of what the caller proved, never by the caller."""
+
+    name: str
+    """What logs and `streamkit top` show: "token:ci", "cert:spiffe://...", "uid:1000"."""
+    roles: tuple[str, ...] = ()
+    expires: float | None = None
+    """Seconds since 1970; None: never."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What one identity may take at a time; None sets no bound."""
+
+    streams: int | None = None
+    """Live streams."""
+    publish_per_second: int | None = None
+    """Updates, log lines and job reports together."""
+    queries: int | None = None
+    """SQL statements that run."""
+
+
+NO_QUOTA = Quota()
