@@ -1,12 +1,12 @@
 """gRPC over hardened HTTP/2: the only package that touches grpclib and h2 internals."""
 
-from streamkit.transport._client_call import ClientCall
-from streamkit.transport._client_interceptors import ClientInterceptor
-from streamkit.transport.channel import Channel
-from streamkit.transport.context import Context, ServerInterceptor, context
-from streamkit.transport.framed import Framed
+from streamkit.framing import Framed
+from streamkit.transport.client.call import ClientCall
+from streamkit.transport.client.channel import Channel
+from streamkit.transport.client.interceptors import ClientInterceptor
 from streamkit.transport.loop import loop_factory, run
-from streamkit.transport.server import GrpcServer
+from streamkit.transport.server.context import Context, ServerInterceptor, context
+from streamkit.transport.server.server import GrpcServer
 from streamkit.transport.tls import client_tls, server_tls
 
 __all__ = [

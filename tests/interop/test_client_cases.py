@@ -21,7 +21,7 @@ from streamkit.errors import (
     UnimplementedError,
 )
 from streamkit.transport import Channel
-from streamkit.transport.receive import Inflated
+from streamkit.transport.grpc.receive import Inflated
 from tests.interop.links import Link
 from tests.interop.schema import SERVICE, Schema
 from tests.interop.service import ECHO_INITIAL, ECHO_TRAILING, grpcio_servicer

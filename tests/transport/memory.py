@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from streamkit.transport.protocol import WireProtocol
+from streamkit.transport.http2.protocol import WireProtocol
 
 
 class Sink(asyncio.Transport):

@@ -24,7 +24,7 @@ from h2.events import StreamReset
 from h2.stream import H2Stream, StreamClosedBy, StreamInputs, StreamState
 
 from streamkit.config import TransportLimits
-from streamkit.transport.http2 import Http2
+from streamkit.transport.http2.machine import Http2
 
 
 def test_the_versions_are_the_pinned_ones() -> None:

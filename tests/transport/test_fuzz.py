@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from grpclib.protocol import AbstractHandler
 
-from streamkit.transport.calls import Calls, Service
-from streamkit.transport.connection import LOG
-from streamkit.transport.lost import StreamLost
-from streamkit.transport.metadata import Headers
-from streamkit.transport.protocol import WireProtocol
-from streamkit.transport.replies import adopt
-from streamkit.transport.stream import WireStream
+from streamkit.transport.grpc.metadata import Headers
+from streamkit.transport.http2.connection import LOG
+from streamkit.transport.http2.endings import StreamLost
+from streamkit.transport.http2.protocol import WireProtocol
+from streamkit.transport.http2.stream import WireStream
+from streamkit.transport.server.calls import Calls, Service
+from streamkit.transport.server.replies import adopt
 from tests.transport.fuzzing import LIMITS, Fuzzer, chunks
 from tests.transport.memory import Sink
 from tests.transport.raw import SUBSCRIBE, message

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from streamkit.generated.streamservice import PublishRequest, Update
-from streamkit.transport import GrpcServer, frames
+from streamkit.transport import GrpcServer
+from streamkit.transport.http2 import cutter as frames
 from tests.transport.conftest import Dial, Serve
 from tests.transport.raw import PUBLISH
 from tests.transport.services import PlainCodec, Streams, Writes, ask

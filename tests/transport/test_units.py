@@ -17,9 +17,8 @@ from streamkit.errors import (
     StreamkitError,
     UnimplementedError,
 )
-from streamkit.transport.compression import compress, inflater, offered
-from streamkit.transport.limits import Bucket, QuietLog
-from streamkit.transport.metadata import (
+from streamkit.transport.grpc.compression import compress, inflater, offered
+from streamkit.transport.grpc.metadata import (
     decode_message,
     decode_metadata,
     decode_timeout,
@@ -27,7 +26,8 @@ from streamkit.transport.metadata import (
     encode_metadata,
     encode_timeout,
 )
-from streamkit.transport.receive import ReceiveBuffer
+from streamkit.transport.grpc.receive import ReceiveBuffer
+from streamkit.transport.http2.budgets import Bucket, QuietLog
 from tests.transport.raw import message
 
 

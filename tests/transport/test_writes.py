@@ -10,7 +10,7 @@ from typing import Any
 
 from streamkit.generated.streamservice import SubscribeRequest
 from streamkit.transport import GrpcServer
-from streamkit.transport.in_place import InPlaceProtocol
+from streamkit.transport.grpc.in_place import InPlaceProtocol
 from tests.transport.conftest import Dial, Serve
 from tests.transport.raw import PUBLISH
 from tests.transport.services import TICK, Streams, Writes, ask

@@ -35,7 +35,7 @@ from streamkit.generated.streamservice import (
     Update,
 )
 from streamkit.transport import Channel, ClientCall, GrpcServer, context
-from streamkit.transport.receive import Inflated
+from streamkit.transport.grpc.receive import Inflated
 from tests.transport_client.conftest import NewChannel
 
 WATCH = "/streamservice.StreamService/WatchJobProgress"

@@ -17,8 +17,8 @@ from streamkit.codec import StreamkitCodec
 from streamkit.errors import Status, StreamkitError
 from streamkit.generated.streamservice import JobRequest
 from streamkit.transport import Channel
-from streamkit.transport.connection import LOG
-from streamkit.transport.protocol import WireProtocol
+from streamkit.transport.http2.connection import LOG
+from streamkit.transport.http2.protocol import WireProtocol
 from tests.transport.fuzzing import LIMITS, Fuzzer, chunks
 from tests.transport.memory import Sink
 from tests.transport_client.calls import listening, sending, unary

@@ -16,8 +16,8 @@ from streamkit.config import KIB, MIB, TransportLimits
 from streamkit.errors import InternalError, LimitError
 from streamkit.generated.streamservice import JobProgress, JobRequest, StreamServiceBase
 from streamkit.transport import Channel, Framed, GrpcServer, client_tls, server_tls
-from streamkit.transport.in_place import InPlaceBuffer
-from streamkit.transport.receive import PREFIX
+from streamkit.transport.grpc.in_place import InPlaceBuffer
+from streamkit.transport.grpc.receive import PREFIX
 from tests.transport_client.calls import PATH, REPLY, unary
 from tests.transport_client.test_tls import Files
 

@@ -13,12 +13,12 @@ from grpclib.encoding.base import CodecBase
 
 from streamkit.config import TransportLimits
 from streamkit.errors import InvalidArgumentError, PreconditionError
-from streamkit.transport.aging import Aging
-from streamkit.transport.calls import Calls, Service
-from streamkit.transport.connection import LOG
-from streamkit.transport.context import ServerInterceptor
-from streamkit.transport.protocol import WireProtocol
-from streamkit.transport.replies import adopt
+from streamkit.transport.http2.connection import LOG
+from streamkit.transport.http2.protocol import WireProtocol
+from streamkit.transport.server.aging import Aging
+from streamkit.transport.server.calls import Calls, Service
+from streamkit.transport.server.context import ServerInterceptor
+from streamkit.transport.server.replies import adopt
 
 __all__ = ["GrpcServer"]
 

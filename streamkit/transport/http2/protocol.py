@@ -13,11 +13,11 @@ from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 
 from streamkit.config import TransportLimits
-from streamkit.transport.connection import LOG, WireConnection
-from streamkit.transport.frames import FrameCutter, NotHttp2Error
-from streamkit.transport.http2 import Http2
-from streamkit.transport.in_place import InPlaceProtocol, wasteful
-from streamkit.transport.processor import WireProcessor
+from streamkit.transport.grpc.in_place import InPlaceProtocol, wasteful
+from streamkit.transport.http2.connection import LOG, WireConnection
+from streamkit.transport.http2.cutter import FrameCutter, NotHttp2Error
+from streamkit.transport.http2.events import WireProcessor
+from streamkit.transport.http2.machine import Http2
 
 __all__ = ["WireProtocol"]
 

@@ -10,8 +10,8 @@ from grpclib.const import Handler
 
 from streamkit.config import TransportLimits
 from streamkit.errors import Status, UnimplementedError
-from streamkit.transport.compression import ACCEPTED, inflater, offered
-from streamkit.transport.metadata import Headers, Metadata, decode_metadata, decode_timeout
+from streamkit.transport.grpc.compression import ACCEPTED, inflater, offered
+from streamkit.transport.grpc.metadata import Headers, Metadata, decode_metadata, decode_timeout
 
 __all__ = ["Refusal", "Request", "read_request"]
 

@@ -13,14 +13,14 @@ from collections.abc import Awaitable, Callable
 from h2.connection import AllowedStreamIDs
 
 from streamkit.errors import CallCancelledError, ConnectError, InternalError, StreamkitError
-from streamkit.transport._client_status import reset_error, response_error, status_error
-from streamkit.transport.compression import inflater
-from streamkit.transport.in_place import InPlaceBuffer
-from streamkit.transport.lost import StreamLost
-from streamkit.transport.metadata import Headers
-from streamkit.transport.protocol import WireProtocol
-from streamkit.transport.receive import ReceiveBuffer
-from streamkit.transport.stream import WireStream
+from streamkit.transport.client.status import reset_error, response_error, status_error
+from streamkit.transport.grpc.compression import inflater
+from streamkit.transport.grpc.in_place import InPlaceBuffer
+from streamkit.transport.grpc.metadata import Headers
+from streamkit.transport.grpc.receive import ReceiveBuffer
+from streamkit.transport.http2.endings import StreamLost
+from streamkit.transport.http2.protocol import WireProtocol
+from streamkit.transport.http2.stream import WireStream
 
 __all__ = ["ClientStream"]
 

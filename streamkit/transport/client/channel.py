@@ -20,13 +20,13 @@ from multidict import MultiDict
 
 from streamkit.config import TransportLimits
 from streamkit.errors import InvalidArgumentError
-from streamkit.transport._client_call import CallSettings, ClientCall
-from streamkit.transport._client_interceptors import ClientInterceptor
-from streamkit.transport._client_pool import Address, Pool
-from streamkit.transport._client_stub import StubStream
-from streamkit.transport.compression import ACCEPTED
-from streamkit.transport.context import current
-from streamkit.transport.metadata import MetadataLike
+from streamkit.transport.client.call import CallSettings, ClientCall
+from streamkit.transport.client.interceptors import ClientInterceptor
+from streamkit.transport.client.pool import Address, Pool
+from streamkit.transport.client.stub import StubStream
+from streamkit.transport.grpc.compression import ACCEPTED
+from streamkit.transport.grpc.metadata import MetadataLike
+from streamkit.transport.server.context import current
 from streamkit.transport.tls import client_tls
 
 __all__ = ["Channel"]

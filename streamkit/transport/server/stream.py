@@ -25,20 +25,20 @@ from streamkit.errors import (
     Status,
     UnimplementedError,
 )
-from streamkit.transport.compression import ACCEPTED, compress
-from streamkit.transport.context import Context
-from streamkit.transport.framed import Framed
-from streamkit.transport.metadata import (
+from streamkit.framing import Framed
+from streamkit.transport.grpc.compression import ACCEPTED, compress
+from streamkit.transport.grpc.metadata import (
     Headers,
     Metadata,
     MetadataLike,
     encode_message,
     encode_metadata,
 )
-from streamkit.transport.outcome import Outcome, details_field
-from streamkit.transport.receive import PREFIX, Inflated
-from streamkit.transport.request import Request
-from streamkit.transport.stream import WireStream
+from streamkit.transport.grpc.receive import PREFIX, Inflated
+from streamkit.transport.http2.stream import WireStream
+from streamkit.transport.server.context import Context
+from streamkit.transport.server.outcome import Outcome, details_field
+from streamkit.transport.server.request import Request
 
 __all__ = ["ServerStream"]
 

@@ -15,11 +15,11 @@ from h2.errors import ErrorCodes
 from h2.stream import StreamState
 
 from streamkit.config import TransportLimits
-from streamkit.transport.frames import TooBusyError
-from streamkit.transport.http2 import FRAME, Http2
-from streamkit.transport.limits import Bucket, QuietLog
-from streamkit.transport.lost import StreamLost
-from streamkit.transport.stream import WireStream
+from streamkit.transport.http2.budgets import Bucket, QuietLog
+from streamkit.transport.http2.cutter import TooBusyError
+from streamkit.transport.http2.endings import StreamLost
+from streamkit.transport.http2.machine import FRAME, Http2
+from streamkit.transport.http2.stream import WireStream
 
 __all__ = ["LOG", "WireConnection"]
 

@@ -17,14 +17,14 @@ from h2.exceptions import TooManyStreamsError
 from h2.stream import H2Stream, StreamState
 
 from streamkit.errors import LimitError, StreamkitError
-from streamkit.transport.lost import StreamLost
-from streamkit.transport.metadata import Headers
-from streamkit.transport.receive import ReceiveBuffer
+from streamkit.transport.grpc.metadata import Headers
+from streamkit.transport.grpc.receive import ReceiveBuffer
+from streamkit.transport.http2.endings import StreamLost
 
 if TYPE_CHECKING:
     from grpclib.protocol import EventsProcessor
 
-    from streamkit.transport.connection import WireConnection
+    from streamkit.transport.http2.connection import WireConnection
 
 __all__ = ["WireStream"]
 

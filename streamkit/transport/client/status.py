@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from grpclib.const import Status
 
 from streamkit.errors import ConnectError, StreamGapError, StreamkitError, error_from_status
-from streamkit.transport.metadata import Headers, decode_message
+from streamkit.transport.grpc.metadata import Headers, decode_message
 
 __all__ = [
     "reset_error",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from grpclib.exceptions import GRPCError
 
 from streamkit.errors import Status, StreamGapError, StreamkitError
-from streamkit.transport.metadata import Headers, encode_message
+from streamkit.transport.grpc.metadata import Headers, encode_message
 
 __all__ = ["DRAINED", "LATE", "OK", "Outcome", "details_field", "outcome_of"]
 

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 
 from streamkit.config import TransportLimits
-from streamkit.transport.protocol import WireProtocol
+from streamkit.transport.http2.protocol import WireProtocol
 
 __all__ = ["Aging"]
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from multidict import MultiDict
 
 from streamkit.errors import InvalidArgumentError, PreconditionError
-from streamkit.transport.metadata import Metadata, MetadataLike, encode_metadata
+from streamkit.transport.grpc.metadata import Metadata, MetadataLike, encode_metadata
 
 if TYPE_CHECKING:
-    from streamkit.transport.server_stream import ServerStream
+    from streamkit.transport.server.stream import ServerStream
 
 __all__ = ["Context", "Next", "ServerInterceptor", "context", "current"]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from streamkit.errors import PreconditionError
 
 if TYPE_CHECKING:
-    from streamkit.transport._client_call import ClientCall
+    from streamkit.transport.client.call import ClientCall
 
 __all__ = ["ClientInterceptor", "Onion"]
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 from h2.errors import ErrorCodes
 from h2.exceptions import FrameDataMissingError, FrameTooLargeError, ProtocolError
 
-from streamkit.transport.http2 import FRAME, Http2
+from streamkit.transport.http2.machine import FRAME, Http2
 
 if TYPE_CHECKING:
     from h2.events import Event
 
-    from streamkit.transport.stream import WireStream
+    from streamkit.transport.http2.stream import WireStream
 
 __all__ = ["FrameCutter", "NotHttp2Error", "TooBusyError"]
 

@@ -18,9 +18,9 @@ from h2.events import ConnectionTerminated
 
 from streamkit.config import TransportLimits
 from streamkit.errors import ConnectError, LimitError, StreamkitError
-from streamkit.transport._client_status import unreachable_error
-from streamkit.transport._client_stream import ClientStream
-from streamkit.transport.protocol import WireProtocol
+from streamkit.transport.client.request import ClientStream
+from streamkit.transport.client.status import unreachable_error
+from streamkit.transport.http2.protocol import WireProtocol
 from streamkit.transport.tls import require_h2
 
 __all__ = ["Address", "Pool"]

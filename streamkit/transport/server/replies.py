@@ -11,7 +11,7 @@ from typing import Any
 
 from betterproto.grpc.grpclib_server import ServiceBase
 
-from streamkit.transport.server_stream import ServerStream
+from streamkit.transport.server.stream import ServerStream
 
 __all__ = ["adopt", "send_replies"]
 

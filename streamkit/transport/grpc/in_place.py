@@ -12,7 +12,7 @@ from collections import deque
 from typing import Protocol
 
 from streamkit.errors import InternalError, LimitError, StreamkitError
-from streamkit.transport.receive import PREFIX, PREFIX_SIZE, TAKE, ReceiveBuffer
+from streamkit.transport.grpc.receive import PREFIX, PREFIX_SIZE, TAKE, ReceiveBuffer
 
 __all__ = ["InPlaceBuffer", "InPlaceProtocol", "wasteful"]
 

@@ -19,18 +19,18 @@ from streamkit.errors import (
     PreconditionError,
     StreamkitError,
 )
-from streamkit.transport._client_interceptors import ClientInterceptor, Onion
-from streamkit.transport._client_pool import Pool
-from streamkit.transport._client_stream import ClientStream
-from streamkit.transport.compression import compress
-from streamkit.transport.metadata import (
+from streamkit.transport.client.interceptors import ClientInterceptor, Onion
+from streamkit.transport.client.pool import Pool
+from streamkit.transport.client.request import ClientStream
+from streamkit.transport.grpc.compression import compress
+from streamkit.transport.grpc.metadata import (
     Headers,
     Metadata,
     decode_metadata,
     encode_metadata,
     encode_timeout,
 )
-from streamkit.transport.receive import PREFIX
+from streamkit.transport.grpc.receive import PREFIX
 
 if TYPE_CHECKING:
     from asyncio import TimerHandle

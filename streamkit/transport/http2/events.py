@@ -24,11 +24,11 @@ from h2.events import (
 )
 from h2.settings import SettingCodes
 
-from streamkit.transport.connection import WireConnection
-from streamkit.transport.frames import TooBusyError
-from streamkit.transport.limits import Bucket
-from streamkit.transport.lost import StreamLost
-from streamkit.transport.stream import WireStream
+from streamkit.transport.http2.budgets import Bucket
+from streamkit.transport.http2.connection import WireConnection
+from streamkit.transport.http2.cutter import TooBusyError
+from streamkit.transport.http2.endings import StreamLost
+from streamkit.transport.http2.stream import WireStream
 
 __all__ = ["WireProcessor"]
 

@@ -12,11 +12,11 @@ from grpclib.exceptions import ProtocolError
 from multidict import MultiDict
 
 from streamkit.errors import InternalError
-from streamkit.transport._client_call import ClientCall
-from streamkit.transport.metadata import Metadata
+from streamkit.transport.client.call import ClientCall
+from streamkit.transport.grpc.metadata import Metadata
 
 if TYPE_CHECKING:
-    from streamkit.transport.channel import Channel
+    from streamkit.transport.client.channel import Channel
 
 __all__ = ["StubStream"]
 

@@ -15,14 +15,14 @@ from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 
 from streamkit.errors import LimitError, Status
-from streamkit.transport.connection import LOG
-from streamkit.transport.context import Context, Next, ServerInterceptor, enter
-from streamkit.transport.lost import StreamLost
-from streamkit.transport.metadata import Headers
-from streamkit.transport.outcome import DRAINED, LATE, OK, Outcome, outcome_of
-from streamkit.transport.request import Refusal, Request, read_request
-from streamkit.transport.server_stream import ServerStream
-from streamkit.transport.stream import WireStream
+from streamkit.transport.grpc.metadata import Headers
+from streamkit.transport.http2.connection import LOG
+from streamkit.transport.http2.endings import StreamLost
+from streamkit.transport.http2.stream import WireStream
+from streamkit.transport.server.context import Context, Next, ServerInterceptor, enter
+from streamkit.transport.server.outcome import DRAINED, LATE, OK, Outcome, outcome_of
+from streamkit.transport.server.request import Refusal, Request, read_request
+from streamkit.transport.server.stream import ServerStream
 
 if TYPE_CHECKING:
     from streamkit.config import TransportLimits

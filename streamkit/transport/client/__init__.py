@@ -1,0 +1,1 @@
+"""The client's half of gRPC: channels, connections, calls and stubs."""

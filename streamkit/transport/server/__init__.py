@@ -1,0 +1,1 @@
+"""The server's half of gRPC: listening, calls, their context and their one status."""
