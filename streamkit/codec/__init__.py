@@ -17,10 +17,10 @@ The rules where Python and protobuf differ:
   packed, and a map's wrapper of an int is taken for an Int64Value, of a float for a DoubleValue.
 """
 
-from streamkit.codec._apart import apart
-from streamkit.codec._behaviour import take_over
-from streamkit.codec._codec import StreamkitCodec, decode, encode, frame
-from streamkit.codec._install import decoder_for, encoder_for, install
+from streamkit.codec.codec import StreamkitCodec, decode, encode, frame
+from streamkit.codec.message.behaviour import take_over
+from streamkit.codec.message.install import decoder_for, encoder_for, install
+from streamkit.codec.wire.apart import apart
 
 __all__ = [
     "StreamkitCodec",

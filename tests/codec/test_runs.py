@@ -11,8 +11,8 @@ import random
 import pytest
 
 from streamkit.codec import decode
-from streamkit.codec._plan import Field, tags_of
-from streamkit.codec._runs import Runs, flat_run, group_run, short_run
+from streamkit.codec.plan import Field, tags_of
+from streamkit.codec.wire.runs import Runs, flat_run, group_run, short_run
 from streamkit.generated.streamservice import Position
 from tests.codec.mutations import varint
 from tests.codec.peers import Peers

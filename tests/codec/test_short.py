@@ -8,7 +8,7 @@ from itertools import count, cycle, islice
 import pytest
 
 from streamkit.codec import decode
-from streamkit.codec._columns import columns
+from streamkit.codec.wire.columns import columns
 from streamkit.errors import DecodeError
 from tests.codec.mutations import varint
 from tests.codec.peers import Peers

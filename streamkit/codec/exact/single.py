@@ -10,11 +10,11 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Any, Final
 
-from streamkit.codec._plan import FIXED_FORMAT, LEN, Field
-from streamkit.codec._runs import SHORT_SIZE, Runs
-from streamkit.codec._short import MERGED, ShortFields, State, element
-from streamkit.codec._tables import packed_reader
-from streamkit.codec._wire import (
+from streamkit.codec.compiled.writing import packed_reader
+from streamkit.codec.exact.short import MERGED, ShortFields, State, element
+from streamkit.codec.plan import FIXED_FORMAT, LEN, Field
+from streamkit.codec.wire.runs import SHORT_SIZE, Runs
+from streamkit.codec.wire.scan import (
     Malformed,
     any_tag_at,
     fixed_reader,

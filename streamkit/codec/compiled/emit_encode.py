@@ -12,10 +12,9 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from streamkit.codec._maps import text_map, text_pairs
-from streamkit.codec._plan import FIXED_FORMAT, Field, MessagePlan
-from streamkit.codec._rows import rows_bytes
-from streamkit.codec._tables import (
+from streamkit.codec.compiled.maps import text_map, text_pairs
+from streamkit.codec.compiled.rows import rows_bytes
+from streamkit.codec.compiled.writing import (
     ENDING,
     Odd,
     duration_bytes,
@@ -26,7 +25,8 @@ from streamkit.codec._tables import (
     timestamp_bytes,
     varint,
 )
-from streamkit.codec._wire import varint as any_varint
+from streamkit.codec.plan import FIXED_FORMAT, Field, MessagePlan
+from streamkit.codec.wire.scan import varint as any_varint
 
 __all__ = ["encode_all_source", "encode_source"]
 

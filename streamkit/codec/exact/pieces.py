@@ -10,9 +10,9 @@ from typing import Any, Final
 
 import betterproto
 
-from streamkit.codec._plan import VARINT_KINDS, Field
-from streamkit.codec._runs import flat_run, short
-from streamkit.codec._wire import Malformed, fixed_size, varint
+from streamkit.codec.plan import VARINT_KINDS, Field
+from streamkit.codec.wire.runs import flat_run, short
+from streamkit.codec.wire.scan import Malformed, fixed_size, varint
 
 __all__ = [
     "BadElement",

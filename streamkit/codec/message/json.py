@@ -16,8 +16,8 @@ from betterproto import Casing, _dump_float, _Duration, _parse_float, _Timestamp
 from betterproto.casing import safe_snake_case
 from dateutil.parser import isoparse  # type: ignore[import-untyped]
 
-from streamkit.codec._install import blank, ready
-from streamkit.codec._plan import UNSET, Field
+from streamkit.codec.message.install import blank, ready
+from streamkit.codec.plan import UNSET, Field
 
 __all__ = ["from_dict_values", "to_dict"]
 

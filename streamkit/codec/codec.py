@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import betterproto
 from grpclib.encoding.base import CodecBase
 
-from streamkit.codec._install import decoder_for, encoder_for
+from streamkit.codec.message.install import decoder_for, encoder_for
 from streamkit.errors import DecodeError
 
 __all__ = ["StreamkitCodec", "decode", "encode", "frame"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from streamkit.codec._plan import UNSET, MessagePlan
+from streamkit.codec.plan import UNSET, MessagePlan
 
 __all__ = ["init_source"]
 

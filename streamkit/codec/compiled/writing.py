@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import repeat
 from typing import Any, Final
 
-from streamkit.codec._plan import (
+from streamkit.codec.plan import (
     EPOCH,
     FIXED_FORMAT,
     INTEGER_RANGE,
@@ -21,10 +21,10 @@ from streamkit.codec._plan import (
     Field,
     MessagePlan,
 )
-from streamkit.codec._runs import tiny_run
-from streamkit.codec._times import duration_from, duration_parts, timestamp_from
-from streamkit.codec._wire import integer_reader, skip, tag_at, varints
-from streamkit.codec._wire import varint as any_varint
+from streamkit.codec.wire.runs import tiny_run
+from streamkit.codec.wire.scan import integer_reader, skip, tag_at, varints
+from streamkit.codec.wire.scan import varint as any_varint
+from streamkit.codec.wire.times import duration_from, duration_parts, timestamp_from
 
 __all__ = [
     "ENDING",

@@ -16,9 +16,9 @@ from typing import Any, Final, Protocol
 
 import betterproto
 
-from streamkit.codec._install import blank, decoder_for, encoder_for, ready
-from streamkit.codec._json import from_dict_values, to_dict
-from streamkit.codec._plan import UNSET, Field
+from streamkit.codec.message.install import blank, decoder_for, encoder_for, ready
+from streamkit.codec.message.json import from_dict_values, to_dict
+from streamkit.codec.plan import UNSET, Field
 from streamkit.errors import DecodeError
 
 __all__ = ["take_over"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from streamkit.codec._tables import timestamp
+from streamkit.codec.compiled.writing import timestamp
 
 __all__ = ["RECENT", "moment"]
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import betterproto
 
-from streamkit.codec._runs import Runs
+from streamkit.codec.wire.runs import Runs
 
 __all__ = [
     "EPOCH",

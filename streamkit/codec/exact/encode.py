@@ -16,7 +16,7 @@ from typing import Any, Final
 import betterproto
 from betterproto.lib.google.protobuf import ListValue, NullValue, Struct, Value
 
-from streamkit.codec._plan import (
+from streamkit.codec.plan import (
     FIXED_FORMAT,
     INTEGER_RANGE,
     UNSET,
@@ -24,8 +24,8 @@ from streamkit.codec._plan import (
     Field,
     MessagePlan,
 )
-from streamkit.codec._times import duration_parts, timestamp_parts
-from streamkit.codec._wire import varint
+from streamkit.codec.wire.scan import varint
+from streamkit.codec.wire.times import duration_parts, timestamp_parts
 from streamkit.errors import EncodeError
 
 __all__ = ["ExactEncoder"]

@@ -6,7 +6,7 @@ import linecache
 from collections.abc import Callable
 from typing import Any
 
-from streamkit.codec._plan import MessagePlan
+from streamkit.codec.plan import MessagePlan
 
 __all__ = ["compile_function"]
 

@@ -19,13 +19,13 @@ import betterproto
 from betterproto import _get_wrapper
 from betterproto.lib.google.protobuf import Duration, Timestamp
 
-from streamkit.codec._plan import UNSET, Field, MessagePlan, tags_of
-from streamkit.codec._runs import Runs
-from streamkit.codec._short import MERGED, State
-from streamkit.codec._single import SingleFields
-from streamkit.codec._tables import duration, timestamp
-from streamkit.codec._times import duration_from, timestamp_from
-from streamkit.codec._wire import DEPTH, Malformed, varint
+from streamkit.codec.compiled.writing import duration, timestamp
+from streamkit.codec.exact.short import MERGED, State
+from streamkit.codec.exact.single import SingleFields
+from streamkit.codec.plan import UNSET, Field, MessagePlan, tags_of
+from streamkit.codec.wire.runs import Runs
+from streamkit.codec.wire.scan import DEPTH, Malformed, varint
+from streamkit.codec.wire.times import duration_from, timestamp_from
 from streamkit.errors import DecodeError
 
 __all__ = ["ExactDecoder"]

@@ -16,10 +16,9 @@ from typing import Any
 
 import betterproto
 
-from streamkit.codec._maps import text_entries
-from streamkit.codec._moments import RECENT, moment
-from streamkit.codec._plan import FIXED_FORMAT, Field, MessagePlan
-from streamkit.codec._tables import (
+from streamkit.codec.compiled.maps import text_entries
+from streamkit.codec.compiled.moments import RECENT, moment
+from streamkit.codec.compiled.writing import (
     Members,
     Odd,
     dense,
@@ -30,7 +29,8 @@ from streamkit.codec._tables import (
     unknown,
     wrapper_reader,
 )
-from streamkit.codec._wire import DEPTH
+from streamkit.codec.plan import FIXED_FORMAT, Field, MessagePlan
+from streamkit.codec.wire.scan import DEPTH
 
 __all__ = ["decode_source"]
 

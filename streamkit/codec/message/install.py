@@ -21,13 +21,13 @@ from typing import Any, Final, TypeVar
 
 import betterproto
 
-from streamkit.codec._compile import compile_function
-from streamkit.codec._emit_decode import decode_source
-from streamkit.codec._emit_encode import encode_all_source, encode_source
-from streamkit.codec._emit_init import init_source
-from streamkit.codec._exact_decode import ExactDecoder
-from streamkit.codec._exact_encode import ExactEncoder
-from streamkit.codec._plan import UNSET, Field, MessagePlan, plan_of
+from streamkit.codec.compiled.compile import compile_function
+from streamkit.codec.compiled.emit_decode import decode_source
+from streamkit.codec.compiled.emit_encode import encode_all_source, encode_source
+from streamkit.codec.compiled.emit_init import init_source
+from streamkit.codec.exact.decode import ExactDecoder
+from streamkit.codec.exact.encode import ExactEncoder
+from streamkit.codec.plan import UNSET, Field, MessagePlan, plan_of
 
 __all__ = [
     "blank",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from streamkit.codec._tables import Odd, heads, more_size, text_heads
+from streamkit.codec.compiled.writing import Odd, heads, more_size, text_heads
 
 __all__ = ["text_entries", "text_map", "text_pairs"]
 

@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import compress, repeat
 from typing import Any, Final
 
-from streamkit.codec._pieces import (
+from streamkit.codec.compiled.writing import integers
+from streamkit.codec.exact.pieces import (
     BadElement,
     check_packed,
     copies_of,
@@ -27,11 +28,10 @@ from streamkit.codec._pieces import (
     split,
     texts_of,
 )
-from streamkit.codec._plan import VARINT_KINDS, Field, MessagePlan
-from streamkit.codec._runs import Runs, flat_run, in_order, pair, short, short_run
-from streamkit.codec._tables import integers
-from streamkit.codec._times import duration_from, timestamp_from
-from streamkit.codec._wire import Malformed, fixed_reader, varint, varint_at, varints
+from streamkit.codec.plan import VARINT_KINDS, Field, MessagePlan
+from streamkit.codec.wire.runs import Runs, flat_run, in_order, pair, short, short_run
+from streamkit.codec.wire.scan import Malformed, fixed_reader, varint, varint_at, varints
+from streamkit.codec.wire.times import duration_from, timestamp_from
 
 __all__ = ["MERGED", "ShortFields", "State", "element"]
 

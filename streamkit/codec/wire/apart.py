@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamkit.codec._wire import DEPTH, Malformed, length_at, skip, tag_at
+from streamkit.codec.wire.scan import DEPTH, Malformed, length_at, skip, tag_at
 from streamkit.errors import DecodeError
 
 __all__ = ["apart"]

@@ -15,7 +15,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from streamkit.codec._plan import Field
+    from streamkit.codec.plan import Field
 
 __all__ = [
     "SHORT_SIZE",

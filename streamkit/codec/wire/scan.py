@@ -9,9 +9,9 @@ import struct
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from streamkit.codec._columns import columns
-from streamkit.codec._plan import FIXED_FORMAT, VARINT_KINDS
-from streamkit.codec._runs import group_run
+from streamkit.codec.plan import FIXED_FORMAT, VARINT_KINDS
+from streamkit.codec.wire.columns import columns
+from streamkit.codec.wire.runs import group_run
 
 __all__ = [
     "DEPTH",

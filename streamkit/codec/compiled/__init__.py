@@ -1,0 +1,1 @@
+"""The functions that are generated for each message class."""

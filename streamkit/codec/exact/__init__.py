@@ -1,0 +1,1 @@
+"""The plain encoder and decoder: slower, exact, and the oracle of the generated ones."""

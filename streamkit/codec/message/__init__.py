@@ -1,0 +1,1 @@
+"""What the codec installs into betterproto's classes: behaviour and JSON."""

@@ -1,0 +1,1 @@
+"""The wire format: fields, scans, runs and values."""
