@@ -24,7 +24,7 @@ from typing import Any
 from streamkit.codec import frame
 from streamkit.config import JournalOptions
 from streamkit.generated.streamservice import LogEntry, Update
-from streamkit.handlers.records import framed as framed_by_handler
+from streamkit.handlers.streaming import framed as framed_by_handler
 from streamkit.journal import (
     Hub,
     Journal,
@@ -35,7 +35,7 @@ from streamkit.journal import (
     joined_frames,
     open_journal,
 )
-from streamkit.journal.schema import open_store
+from streamkit.journal.sqlite.schema import open_store
 
 __all__ = ["find", "ingest", "main", "resume", "routing", "run"]
 

@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 from streamkit.errors import NotFoundError
 from streamkit.generated.streamservice import JobProgress, JobRequest, StreamServiceBase
-from streamkit.handlers.records import JournalStreams, control_of
+from streamkit.handlers.streaming import JournalStreams, control_of
 from streamkit.handlers.validation import check_job_id, seconds, start_from
 from streamkit.journal.base import TERMINAL, Batch, Selector, Start, Stream
 

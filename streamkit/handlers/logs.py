@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 
 from streamkit.generated.streamservice import LogEntry, LogRequest, StreamServiceBase
-from streamkit.handlers.records import JournalStreams
+from streamkit.handlers.streaming import JournalStreams
 from streamkit.handlers.validation import check_count, level_rank, service_patterns, start_from
 from streamkit.journal.base import Selector, Start, Stream
 from streamkit.transport import Framed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 
 from streamkit.generated.streamservice import StreamServiceBase, SubscribeRequest, Update
-from streamkit.handlers.records import JournalStreams
+from streamkit.handlers.streaming import JournalStreams
 from streamkit.handlers.validation import check_topics, start_from
 from streamkit.journal.base import Selector, Start, Stream
 from streamkit.transport import Framed

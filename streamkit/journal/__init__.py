@@ -19,11 +19,11 @@ from streamkit.journal.base import (
     Start,
     Stream,
 )
-from streamkit.journal.frames import joined_frames
 from streamkit.journal.hub import Hub
 from streamkit.journal.opening import open_journal
-from streamkit.journal.records import LEVELS, RowItem
-from streamkit.journal.stored import StoredItems
+from streamkit.journal.records.columns import StoredItems
+from streamkit.journal.records.frames import joined_frames
+from streamkit.journal.records.items import LEVELS, RowItem
 
 __all__ = [
     "LEVELS",

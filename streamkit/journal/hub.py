@@ -7,9 +7,9 @@ from typing import Generic, TypeVar
 
 from streamkit.errors import PreconditionError
 from streamkit.journal.base import Bounds, Delivery, Item, Position, Selector, Stream
-from streamkit.journal.engine import new_epoch
-from streamkit.journal.reader import Manner, Page, Reader
-from streamkit.journal.ring import Items, Ring
+from streamkit.journal.live.engine import new_epoch
+from streamkit.journal.live.reader import Manner, Page, Reader
+from streamkit.journal.live.ring import Items, Ring
 
 __all__ = ["Hub"]
 

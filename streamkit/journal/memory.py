@@ -24,13 +24,13 @@ from streamkit.journal.base import (
     Selector,
     Stream,
 )
-from streamkit.journal.dedupe import Answer, Window, Windows, check_producer
-from streamkit.journal.engine import EngineJournal, new_epoch
-from streamkit.journal.jobs import Job, cancelled, grown_old
-from streamkit.journal.reader import Page
-from streamkit.journal.records import Row, log_item, log_rows, update_item, update_rows
-from streamkit.journal.reports import settle
-from streamkit.journal.ring import BATCH_RECORDS, Items, cut
+from streamkit.journal.live.engine import EngineJournal, new_epoch
+from streamkit.journal.live.reader import Page
+from streamkit.journal.live.ring import BATCH_RECORDS, Items, cut
+from streamkit.journal.records.items import Row, log_item, log_rows, update_item, update_rows
+from streamkit.journal.rules.dedupe import Answer, Window, Windows, check_producer
+from streamkit.journal.rules.jobs import Job, cancelled, grown_old
+from streamkit.journal.rules.reports import settle
 
 __all__ = ["MemoryJournal"]
 

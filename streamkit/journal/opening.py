@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from streamkit.config import JournalOptions
 from streamkit.journal.base import Clock, Journal
-from streamkit.journal.engine import now
+from streamkit.journal.live.engine import now
 from streamkit.journal.memory import MemoryJournal
-from streamkit.journal.sqlite import SqliteJournal, path_of
+from streamkit.journal.sqlite.journal import SqliteJournal, path_of
 
 __all__ = ["open_journal"]
 

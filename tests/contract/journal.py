@@ -200,8 +200,8 @@ class Producers:
     async def test_a_request_older_than_what_is_remembered_is_refused(
         self, journal: Journal, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("streamkit.journal.dedupe.REQUESTS", 4)
-        monkeypatch.setattr("streamkit.journal.dedupe._FORGET_AT_ONCE", 2)
+        monkeypatch.setattr("streamkit.journal.rules.dedupe.REQUESTS", 4)
+        monkeypatch.setattr("streamkit.journal.rules.dedupe._FORGET_AT_ONCE", 2)
         for sequence in range(1, 11):
             await journal.append_updates(updates(str(sequence)), ProducerId("p", sequence))
         with pytest.raises(PreconditionError, match="too old"):

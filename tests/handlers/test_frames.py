@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from streamkit.codec import frame
 from streamkit.generated.streamservice import LogEntry, Update
 from streamkit.handlers.frames import frames_of
-from streamkit.handlers.records import framed
+from streamkit.handlers.streaming import framed
 from streamkit.journal import Journal, Selector, Start, StoredItems, Stream
-from streamkit.journal.records import log_rows, update_rows
+from streamkit.journal.records.items import log_rows, update_rows
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 

@@ -10,7 +10,8 @@ import pytest
 
 from streamkit.config import JournalOptions
 from streamkit.generated.streamservice import LogEntry, Update
-from streamkit.journal import Journal, Selector, Start, StoredItems, Stream, open_journal, pages
+from streamkit.journal import Journal, Selector, Start, StoredItems, Stream, open_journal
+from streamkit.journal.sqlite import pages
 from tests.contract.support import logs, stored, texts, topics, updates
 
 ON_DISK = JournalOptions(ring_records=1)

@@ -14,8 +14,9 @@ import pytest
 from streamkit.config import JournalOptions, Retention
 from streamkit.errors import AlreadyExistsError, InvalidArgumentError, StoreError
 from streamkit.generated.streamservice import JobReport, LogEntry, Update
-from streamkit.journal import Appended, Journal, ProducerId, Start, Stream, open_journal, schema
-from streamkit.journal.sqlite import SqliteJournal
+from streamkit.journal import Appended, Journal, ProducerId, Start, Stream, open_journal
+from streamkit.journal.sqlite import schema
+from streamkit.journal.sqlite.journal import SqliteJournal
 from tests.contract.support import Clock, jobs, log, logs, stored, texts, topics, updates
 
 
@@ -240,7 +241,7 @@ async def test_a_full_disk_refuses_writes_and_nothing_else(
         connection.execute("pragma max_page_count = 100")
         return connection
 
-    monkeypatch.setattr("streamkit.journal.store.open_store", limited)
+    monkeypatch.setattr("streamkit.journal.sqlite.store.open_store", limited)
     clock = Clock()
     options = JournalOptions(retention=Retention(max_age=60.0))
     async with await open_journal(path, options, clock=clock) as journal:
@@ -289,7 +290,7 @@ async def test_big_records_are_read_in_small_pages(path: str) -> None:
 async def test_many_writers_wait_before_a_full_queue(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streamkit.journal.writer._QUEUE", 10)
+    monkeypatch.setattr("streamkit.journal.sqlite.writer._QUEUE", 10)
     async with await open_journal(path) as journal:
         assert isinstance(journal, SqliteJournal)
         writes = [asyncio.create_task(journal.append_updates(updates(*"abc"))) for _ in range(99)]

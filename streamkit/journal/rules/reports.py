@@ -9,8 +9,8 @@ from datetime import datetime
 from streamkit.errors import AlreadyExistsError
 from streamkit.generated.streamservice import JobReport
 from streamkit.journal.base import ProducerId
-from streamkit.journal.dedupe import Answer
-from streamkit.journal.jobs import Job, reported
+from streamkit.journal.rules.dedupe import Answer
+from streamkit.journal.rules.jobs import Job, reported
 
 __all__ = ["Settled", "producer_of", "settle"]
 

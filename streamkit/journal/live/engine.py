@@ -26,8 +26,8 @@ from streamkit.journal.base import (
     Start,
     Stream,
 )
-from streamkit.journal.reader import Manner, Page, Reader
-from streamkit.journal.ring import Items, Ring
+from streamkit.journal.live.reader import Manner, Page, Reader
+from streamkit.journal.live.ring import Items, Ring
 
 __all__ = ["EngineJournal", "new_epoch", "now"]
 

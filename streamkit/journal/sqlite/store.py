@@ -20,14 +20,14 @@ from typing import Any
 from streamkit.config import JournalOptions
 from streamkit.errors import InvalidArgumentError, NotFoundError, StreamkitError
 from streamkit.generated.streamservice import JobReport
-from streamkit.journal import rows
 from streamkit.journal.base import TERMINAL, Appended, Entry, Item, ProducerId, Stream
-from streamkit.journal.dedupe import Answer, Window, Windows, check_producer
-from streamkit.journal.jobs import Job, cancelled, grown_old
-from streamkit.journal.records import Row, dump, log_rows, text_of, update_rows
-from streamkit.journal.reports import settle
-from streamkit.journal.retention import Retention
-from streamkit.journal.schema import TABLES, end_life, open_store, store_error
+from streamkit.journal.records import rows
+from streamkit.journal.records.items import Row, dump, log_rows, text_of, update_rows
+from streamkit.journal.rules.dedupe import Answer, Window, Windows, check_producer
+from streamkit.journal.rules.jobs import Job, cancelled, grown_old
+from streamkit.journal.rules.reports import settle
+from streamkit.journal.sqlite.retention import Retention
+from streamkit.journal.sqlite.schema import TABLES, end_life, open_store, store_error
 
 __all__ = ["Append", "Ask", "Cancel", "Committed", "Report", "Request", "Store", "Sweep"]
 

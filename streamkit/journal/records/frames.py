@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from streamkit.journal.base import Delivery
-from streamkit.journal.ring import Items
+from streamkit.journal.live.ring import Items
 
 __all__ = ["joined_frames"]
 

@@ -17,12 +17,12 @@ from typing import Any, TypeVar
 from streamkit.errors import StoreError
 from streamkit.generated.streamservice import JobProgress
 from streamkit.journal.base import Record, Selector, Stream
-from streamkit.journal.jobs import Job
-from streamkit.journal.pages import KEYS, LONGEST, Pages, walks_of
-from streamkit.journal.reader import Page
-from streamkit.journal.records import text_of
-from streamkit.journal.rows import JOB_COLUMNS, job_from_row
-from streamkit.journal.schema import TABLES, store_error
+from streamkit.journal.live.reader import Page
+from streamkit.journal.records.items import text_of
+from streamkit.journal.records.rows import JOB_COLUMNS, job_from_row
+from streamkit.journal.rules.jobs import Job
+from streamkit.journal.sqlite.pages import KEYS, LONGEST, Pages, walks_of
+from streamkit.journal.sqlite.schema import TABLES, store_error
 
 __all__ = ["Reads"]
 

@@ -18,12 +18,12 @@ from itertools import accumulate
 from typing import Any
 
 from streamkit.journal.base import Record, Selector, Stream
-from streamkit.journal.reader import Page
-from streamkit.journal.records import LEVELS
-from streamkit.journal.ring import BATCH_BYTES, BATCH_RECORDS
-from streamkit.journal.rows import COLUMNS
-from streamkit.journal.schema import TABLES
-from streamkit.journal.stored import StoredItems
+from streamkit.journal.live.reader import Page
+from streamkit.journal.live.ring import BATCH_BYTES, BATCH_RECORDS
+from streamkit.journal.records.columns import StoredItems
+from streamkit.journal.records.items import LEVELS
+from streamkit.journal.records.rows import COLUMNS
+from streamkit.journal.sqlite.schema import TABLES
 
 __all__ = ["KEYS", "LONGEST", "Pages", "Walk", "walks_of"]
 

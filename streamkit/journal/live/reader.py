@@ -15,7 +15,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from streamkit.errors import StreamGapError
 from streamkit.journal.base import Delivery, Item, Loss, Position, Selector
-from streamkit.journal.ring import Items, Ring, Route
+from streamkit.journal.live.ring import Items, Ring, Route
 
 __all__ = ["Begin", "History", "Manner", "Page", "Reader"]
 

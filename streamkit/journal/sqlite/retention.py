@@ -18,9 +18,9 @@ from datetime import datetime, timedelta
 
 from streamkit import config
 from streamkit.journal.base import TERMINAL, Stream
-from streamkit.journal.dedupe import AGE
-from streamkit.journal.records import text_of, time_of
-from streamkit.journal.schema import TABLES
+from streamkit.journal.records.items import text_of, time_of
+from streamkit.journal.rules.dedupe import AGE
+from streamkit.journal.sqlite.schema import TABLES
 
 __all__ = ["Retention"]
 

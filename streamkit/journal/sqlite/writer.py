@@ -16,7 +16,7 @@ from typing import Any
 from streamkit.config import JournalOptions
 from streamkit.errors import StoreError
 from streamkit.journal.base import Stream
-from streamkit.journal.store import Committed, Request, Store
+from streamkit.journal.sqlite.store import Committed, Request, Store
 
 __all__ = ["Writer"]
 

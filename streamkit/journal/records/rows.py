@@ -14,8 +14,8 @@ from typing import Any
 
 from streamkit.generated.streamservice import JobProgress
 from streamkit.journal.base import Entry, Item, Stream
-from streamkit.journal.jobs import Job
-from streamkit.journal.records import Row, log_item, text_of, time_of, update_item
+from streamkit.journal.records.items import Row, log_item, text_of, time_of, update_item
+from streamkit.journal.rules.jobs import Job
 
 __all__ = [
     "COLUMNS",

@@ -11,8 +11,8 @@ from itertools import compress
 from typing import Any, Self, overload
 
 from streamkit.journal.base import Entry, Record, Stream
-from streamkit.journal.ring import Items
-from streamkit.journal.rows import COLUMNS, item_from_row
+from streamkit.journal.live.ring import Items
+from streamkit.journal.records.rows import COLUMNS, item_from_row
 
 __all__ = ["StoredItems"]
 

@@ -20,13 +20,13 @@ from streamkit.journal.base import (
     Selector,
     Stream,
 )
-from streamkit.journal.engine import EngineJournal
-from streamkit.journal.lock import StoreLock
-from streamkit.journal.reader import Page
-from streamkit.journal.reads import Reads
-from streamkit.journal.records import utc
-from streamkit.journal.store import Append, Ask, Cancel, Committed, Report, Sweep
-from streamkit.journal.writer import Writer
+from streamkit.journal.live.engine import EngineJournal
+from streamkit.journal.live.reader import Page
+from streamkit.journal.records.items import utc
+from streamkit.journal.sqlite.lock import StoreLock
+from streamkit.journal.sqlite.reads import Reads
+from streamkit.journal.sqlite.store import Append, Ask, Cancel, Committed, Report, Sweep
+from streamkit.journal.sqlite.writer import Writer
 
 __all__ = ["SqliteJournal", "path_of"]
 

@@ -1,0 +1,1 @@
+"""The records of now: rings, their readers and the engine around them."""

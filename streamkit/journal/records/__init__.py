@@ -1,0 +1,1 @@
+"""A record in its forms: item, row, columns and frame."""

@@ -1,0 +1,1 @@
+"""The rules of jobs, reports and repeated requests, as pure functions."""
