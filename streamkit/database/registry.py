@@ -9,7 +9,7 @@ from contextlib import aclosing, asynccontextmanager
 from streamkit.config import QueryLimits
 from streamkit.database.base import ColumnInfo, Source, TableInfo
 from streamkit.database.plan import QueryPlan
-from streamkit.database.running import Frames, RunningQuery
+from streamkit.database.running.query import Frames, RunningQuery
 from streamkit.errors import LimitError, NotFoundError
 
 __all__ = ["Databases"]

@@ -14,8 +14,8 @@ import pytest
 
 from streamkit.config import QueryLimits
 from streamkit.database import Databases, open_source
-from streamkit.database.ahead import batches_ahead
 from streamkit.database.base import Result
+from streamkit.database.encoding.ahead import batches_ahead
 from streamkit.errors import CallCancelledError, LimitError, QueryError
 from tests.database.engines import ENDLESS, Postgres
 from tests.database.running import frames_of

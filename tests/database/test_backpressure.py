@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from streamkit.database import Databases, QueryPlan, open_source
-from streamkit.database.adbc import _AdbcResult
 from streamkit.database.base import Result
-from streamkit.database.sqlite import _SqliteResult
+from streamkit.database.sources.adbc.source import _AdbcResult
+from streamkit.database.sources.sqlite.source import _SqliteResult
 from tests.database.engines import Engine, Postgres
 
 WIDE = {

@@ -7,7 +7,7 @@ import pytest
 
 from streamkit.config import QueryLimits
 from streamkit.database import Databases, open_source
-from streamkit.database.spill import spilled
+from streamkit.database.sources.sqlite.spill import spilled
 from streamkit.errors import LimitError, QueryError
 from tests.database.engines import Engine, Postgres
 from tests.database.running import rows_of

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamkit.database.arrow_batches import text_batch
-from streamkit.database.arrow_rows import ArrowRowEncoder
-from streamkit.database.arrow_text import text_array
-from streamkit.database.rows import Encoded, RowEncoder, cut
-from streamkit.database.text import float_text, text_of
+from streamkit.database.encoding.arrow_batches import text_batch
+from streamkit.database.encoding.arrow_rows import ArrowRowEncoder
+from streamkit.database.encoding.arrow_text import text_array
+from streamkit.database.encoding.rows import Encoded, RowEncoder, cut
+from streamkit.database.encoding.text import float_text, text_of
 from streamkit.errors import LimitError, QueryError
 from tests.database.google import QueryResult
 

@@ -17,9 +17,10 @@ import pyarrow as pa
 import pytest
 
 from streamkit.config import QueryLimits
-from streamkit.database import Databases, QueryPlan, SqliteSource, open_source, running
+from streamkit.database import Databases, QueryPlan, SqliteSource, open_source
 from streamkit.database.base import ColumnInfo, Parameters, Result, Source
-from streamkit.database.statement import StatementThread
+from streamkit.database.running import query as running
+from streamkit.database.running.statement import StatementThread
 from streamkit.errors import InternalError, QueryError
 from tests.database.engines import MANY, Engine, Postgres, generated
 from tests.database.google import messages

@@ -14,7 +14,7 @@ import pytest
 
 from streamkit.config import QueryLimits
 from streamkit.database import Databases, SqliteSource, extras, open_source
-from streamkit.database.shared import SharedDatabase
+from streamkit.database.sources.adbc.shared import SharedDatabase
 from streamkit.errors import (
     InvalidArgumentError,
     PreconditionError,
@@ -133,7 +133,7 @@ async def test_sqlite_needs_no_extra(
         raise AssertionError(f"{module} was imported")
 
     monkeypatch.setattr("streamkit.database.extras.import_module", absent)
-    monkeypatch.setattr("streamkit.database.pieces.has", lambda module: False)
+    monkeypatch.setattr("streamkit.database.encoding.pieces.has", lambda module: False)
     databases = Databases({"db": open_source("db", sqlite_engine.url)})
     sql = "SELECT a.id FROM people a, people b LIMIT 30000"
     assert len(await rows_of(databases, sql)) == 30_000

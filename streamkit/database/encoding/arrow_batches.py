@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from streamkit.database.base import Result
+from streamkit.database.encoding.rows import Piece
+from streamkit.database.encoding.text import text_of
 from streamkit.database.extras import library
-from streamkit.database.rows import Piece
-from streamkit.database.text import text_of
 from streamkit.errors import LimitError, QueryError
 
 __all__ = ["RowBatches", "ipc_pieces", "text_batch"]

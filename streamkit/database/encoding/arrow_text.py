@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from streamkit.database.encoding.text import decimal_text, interval_text, text_of
 from streamkit.database.extras import library
-from streamkit.database.text import decimal_text, interval_text, text_of
 from streamkit.errors import QueryError
 
 __all__ = ["text_array", "unsupported"]

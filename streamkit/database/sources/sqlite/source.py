@@ -21,9 +21,9 @@ from streamkit.database.base import (
     TableInfo,
     unique_names,
 )
-from streamkit.database.spill import spilled
-from streamkit.database.sqlite_guard import connect_read_only, guard
-from streamkit.database.text import datetime_text, decimal_text
+from streamkit.database.encoding.text import datetime_text, decimal_text
+from streamkit.database.sources.sqlite.guard import connect_read_only, guard
+from streamkit.database.sources.sqlite.spill import spilled
 from streamkit.errors import (
     CallCancelledError,
     DeadlineError,

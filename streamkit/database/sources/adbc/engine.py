@@ -13,7 +13,7 @@ from typing import Any
 from streamkit.config import QueryLimits
 from streamkit.database.base import ColumnInfo, TableInfo
 from streamkit.database.extras import driver_library, driver_manager, has, library, need
-from streamkit.database.shared import SharedDatabase
+from streamkit.database.sources.adbc.shared import SharedDatabase
 from streamkit.errors import PreconditionError, StreamkitError
 
 __all__ = ["Engine", "Session", "brief"]

@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 from streamkit.config import QueryLimits
 from streamkit.database.base import ColumnInfo, Result, Source
-from streamkit.database.handover import Handover
-from streamkit.database.messages import Messages
-from streamkit.database.pieces import pieces_of
+from streamkit.database.encoding.messages import Messages
+from streamkit.database.encoding.pieces import pieces_of
+from streamkit.database.encoding.rows import Piece
 from streamkit.database.plan import QueryPlan
-from streamkit.database.rows import Piece
-from streamkit.database.statement import CANCEL_INTERVAL, Statement, StatementThread
+from streamkit.database.running.handover import Handover
+from streamkit.database.running.statement import CANCEL_INTERVAL, Statement, StatementThread
 from streamkit.errors import CallCancelledError, DeadlineError, StreamkitError
 
 __all__ = ["Frames", "RunningQuery"]

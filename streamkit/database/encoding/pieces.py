@@ -6,13 +6,13 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 
 from streamkit.config import QueryLimits
-from streamkit.database.ahead import batches_ahead
-from streamkit.database.arrow_batches import RowBatches, ipc_pieces, text_batch
-from streamkit.database.arrow_rows import ArrowRowEncoder
 from streamkit.database.base import Result
+from streamkit.database.encoding.ahead import batches_ahead
+from streamkit.database.encoding.arrow_batches import RowBatches, ipc_pieces, text_batch
+from streamkit.database.encoding.arrow_rows import ArrowRowEncoder
+from streamkit.database.encoding.rows import Piece, RowEncoder, cut
 from streamkit.database.extras import has, need
 from streamkit.database.plan import QueryPlan
-from streamkit.database.rows import Piece, RowEncoder, cut
 from streamkit.errors import LimitError
 
 __all__ = ["pieces_of"]

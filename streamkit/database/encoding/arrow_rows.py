@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from streamkit.database.arrow_text import text_array
+from streamkit.database.encoding.arrow_text import text_array
+from streamkit.database.encoding.rows import Encoded, EntryHeads, row_head
 from streamkit.database.extras import library
-from streamkit.database.rows import Encoded, EntryHeads, row_head
 
 __all__ = ["ArrowRowEncoder"]
 

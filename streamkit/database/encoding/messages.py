@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from streamkit.database.base import ColumnInfo
-from streamkit.database.rows import Piece, varint
+from streamkit.database.encoding.rows import Piece, varint
 from streamkit.generated.streamservice import Column, QueryResult
 
 __all__ = ["Messages"]

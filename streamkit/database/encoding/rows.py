@@ -13,7 +13,7 @@ from itertools import accumulate, chain
 from operator import add
 from typing import Any, NamedTuple
 
-from streamkit.database.text import float_text, text_of
+from streamkit.database.encoding.text import float_text, text_of
 from streamkit.errors import LimitError
 
 __all__ = ["Encoded", "EntryHeads", "Piece", "RowEncoder", "cut", "row_head", "varint"]

@@ -15,8 +15,8 @@ from typing import Any
 
 from streamkit.config import QueryLimits
 from streamkit.database.base import ColumnInfo, TableInfo
-from streamkit.database.engines import Engine, Session, brief
 from streamkit.database.extras import driver_library, driver_manager, library, need
+from streamkit.database.sources.adbc.engine import Engine, Session, brief
 from streamkit.errors import QueryError
 
 __all__ = ["DuckDbEngine", "DuckDbFiles"]

@@ -6,12 +6,12 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from streamkit.config import QueryLimits
-from streamkit.database.adbc import AdbcSource
 from streamkit.database.base import Source
-from streamkit.database.duckdb import DuckDbEngine, DuckDbFiles
-from streamkit.database.engines import Engine
-from streamkit.database.postgresql import PostgresEngine
-from streamkit.database.sqlite import SqliteSource
+from streamkit.database.sources.adbc.duckdb import DuckDbEngine, DuckDbFiles
+from streamkit.database.sources.adbc.engine import Engine
+from streamkit.database.sources.adbc.postgresql import PostgresEngine
+from streamkit.database.sources.adbc.source import AdbcSource
+from streamkit.database.sources.sqlite.source import SqliteSource
 from streamkit.errors import InvalidArgumentError
 
 __all__ = ["open_source"]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from urllib.parse import quote
 
-from streamkit.database.sqlite_functions import replace_unbounded
+from streamkit.database.sources.sqlite.functions import replace_unbounded
 
 __all__ = ["connect_read_only", "guard"]
 

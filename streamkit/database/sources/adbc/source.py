@@ -9,7 +9,6 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from streamkit.config import QueryLimits
-from streamkit.database.arrow_text import unsupported
 from streamkit.database.base import (
     ColumnInfo,
     Parameters,
@@ -18,9 +17,10 @@ from streamkit.database.base import (
     TableInfo,
     unique_names,
 )
-from streamkit.database.engines import Engine, Session
+from streamkit.database.encoding.arrow_text import unsupported
 from streamkit.database.extras import driver_manager, library
-from streamkit.database.placeholders import numbered
+from streamkit.database.sources.adbc.engine import Engine, Session
+from streamkit.database.sources.adbc.placeholders import numbered
 from streamkit.errors import (
     CallCancelledError,
     DeadlineError,

@@ -1,0 +1,1 @@
+"""Rows to messages, as text and as Arrow."""

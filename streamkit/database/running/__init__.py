@@ -1,0 +1,1 @@
+"""One query while it runs: threads, budgets, handing over."""
