@@ -25,9 +25,9 @@ if TYPE_CHECKING:
         last,
         since,
     )
-    from streamkit.client.logging import StreamHandler
-    from streamkit.client.sync import Client
-    from streamkit.client.track import track
+    from streamkit.client.blocking.client import Client
+    from streamkit.client.blocking.logging import StreamHandler
+    from streamkit.client.blocking.track import track
     from streamkit.config import Backoff, JournalOptions, QueryLimits, Retention, TransportLimits
     from streamkit.errors import StreamkitError
     from streamkit.journal import Hub, Position, open_journal
@@ -74,9 +74,9 @@ _HOMES = {
         "AsyncClient ClientEvent JobHandle KeyCursor Last LogWriter Publisher Query Reconnect "
         "ResumingCall after last since"
     ),
-    "streamkit.client.logging": "StreamHandler",
-    "streamkit.client.sync": "Client",
-    "streamkit.client.track": "track",
+    "streamkit.client.blocking.logging": "StreamHandler",
+    "streamkit.client.blocking.client": "Client",
+    "streamkit.client.blocking.track": "track",
     "streamkit.config": "Backoff JournalOptions QueryLimits Retention TransportLimits",
     "streamkit.errors": "StreamkitError",
     "streamkit.journal": "Hub Position open_journal",

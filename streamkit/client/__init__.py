@@ -5,15 +5,15 @@
 """
 
 from streamkit.client.aio import AsyncClient
-from streamkit.client.cursor import Cursor, KeyCursor
 from streamkit.client.events import ClientEvent
-from streamkit.client.job import JobHandle
-from streamkit.client.query import Query
-from streamkit.client.resume import Reconnect, ResumingCall
+from streamkit.client.reading.cursor import Cursor, KeyCursor
+from streamkit.client.reading.query import Query
+from streamkit.client.reading.resume import Reconnect, ResumingCall
+from streamkit.client.reading.start import Last, Position, after, last, since
+from streamkit.client.reading.streams import JobWatch, LogStream, RecordStream, Subscription
 from streamkit.client.retry import Retry, RetryBudget, backoff, is_retryable
-from streamkit.client.start import Last, Position, after, last, since
-from streamkit.client.streams import JobWatch, LogStream, RecordStream, Subscription
-from streamkit.client.writers import LogWriter, Publisher
+from streamkit.client.writing.job import JobHandle
+from streamkit.client.writing.writers import LogWriter, Publisher
 
 __all__ = [
     "AsyncClient",

@@ -10,18 +10,18 @@ from types import TracebackType
 from typing import Literal, Self, TypeVar
 from uuid import uuid4
 
-from streamkit.client import streams
-from streamkit.client.cursor import OnLoss
 from streamkit.client.events import ClientEvent, OnEvent, tell
-from streamkit.client.job import JobHandle
-from streamkit.client.outbox import Outbox
-from streamkit.client.pump import Pump
-from streamkit.client.query import Parameters, Query, make_request
-from streamkit.client.resume import Reconnect
+from streamkit.client.reading import streams
+from streamkit.client.reading.cursor import OnLoss
+from streamkit.client.reading.query import Parameters, Query, make_request
+from streamkit.client.reading.resume import Reconnect
+from streamkit.client.reading.start import StartAt
+from streamkit.client.reading.streams import JobWatch, LogStream, Subscription
 from streamkit.client.retry import MAX_ATTEMPTS, Retry, RetryBudget, push_back
-from streamkit.client.start import StartAt
-from streamkit.client.streams import JobWatch, LogStream, Subscription
-from streamkit.client.writers import LogWriter, OnDrop, Publisher, make_update
+from streamkit.client.writing.job import JobHandle
+from streamkit.client.writing.outbox import Outbox
+from streamkit.client.writing.pump import Pump
+from streamkit.client.writing.writers import LogWriter, OnDrop, Publisher, make_update
 from streamkit.codec import StreamkitCodec
 from streamkit.config import Backoff, TransportLimits
 from streamkit.errors import ConnectError, DeadlineError, StreamkitError

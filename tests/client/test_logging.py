@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from streamkit.client.logging import StreamHandler
-from streamkit.client.sync import Client
+from streamkit.client.blocking.client import Client
+from streamkit.client.blocking.logging import StreamHandler
 from streamkit.errors import InvalidArgumentError
 from streamkit.generated.streamservice import LogEntry
 from tests.client.servers import ThreadServer

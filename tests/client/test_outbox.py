@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from streamkit.client.outbox import Outbox, Sealed
+from streamkit.client.writing.outbox import Outbox, Sealed
 from streamkit.errors import InvalidArgumentError, LimitError
 from streamkit.generated.streamservice import JobReport, LogEntry, Update, WriteReply
 

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from streamkit.client.outbox import Outbox
-from streamkit.client.pump import Pump
-from streamkit.client.resume import Reconnect
+from streamkit.client.reading.resume import Reconnect
+from streamkit.client.writing.outbox import Outbox
+from streamkit.client.writing.pump import Pump
 from streamkit.errors import ConnectError
 from streamkit.generated.streamservice import Update
 

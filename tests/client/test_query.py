@@ -15,7 +15,7 @@ import pyarrow
 import pytest
 
 from streamkit.client import AsyncClient, Query, Reconnect
-from streamkit.client.query import make_request
+from streamkit.client.reading.query import make_request
 from streamkit.client.retry import Retry
 from streamkit.config import Backoff, QueryLimits
 from streamkit.errors import ConnectError, InternalError, InvalidArgumentError, QueryError

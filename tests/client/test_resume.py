@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from streamkit.client.cursor import JournalCursor
 from streamkit.client.events import ClientEvent
-from streamkit.client.resume import Reconnect, ResumingCall
+from streamkit.client.reading.cursor import JournalCursor
+from streamkit.client.reading.resume import Reconnect, ResumingCall
+from streamkit.client.reading.start import start_from
 from streamkit.client.retry import Retry
-from streamkit.client.start import start_from
 from streamkit.config import Backoff
 from streamkit.errors import (
     ConnectError,

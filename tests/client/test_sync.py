@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from streamkit.client.sync import Client
-from streamkit.client.track import track
+from streamkit.client.blocking.client import Client
+from streamkit.client.blocking.track import track
 from streamkit.errors import ConnectError, NotFoundError, StreamkitError
 from tests.client.servers import QUICK, ThreadServer
 

@@ -15,7 +15,7 @@ from streamkit.cli.records import TIME_STYLES
 from streamkit.cli.session import Session, UsageError, command, value_of
 
 if TYPE_CHECKING:
-    from streamkit.client.start import StartAt
+    from streamkit.client.reading.start import StartAt
     from streamkit.generated.streamservice import LogEntry
 
 __all__ = ["register"]

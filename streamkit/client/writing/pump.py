@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from streamkit.client.events import ClientEvent, tell
-from streamkit.client.outbox import Outbox, Record
-from streamkit.client.resume import Reconnect
+from streamkit.client.reading.resume import Reconnect
 from streamkit.client.retry import is_retryable
+from streamkit.client.writing.outbox import Outbox, Record
 from streamkit.errors import (
     ConnectError,
     InternalError,

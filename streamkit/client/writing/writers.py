@@ -8,8 +8,8 @@ from functools import lru_cache
 from types import TracebackType
 from typing import Self
 
-from streamkit.client.pump import Pump
-from streamkit.client.text import clean, clean_map, message_text
+from streamkit.client.writing.pump import Pump
+from streamkit.client.writing.text import clean, clean_map, message_text
 from streamkit.errors import ConnectError, InvalidArgumentError, StreamkitError
 from streamkit.generated.streamservice import LogEntry, Update
 

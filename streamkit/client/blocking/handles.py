@@ -8,14 +8,14 @@ from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
-from streamkit.client.job import JobHandle
-from streamkit.client.outbox import Record
-from streamkit.client.portal import Portal
-from streamkit.client.pump import Pump
-from streamkit.client.query import Query
-from streamkit.client.streams import Record as StreamRecord
-from streamkit.client.streams import RecordStream, Request
-from streamkit.client.writers import LogWriter, Publisher, make_update
+from streamkit.client.blocking.portal import Portal
+from streamkit.client.reading.query import Query
+from streamkit.client.reading.streams import Record as StreamRecord
+from streamkit.client.reading.streams import RecordStream, Request
+from streamkit.client.writing.job import JobHandle
+from streamkit.client.writing.outbox import Record
+from streamkit.client.writing.pump import Pump
+from streamkit.client.writing.writers import LogWriter, Publisher, make_update
 from streamkit.generated.streamservice import Column, QueryResult
 from streamkit.journal.base import Position
 

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from streamkit.client.events import ClientEvent, tell
-from streamkit.client.resume import Reconnect
+from streamkit.client.reading.resume import Reconnect
 from streamkit.client.retry import MAX_ATTEMPTS
 from streamkit.codec import apart, decode
 from streamkit.errors import (

@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
 
-from streamkit.client.pump import Pump
-from streamkit.client.text import clean, clean_map
+from streamkit.client.writing.pump import Pump
+from streamkit.client.writing.text import clean, clean_map
 from streamkit.errors import ConnectError, InvalidArgumentError, StreamkitError
 from streamkit.generated.streamservice import JobReport, LogEntry, WriteReply
 

@@ -26,10 +26,10 @@ from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
 from streamkit.client.aio import DEFAULT_ADDRESS, AsyncClient
+from streamkit.client.blocking.portal import Portal, abandon
 from streamkit.client.events import ClientEvent
-from streamkit.client.portal import Portal, abandon
-from streamkit.client.text import clean
-from streamkit.client.writers import LogWriter
+from streamkit.client.writing.text import clean
+from streamkit.client.writing.writers import LogWriter
 from streamkit.errors import InvalidArgumentError, StreamkitError
 
 __all__ = ["StreamHandler"]

@@ -15,19 +15,19 @@ from types import TracebackType
 from typing import Literal, Self
 
 from streamkit.client.aio import AsyncClient
-from streamkit.client.cursor import OnLoss
-from streamkit.client.events import OnEvent
-from streamkit.client.portal import Portal, abandon
-from streamkit.client.query import Parameters
-from streamkit.client.start import StartAt
-from streamkit.client.sync_handles import (
+from streamkit.client.blocking.handles import (
     SyncJob,
     SyncLogWriter,
     SyncPublisher,
     SyncQuery,
     SyncStream,
 )
-from streamkit.client.writers import OnDrop
+from streamkit.client.blocking.portal import Portal, abandon
+from streamkit.client.events import OnEvent
+from streamkit.client.reading.cursor import OnLoss
+from streamkit.client.reading.query import Parameters
+from streamkit.client.reading.start import StartAt
+from streamkit.client.writing.writers import OnDrop
 from streamkit.config import Backoff
 from streamkit.errors import ConnectError
 from streamkit.generated.streamservice import (

@@ -19,8 +19,8 @@ from operator import length_hint
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from streamkit.client.cursor import Cursor, KeyCursor
 from streamkit.client.events import ClientEvent, OnEvent, tell
+from streamkit.client.reading.cursor import Cursor, KeyCursor
 from streamkit.client.retry import Retry
 from streamkit.errors import ConnectError, StreamkitError
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from typing import TypeVar
 
-from streamkit.client.job import new_job_id
-from streamkit.client.sync import Client
+from streamkit.client.blocking.client import Client
+from streamkit.client.writing.job import new_job_id
 
 __all__ = ["track"]
 

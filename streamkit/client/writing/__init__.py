@@ -1,0 +1,1 @@
+"""Writers, jobs and what they send."""
