@@ -8,9 +8,11 @@ from typing import Annotated
 
 import typer
 
-from streamkit.cli.commands import catalog, demo, execute, jobs, logs, query, serve, ship, topics
+from streamkit.cli.commands import catalog, demo, jobs, logs, query, serve, ship
+from streamkit.cli.commands import run as execute
+from streamkit.cli.commands import updates as topics
 from streamkit.cli.exits import OK, USAGE
-from streamkit.cli.sanitise import sanitise
+from streamkit.cli.output.sanitise import sanitise
 
 __all__ = ["app", "run"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from streamkit import errors
-from streamkit.cli.sanitise import sanitise
+from streamkit.cli.output.sanitise import sanitise
 
 __all__ = [
     "CONNECT",

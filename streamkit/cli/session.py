@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from streamkit.cli import exits
-from streamkit.cli.output import Output, discard_stdout
+from streamkit.cli.output.streams import Output, discard_stdout
 from streamkit.errors import ConnectError, StreamkitError
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ class Session:
 
     def options(self) -> dict[str, Any]:
         """Return the keywords of a client for this server."""
-        from streamkit.cli.parsing import duration
+        from streamkit.cli.input.parsing import duration
 
         options: dict[str, Any] = {
             "on_event": self._on_event,
@@ -325,7 +325,7 @@ async def _until_ended(session: Session, work: Coroutine[Any, Any, int | None]) 
 
 
 def _say(text: str, code: int) -> int:
-    from streamkit.cli.sanitise import sanitise
+    from streamkit.cli.output.sanitise import sanitise
 
     sys.stderr.write(f"streamkit: {sanitise(text)}\n")
     return code

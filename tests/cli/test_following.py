@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from streamkit.cli.following import Rotated, follow
-from streamkit.cli.lines import LineSplitter
+from streamkit.cli.input.following import Rotated, follow
+from streamkit.cli.input.lines import LineSplitter
 
 
 class Script:

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from streamkit.cli.lines import LineSplitter, detect_level
+from streamkit.cli.input.lines import LineSplitter, detect_level
 
 
 def split(*chunks: bytes, limit: int = 1000) -> list[str]:

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from streamkit.cli import parsing
+from streamkit.cli.input import parsing
 
 NOW = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
 

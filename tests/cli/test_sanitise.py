@@ -8,11 +8,11 @@ import re
 
 import pytest
 
-from streamkit.cli.output import Output
+from streamkit.cli.output.sanitise import json_text, sanitise, sanitise_lines
+from streamkit.cli.output.streams import Output
+from streamkit.cli.output.terminal import Terminal
 from streamkit.cli.rendering.console import console_for, plain
 from streamkit.cli.rendering.records import log_text, update_text
-from streamkit.cli.sanitise import json_text, sanitise, sanitise_lines
-from streamkit.cli.terminal import Terminal
 from streamkit.generated.streamservice import LogEntry, Update
 from tests.cli import hostile
 

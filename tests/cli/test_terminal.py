@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import streamkit.cli
+from streamkit.cli.output.terminal import look_at
 from streamkit.cli.rendering.console import console_for
-from streamkit.cli.terminal import look_at
 
 
 class _Stream(io.StringIO):

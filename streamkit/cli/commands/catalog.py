@@ -58,8 +58,8 @@ async def _schema(
 def _show(
     session: Session, output: str, names: tuple[str, ...], rows: list[dict[str, str]]
 ) -> None:
+    from streamkit.cli.output.formats import RowWriter, TextOptions, writer_for
     from streamkit.cli.rendering.tables import TableWriter
-    from streamkit.cli.writers import RowWriter, TextOptions, writer_for
     from streamkit.generated.streamservice import Column
 
     if output not in ("pretty", "json", "jsonl"):
@@ -88,11 +88,11 @@ async def _status(
         status = await client.status()
         answered = (time.monotonic() - started) * 1000
     if output == "json":
-        from streamkit.cli.sanitise import json_text
+        from streamkit.cli.output.sanitise import json_text
 
         session.output.line(json_text(_status_object(session.server, status, answered)))
         return exits.OK
-    from streamkit.cli.records import seconds_text, size_text
+    from streamkit.cli.output.records import seconds_text, size_text
 
     lines = [
         ("server", session.server + (" (draining)" if status.draining else "")),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from streamkit.cli import exits
-from streamkit.cli.parsing import duration, moment
+from streamkit.cli.input.parsing import duration, moment
 from streamkit.cli.session import Session, UsageError, command, value_of
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class _Tail:
 
 async def _last_lines(session: Session, client: AsyncClient, job: JobProgress) -> None:
     """After a failure, what the job said last, on standard error."""
-    from streamkit.cli.records import clock_text
+    from streamkit.cli.output.records import clock_text
 
     async with client.logs(job.service or job.job_id, lines=LINES_ON_FAILURE) as entries:
         lines = [
@@ -205,8 +205,8 @@ async def _jobs(
         else:
             session.note("no jobs; `streamkit run -- COMMAND` starts one")
         return exits.OK
-    from streamkit.cli.records import job_object
-    from streamkit.cli.sanitise import json_text
+    from streamkit.cli.output.records import job_object
+    from streamkit.cli.output.sanitise import json_text
 
     texts = [json_text(job_object(job)) for job in jobs]
     if output == "json":

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamkit.cli import exits
-from streamkit.cli.parsing import duration, level, moment
-from streamkit.cli.records import TIME_STYLES
+from streamkit.cli.input.parsing import duration, level, moment
+from streamkit.cli.output.records import TIME_STYLES
 from streamkit.cli.session import Session, UsageError, command, value_of
 
 if TYPE_CHECKING:
@@ -137,8 +137,8 @@ def _printer(
     if output == "raw":
         return lambda entry: session.output.line(entry.message)
     if output == "jsonl":
-        from streamkit.cli.records import log_object
-        from streamkit.cli.sanitise import json_text
+        from streamkit.cli.output.records import log_object
+        from streamkit.cli.output.sanitise import json_text
 
         return lambda entry: session.output.line(json_text(log_object(entry)))
     if output in ("", "pretty"):

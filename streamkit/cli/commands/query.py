@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamkit.cli import exits
-from streamkit.cli.parsing import duration, parameter
+from streamkit.cli.input.parsing import duration, parameter
+from streamkit.cli.output.formats import FORMATS, TextOptions
 from streamkit.cli.session import Session, UsageError, command, value_of
-from streamkit.cli.writers import FORMATS, TextOptions
 from streamkit.errors import InvalidArgumentError, QueryError
 
 if TYPE_CHECKING:
-    from streamkit.cli.results import Sink
+    from streamkit.cli.sinks import Sink
     from streamkit.client import Query
 
 __all__ = ["register"]
@@ -96,7 +96,7 @@ async def _query(
     binary = chosen in ("arrow", "parquet")
     if binary and not out and session.output.terminal.is_tty:
         raise UsageError(f"{chosen} is not for a terminal; use --out FILE or a pipe")
-    from streamkit.cli import results
+    from streamkit.cli import sinks as results
 
     text = TextOptions(header=not no_header, null=null)
     async with AsyncExitStack() as stack:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from streamkit.cli import exits
-from streamkit.cli.parsing import duration, size
+from streamkit.cli.input.parsing import duration, size
 from streamkit.cli.session import Session, UsageError, command, value_of
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from streamkit.cli import exits
-from streamkit.cli.parsing import header, level
+from streamkit.cli.input.parsing import header, level
 from streamkit.cli.session import Session, UsageError, command, value_of
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ async def _ship(
 
     While the server is away nothing is lost: reading stops and goes on when it is back.
     """
-    from streamkit.cli.intake import file_lines, stdin_lines
+    from streamkit.cli.input.intake import file_lines, stdin_lines
 
     if file == "-" and (follow or new):
         raise UsageError("--follow needs a FILE")
@@ -87,7 +87,7 @@ async def _ship(
 
 def _levels(text: str) -> Callable[[str], str]:
     if text == "auto":
-        from streamkit.cli.lines import detect_level
+        from streamkit.cli.input.lines import detect_level
 
         return detect_level
     fixed = value_of("--level", level, text) or "info"

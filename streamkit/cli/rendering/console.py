@@ -8,9 +8,9 @@ from typing import TextIO
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from streamkit.cli.output import Output
-from streamkit.cli.sanitise import sanitise
-from streamkit.cli.terminal import Terminal
+from streamkit.cli.output.sanitise import sanitise
+from streamkit.cli.output.streams import Output
+from streamkit.cli.output.terminal import Terminal
 
 __all__ = ["LEVEL_STYLES", "STATUS_STYLES", "console_for", "name_style", "plain", "print_table"]
 

@@ -20,11 +20,11 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from streamkit.cli.output import Output
-from streamkit.cli.records import clock_text, job_line, job_object, seconds_text
+from streamkit.cli.output.records import clock_text, job_line, job_object, seconds_text
+from streamkit.cli.output.sanitise import json_text
+from streamkit.cli.output.streams import Output
 from streamkit.cli.rendering.console import STATUS_STYLES, console_for, plain
 from streamkit.cli.rendering.records import RecordPrinter, log_text
-from streamkit.cli.sanitise import json_text
 from streamkit.generated.streamservice import JobProgress, LogEntry
 
 __all__ = ["BarsView", "JobView", "JsonView", "LinesView", "job_bars", "jobs_table", "show_task"]
@@ -57,7 +57,7 @@ class JsonView(JobView):
         self._output.line(json_text({"kind": "job", **job_object(job)}))
 
     def log(self, entry: LogEntry) -> None:
-        from streamkit.cli.records import log_object
+        from streamkit.cli.output.records import log_object
 
         self._output.line(json_text({"kind": "log", **log_object(entry)}))
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 
 from rich.cells import cell_len, set_cell_size
 
-from streamkit.cli.sanitise import sanitise
-from streamkit.cli.writers import ColumnLike, RowWriter, TextOptions
+from streamkit.cli.output.formats import ColumnLike, RowWriter, TextOptions
+from streamkit.cli.output.sanitise import sanitise
 
 __all__ = ["TableWriter"]
 

@@ -54,7 +54,7 @@ async def _run(
 
     The exit code is the command's own. A server that is away changes nothing for the command.
     """
-    from streamkit.cli.child import Child
+    from streamkit.cli.input.child import Child
     from streamkit.cli.reporting import Reporter
 
     try:
@@ -109,7 +109,7 @@ def _forward_signals(pass_on: object) -> None:
 
 
 async def _stop_when_cancelled(reporter: object, child: object) -> None:
-    from streamkit.cli.child import Child
+    from streamkit.cli.input.child import Child
     from streamkit.cli.reporting import Reporter
 
     assert isinstance(reporter, Reporter) and isinstance(child, Child)

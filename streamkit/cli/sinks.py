@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
-from streamkit.cli.output import Output
-from streamkit.cli.records import seconds_text, size_text
+from streamkit.cli.output.formats import ColumnLike, RowWriter, TextOptions, writer_for
+from streamkit.cli.output.records import seconds_text, size_text
+from streamkit.cli.output.streams import Output
 from streamkit.cli.session import UsageError
-from streamkit.cli.writers import ColumnLike, RowWriter, TextOptions, writer_for
 
 if TYPE_CHECKING:
     from streamkit.generated.streamservice import QueryResult, Row

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import IO
 
-from streamkit.cli.lines import LineSplitter
+from streamkit.cli.input.lines import LineSplitter
 
 __all__ = ["Child", "OnLines", "exit_status"]
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from streamkit.cli.sanitise import json_text
+from streamkit.cli.output.sanitise import json_text
 
 __all__ = ["FORMATS", "TEXT_FORMATS", "ColumnLike", "RowWriter", "TextOptions", "writer_for"]
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamkit.cli import exits
-from streamkit.cli.parsing import duration, header, moment
-from streamkit.cli.records import TIME_STYLES
+from streamkit.cli.input.parsing import duration, header, moment
+from streamkit.cli.output.records import TIME_STYLES
 from streamkit.cli.session import Session, UsageError, command, value_of
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _read_file(path: str) -> bytes:
 async def _publish_lines(
     session: Session, topic: str, metadata: dict[str, str], quiet: bool
 ) -> int:
-    from streamkit.cli.intake import stdin_lines
+    from streamkit.cli.input.intake import stdin_lines
 
     count = 0
     async with session.client() as client, client.publisher() as publisher:
@@ -192,8 +192,8 @@ def _printer(session: Session, output: str, time: str) -> Callable[[Update], Non
     if output == "raw":
         return lambda update: session.output.line(update.message)
     if output == "jsonl":
-        from streamkit.cli.records import update_object
-        from streamkit.cli.sanitise import json_text
+        from streamkit.cli.output.records import update_object
+        from streamkit.cli.output.sanitise import json_text
 
         return lambda update: session.output.line(json_text(update_object(update)))
     if output in ("", "pretty"):

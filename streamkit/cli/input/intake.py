@@ -14,8 +14,8 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
 
-from streamkit.cli.following import Rotated, follow
-from streamkit.cli.lines import LineSplitter
+from streamkit.cli.input.following import Rotated, follow
+from streamkit.cli.input.lines import LineSplitter
 
 __all__ = ["file_lines", "stdin_lines"]
 

@@ -1,0 +1,1 @@
+"""What the command line reads: arguments, files, pipes and children."""

@@ -1,0 +1,1 @@
+"""What the command line writes: streams, formats, and clean text."""
