@@ -11,7 +11,7 @@ from streamkit.codec import StreamkitCodec
 from streamkit.errors import InternalError, StreamkitError
 from streamkit.generated.streamservice import JobProgress, JobRequest
 from streamkit.transport import Channel
-from tests.transport_client.raw_server import (
+from tests.transport.client.raw_server import (
     MAX_CONCURRENT_STREAMS,
     Peer,
     RawServer,

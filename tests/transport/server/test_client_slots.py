@@ -13,8 +13,8 @@ from streamkit.config import TransportLimits
 from streamkit.errors import CallCancelledError, StreamkitError
 from streamkit.generated.streamservice import JobRequest
 from streamkit.transport import Channel
-from tests.transport_client.calls import REPLY, listening, sending, unary
-from tests.transport_client.raw_server import (
+from tests.transport.client.calls import REPLY, listening, sending, unary
+from tests.transport.client.raw_server import (
     INITIAL_WINDOW_SIZE,
     MAX_CONCURRENT_STREAMS,
     Peer,

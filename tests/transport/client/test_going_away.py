@@ -9,9 +9,9 @@ from hyperframe.frame import GoAwayFrame
 
 from streamkit.errors import ConnectError, StreamkitError
 from streamkit.generated.streamservice import JobRequest
-from tests.transport_client.calls import REPLY, listening, sending, unary
-from tests.transport_client.conftest import NewChannel
-from tests.transport_client.raw_server import (
+from tests.transport.client.calls import REPLY, listening, sending, unary
+from tests.transport.client.conftest import NewChannel
+from tests.transport.client.raw_server import (
     MAX_CONCURRENT_STREAMS,
     Peer,
     message,

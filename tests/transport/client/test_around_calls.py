@@ -36,7 +36,7 @@ from streamkit.generated.streamservice import (
 )
 from streamkit.transport import Channel, ClientCall, GrpcServer, context
 from streamkit.transport.grpc.receive import Inflated
-from tests.transport_client.conftest import NewChannel
+from tests.transport.client.conftest import NewChannel
 
 WATCH = "/streamservice.StreamService/WatchJobProgress"
 SUBSCRIBE = "/streamservice.StreamService/SubscribeToUpdates"

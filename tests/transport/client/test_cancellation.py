@@ -11,9 +11,9 @@ import pytest_asyncio
 
 from streamkit.errors import ConnectError, DeadlineError, StreamkitError
 from streamkit.transport import Channel
-from tests.transport_client.calls import listening, unary
-from tests.transport_client.conftest import NewChannel
-from tests.transport_client.raw_server import Peer, RawServer, raw_server
+from tests.transport.client.calls import listening, unary
+from tests.transport.client.conftest import NewChannel
+from tests.transport.client.raw_server import Peer, RawServer, raw_server
 
 
 async def silent(peer: Peer) -> None:

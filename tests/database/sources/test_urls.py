@@ -22,7 +22,7 @@ from streamkit.errors import (
     StreamkitError,
 )
 from tests.database.engines import Engine, Postgres
-from tests.database.running import rows_of
+from tests.database.queries import rows_of
 
 SECRET = "hunter2-secret"
 

@@ -19,7 +19,7 @@ from streamkit.database import Databases, QueryPlan, SqliteSource, StoreSource, 
 from streamkit.errors import StreamkitError
 from tests.database import hostile
 from tests.database.engines import ROWS, Engine, Postgres, make_sqlite
-from tests.database.running import rows_of
+from tests.database.queries import rows_of
 
 BUDGET = 0.3
 SECRET = "the secret of another"

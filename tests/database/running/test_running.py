@@ -24,7 +24,7 @@ from streamkit.database.running.statement import StatementThread
 from streamkit.errors import InternalError, QueryError
 from tests.database.engines import MANY, Engine, Postgres, generated
 from tests.database.google import messages
-from tests.database.running import messages_of, query_threads, rows_of
+from tests.database.queries import messages_of, query_threads, rows_of
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from streamkit.codec import StreamkitCodec
 from streamkit.errors import ConnectError, PreconditionError
 from streamkit.generated.streamservice import JobProgress, JobRequest, StreamServiceBase
 from streamkit.transport import GrpcServer, client_tls, context, server_tls
-from tests.transport_client.calls import listening, unary
-from tests.transport_client.conftest import NewChannel
-from tests.transport_client.raw_server import Peer, raw_server
+from tests.transport.client.calls import listening, unary
+from tests.transport.client.conftest import NewChannel
+from tests.transport.client.raw_server import Peer, raw_server
 
 
 class Service(StreamServiceBase):

@@ -12,7 +12,7 @@ import pytest
 from streamkit.database import Databases, open_source
 from streamkit.errors import NotFoundError, QueryError
 from tests.database.engines import Engine, Postgres
-from tests.database.running import rows_of
+from tests.database.queries import rows_of
 
 
 @pytest.fixture(params=["duckdb", "postgresql"])

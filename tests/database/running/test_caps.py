@@ -10,7 +10,7 @@ from streamkit.database import Databases, open_source
 from streamkit.database.sources.sqlite.spill import spilled
 from streamkit.errors import LimitError, QueryError
 from tests.database.engines import Engine, Postgres
-from tests.database.running import rows_of
+from tests.database.queries import rows_of
 
 MIB = 1 << 20
 FEW = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 20000) "

@@ -25,9 +25,9 @@ from streamkit.errors import (
 )
 from streamkit.generated.streamservice import JobRequest
 from streamkit.transport import Channel, ClientCall
-from tests.transport_client.calls import REPLY, listening, sending, unary
-from tests.transport_client.conftest import NewChannel
-from tests.transport_client.raw_server import OK_HEADERS, Peer, message, raw_server
+from tests.transport.client.calls import REPLY, listening, sending, unary
+from tests.transport.client.conftest import NewChannel
+from tests.transport.client.raw_server import OK_HEADERS, Peer, message, raw_server
 
 Response = Callable[[Peer, int], list[Frame]]
 

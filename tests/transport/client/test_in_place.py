@@ -18,8 +18,8 @@ from streamkit.generated.streamservice import JobProgress, JobRequest, StreamSer
 from streamkit.transport import Channel, Framed, GrpcServer, client_tls, server_tls
 from streamkit.transport.grpc.in_place import InPlaceBuffer
 from streamkit.transport.grpc.receive import PREFIX
-from tests.transport_client.calls import PATH, REPLY, unary
-from tests.transport_client.test_tls import Files
+from tests.transport.client.calls import PATH, REPLY, unary
+from tests.transport.client.test_tls import Files
 
 LIMITS = TransportLimits(max_message=8 * MIB)
 SIZES = (0, 1, 70_000, 256 * KIB, 3 * MIB, 17, 5 * MIB, 300_000)

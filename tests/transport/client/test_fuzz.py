@@ -19,9 +19,9 @@ from streamkit.generated.streamservice import JobRequest
 from streamkit.transport import Channel
 from streamkit.transport.http2.connection import LOG
 from streamkit.transport.http2.protocol import WireProtocol
+from tests.transport.client.calls import listening, sending, unary
 from tests.transport.fuzzing import LIMITS, Fuzzer, chunks
 from tests.transport.memory import Sink
-from tests.transport_client.calls import listening, sending, unary
 
 KINDS = ("unary", "listen", "upload", "chat", "late", "leave", "cancel", "revoke")
 CALLS = 12

@@ -21,7 +21,7 @@ import pytest
 from streamkit.database import Databases, QueryPlan, SqliteSource, open_source
 from tests.database.engines import Postgres
 from tests.database.google import messages
-from tests.database.running import rows_of
+from tests.database.queries import rows_of
 
 PAIRS = 5000
 

@@ -20,9 +20,9 @@ from streamkit.generated.streamservice import (
     WriteReply,
 )
 from streamkit.transport import Channel, GrpcServer
+from tests.transport.client.conftest import NewChannel
 from tests.transport.raw import PUBLISH, SUBSCRIBE, RawClient, message
 from tests.transport.services import ask
-from tests.transport_client.conftest import NewChannel
 
 CALLS, LIMIT = 1000, 100
 

@@ -18,7 +18,7 @@ from streamkit.database.base import Result
 from streamkit.database.encoding.ahead import batches_ahead
 from streamkit.errors import CallCancelledError, LimitError, QueryError
 from tests.database.engines import ENDLESS, Postgres
-from tests.database.running import frames_of
+from tests.database.queries import frames_of
 
 
 class Numbered(Result):

@@ -10,9 +10,9 @@ from hyperframe.frame import PingFrame
 from streamkit.config import KIB, MIB, TransportLimits
 from streamkit.errors import ConnectError
 from streamkit.generated.streamservice import JobProgress, JobRequest
-from tests.transport_client.calls import REPLY, listening, sending, unary
-from tests.transport_client.conftest import NewChannel
-from tests.transport_client.raw_server import INITIAL_WINDOW_SIZE, Peer, message, raw_server
+from tests.transport.client.calls import REPLY, listening, sending, unary
+from tests.transport.client.conftest import NewChannel
+from tests.transport.client.raw_server import INITIAL_WINDOW_SIZE, Peer, message, raw_server
 
 
 async def test_streams_that_nobody_reads_block_no_other(connect: NewChannel) -> None:

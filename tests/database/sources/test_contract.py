@@ -16,7 +16,7 @@ from streamkit.database import ColumnInfo, Databases, QueryPlan, TableInfo, open
 from streamkit.errors import DeadlineError, LimitError, NotFoundError, QueryError
 from tests.database.engines import ROWS, Engine, people
 from tests.database.google import QueryResult, bodies
-from tests.database.running import frames_of, messages_of, query_threads, rows_of
+from tests.database.queries import frames_of, messages_of, query_threads, rows_of
 
 ALL = "SELECT id, name, score FROM people ORDER BY id"
 
