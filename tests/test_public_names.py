@@ -61,7 +61,9 @@ def test_what_a_package_lists_is_what_it_has(package: str) -> None:
 
 def test_every_module_of_the_client_lists_its_names() -> None:
     package = importlib.import_module("streamkit.client")
-    for info in pkgutil.iter_modules(package.__path__):
-        module = importlib.import_module(f"streamkit.client.{info.name}")
+    for info in pkgutil.walk_packages(package.__path__, "streamkit.client."):
+        if info.ispkg:
+            continue
+        module = importlib.import_module(info.name)
         for name in module.__all__:
             assert hasattr(module, name), f"{info.name}.{name}"
