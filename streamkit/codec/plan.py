@@ -109,7 +109,7 @@ class Field:
     @property
     def wrapped(self) -> Field:
         """The field inside a wrapper."""
-        return Field("value", 1, "double" if self.wraps == "any float" else self.wraps)
+        return Field("value", 1, "double" if self.wraps == "any_float" else self.wraps)
 
     @property
     def is_text_map(self) -> bool:
@@ -182,14 +182,26 @@ def plan_of(cls: type[betterproto.Message]) -> MessagePlan:
     """Read the class. Raises NameError when a type named in an annotation cannot be found."""
     module = sys.modules.get(cls.__module__)
     hints = typing.get_type_hints(cls, vars(module) if module else {}, {})
-    declared = tuple(
+    written = tuple(
         _field(one.name, one.metadata["betterproto"], hints[one.name])
         for one in dataclasses.fields(cls)  # type: ignore[arg-type]
     )
     groups: dict[str, list[str]] = {}
-    for one in declared:
+    for one in written:
         if one.group:
             groups.setdefault(one.group, []).append(one.name)
+    # An optional field may come with the one-member oneof that protoc makes up for it. The members
+    # of a real one are optional, too, in the classes that are made for pydantic.
+    made_up = {
+        one.group
+        for one in written
+        if one.optional and one.group.startswith("_") and groups[one.group] == [one.name]
+    }
+    declared = tuple(
+        dataclasses.replace(one, group="") if one.group in made_up else one for one in written
+    )
+    for name in made_up:
+        del groups[name]
     by_tag = tags_of(declared)
     return MessagePlan(
         cls=cls,
@@ -218,9 +230,6 @@ def tags_of(fields: Iterable[Field]) -> dict[int, Field]:
 def _field(name: str, meta: betterproto.FieldMetadata, hint: Any) -> Field:
     hint = _without_none(hint)
     origin = typing.get_origin(hint)
-    optional = bool(meta.optional)
-    # An optional field may come with the one-member oneof that protoc makes up for it.
-    group = "" if optional else meta.group or ""
     if meta.proto_type == betterproto.TYPE_MAP:
         assert meta.map_types is not None
         key_hint, value_hint = typing.get_args(hint)
@@ -231,7 +240,9 @@ def _field(name: str, meta: betterproto.FieldMetadata, hint: Any) -> Field:
     if repeated:
         hint = typing.get_args(hint)[0]
     one = _typed(name, meta.number, meta.proto_type, hint, wraps=meta.wraps or "")
-    return dataclasses.replace(one, repeated=repeated, optional=optional, group=group)
+    return dataclasses.replace(
+        one, repeated=repeated, optional=bool(meta.optional), group=meta.group or ""
+    )
 
 
 def _typed(name: str, number: int, proto_type: str, hint: Any, *, wraps: str = "") -> Field:
@@ -253,7 +264,7 @@ def _typed(name: str, number: int, proto_type: str, hint: Any, *, wraps: str = "
 _WRAPPED: Final[dict[Any, str]] = {
     bool: "bool",
     int: "int64",
-    float: "any float",
+    float: "any_float",
     str: "string",
     bytes: "bytes",
 }

@@ -36,29 +36,41 @@ class Peers:
 
 def compile_proto(target: Path, name: str, include: Path, package: str) -> Peers:
     """Run protoc on `name`.proto for both; the modules get names of their own."""
-    path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
+    ours = compile_ours(target, name, include, package, "typing.310")
+    protoc(include, target, f"--python_out={target}", f"{name}.proto")
+    return Peers(ours, imported(target, f"{name}_pb2"))
+
+
+def compile_ours(target: Path, name: str, include: Path, package: str, option: str) -> Any:
+    """Run protoc with betterproto's plug-in; return the package, as `{package}_ours`."""
     plain = target / f"{name}_betterproto"
     plain.mkdir()
+    ours = (f"--python_betterproto_out={plain}", f"--python_betterproto_opt={option}")
+    protoc(include, target, *ours, f"{name}.proto")
+    (plain / package).rename(target / f"{package}_ours")
+    return imported(target, f"{package}_ours")
+
+
+def protoc(include: Path, target: Path, *arguments: str) -> None:
+    path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
     subprocess.run(
         [
             *(sys.executable, "-m", "grpc_tools.protoc", f"-I{include}"),
-            *(f"-I{files('grpc_tools') / '_proto'}", f"--python_out={target}"),
-            *(f"--python_betterproto_out={plain}", "--python_betterproto_opt=typing.310"),
-            f"{name}.proto",
+            *(f"-I{files('grpc_tools') / '_proto'}", *arguments),
         ],
         check=True,
         capture_output=True,
         cwd=target,
         env={**os.environ, "PATH": path},
     )
-    (plain / package).rename(target / f"{package}_ours")
-    sys.path.insert(0, str(target))
+
+
+def imported(folder: Path, name: str) -> Any:
+    sys.path.insert(0, str(folder))
     try:
-        return Peers(
-            importlib.import_module(f"{package}_ours"), importlib.import_module(f"{name}_pb2")
-        )
+        return importlib.import_module(name)
     finally:
-        sys.path.remove(str(target))
+        sys.path.remove(str(folder))
 
 
 def micros(nanos: int) -> int:

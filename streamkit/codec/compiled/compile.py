@@ -8,7 +8,20 @@ from typing import Any
 
 from streamkit.codec.plan import MessagePlan
 
-__all__ = ["compile_function"]
+__all__ = ["ClassNames", "compile_function"]
+
+
+class ClassNames(dict[type, str]):
+    """What source calls a class: a name for each, which nothing else in that source has.
+
+    Classes of different packages may have one name, and it may be one that the source uses itself;
+    none of its own names has two underscores in a row.
+    """
+
+    def __missing__(self, cls: type) -> str:
+        shown = cls.__name__ if cls.__name__.isidentifier() else "a"
+        self[cls] = name = f"{shown}__{len(self)}"
+        return name
 
 
 def compile_function(

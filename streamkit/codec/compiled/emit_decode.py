@@ -16,9 +16,11 @@ from typing import Any
 
 import betterproto
 
+from streamkit.codec.compiled.compile import ClassNames
 from streamkit.codec.compiled.maps import text_entries
 from streamkit.codec.compiled.moments import RECENT, moment
 from streamkit.codec.compiled.writing import (
+    UNREAD,
     Members,
     Odd,
     dense,
@@ -83,12 +85,12 @@ def decode(data, start=0, end=None):
     try:
         if type(data) is bytes:
             return scan(data, start, len(data) if end is None else end, {DEPTH})
-    except Exception:
+    except UNREAD:
         pass
     return exact(cls, data, start, end)
 """
     # The very dictionary that was given to `link`: it is where the link is replaced later.
-    emitter.names.update(cls=plan.cls, new=object.__new__, exact=exact, known=plan.by_tag)
+    emitter.names.update(cls=plan.cls, new=object.__new__, exact=exact, plan=plan, UNREAD=UNREAD)
     return source, emitter.names
 
 
@@ -105,6 +107,7 @@ class _Emitter:
         self.levels = 0
         self.groups: dict[str, str] = {}
         self.wide = False
+        self.classes = ClassNames()
         self.names: dict[str, Any] = {
             "Odd": Odd,
             "duration": duration,
@@ -266,8 +269,9 @@ class _Emitter:
         kind = field.kind
         if kind == "enum":
             assert field.target is not None
-            name = f"{field.target.__name__}_{field.number}"
-            self.names[name] = Members(field.target)
+            name = self.classes[field.target]
+            if name not in self.names:
+                self.names[name] = Members(field.target)
             return f"{name}[v]"
         if kind in ("sint32", "sint64"):
             return "v >> 1 ^ -(v & 1)"
@@ -296,11 +300,8 @@ class _Emitter:
     def _linked(self, field: Field) -> str:
         cls = field.target
         assert cls is not None
-        name = f"scan_{cls.__name__}"
-        while self.names.get(f"{name}_class", cls) is not cls:
-            name += "_"
+        name = f"scan_{self.classes[cls]}"
         if name not in self.names:
-            self.names[f"{name}_class"] = cls
             self.link(self.names, name, cls)
         return name
 

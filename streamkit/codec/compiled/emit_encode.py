@@ -12,10 +12,12 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+from streamkit.codec.compiled.compile import ClassNames
 from streamkit.codec.compiled.maps import text_map, text_pairs
 from streamkit.codec.compiled.rows import rows_bytes
 from streamkit.codec.compiled.writing import (
     ENDING,
+    UNWRITTEN,
     Odd,
     duration_bytes,
     heads,
@@ -48,7 +50,7 @@ def encode_source(
         if "_unknown_fields" in d:
             r += d["_unknown_fields"]
         return r
-    except Exception:
+    except UNWRITTEN:
         pass
     return exact(message)
 """
@@ -88,7 +90,7 @@ def _in_columns(plan: MessagePlan) -> str:
     return f"""\
     try:
         return rows_bytes(messages, cls, {field.name!r}, {field.tag}, tag)
-    except Exception:
+    except UNWRITTEN:
         pass
 """
 
@@ -98,9 +100,11 @@ class _Emitter:
         self.link = link
         self.link_all = link_all
         self.lines: list[str] = []
+        self.classes = ClassNames()
         self.functions: dict[str, str] = {}
         self.names: dict[str, Any] = {
             "Odd": Odd,
+            "UNWRITTEN": UNWRITTEN,
             "V": ENDING,
             "varint": varint,
             "timestamp_bytes": timestamp_bytes,
@@ -264,14 +268,10 @@ class _Emitter:
         """The names of a message class and of its encoder."""
         cls = field.target
         assert cls is not None
-        for name, known in self.names.items():
-            if known is cls:
-                return name, f"encode_{name}"
-        name = f"{cls.__name__}_{field.number}"
-        while name in self.names:
-            name += "_"
-        self.names[name] = cls
-        self.link(self.names, f"encode_{name}", cls)
+        name = self.classes[cls]
+        if name not in self.names:
+            self.names[name] = cls
+            self.link(self.names, f"encode_{name}", cls)
         return name, f"encode_{name}"
 
     def _head(self, field: Field, value: str) -> str:

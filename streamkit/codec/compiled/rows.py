@@ -57,6 +57,20 @@ def _entry_heads(tag: int, key: str) -> _Heads:
     return heads
 
 
+def _columns(maps: list[Any]) -> tuple[tuple[str, ...], list[Sequence[Any]]]:
+    if set(map(type, maps)) != {dict}:
+        raise Odd
+    keys = tuple(maps[0])
+    if not keys or set(map(len, maps)) != {len(keys)}:
+        raise Odd
+    take = itemgetter(*keys)
+    try:
+        found = list(map(take, maps))
+    except KeyError:  # as many keys, but others
+        raise Odd from None
+    return keys, list(zip(*found, strict=True)) if len(keys) > 1 else [found]
+
+
 def rows_bytes(
     messages: Sequence[Any], cls: type, name: str, map_tag: int, element_tag: bytes
 ) -> bytes:
@@ -64,12 +78,7 @@ def rows_bytes(
     states = [message.__dict__ for message in messages]
     if set(map(type, messages)) != {cls} or set(map(len, states)) != {1}:
         raise Odd
-    maps = [state[name] for state in states]
-    keys = tuple(maps[0])
-    if not keys or set(map(len, maps)) != {len(keys)}:
-        raise Odd
-    take = itemgetter(*keys)
-    columns = list(zip(*map(take, maps), strict=True)) if len(keys) > 1 else [list(map(take, maps))]
+    keys, columns = _columns([state.get(name) for state in states])
     parts: list[Any] = []
     for key, column in zip(keys, columns, strict=True):
         heads = _entry_heads(map_tag, key)

@@ -22,13 +22,15 @@ from streamkit.codec.plan import (
     MessagePlan,
 )
 from streamkit.codec.wire.runs import tiny_run
-from streamkit.codec.wire.scan import integer_reader, skip, tag_at, varints
+from streamkit.codec.wire.scan import Malformed, integer_reader, skip, tag_at, varints
 from streamkit.codec.wire.scan import varint as any_varint
 from streamkit.codec.wire.times import duration_from, duration_parts, timestamp_from
 
 __all__ = [
     "ENDING",
     "GOES_ON",
+    "UNREAD",
+    "UNWRITTEN",
     "Heads",
     "Members",
     "Odd",
@@ -55,6 +57,17 @@ __all__ = [
 
 class Odd(Exception):
     """Compiled code met something that it was not written for."""
+
+
+UNREAD: Final = (Odd, Malformed, IndexError, UnicodeDecodeError, struct.error)
+"""How compiled code gives bytes up: by its own word, at the end of the data, or by what a value's
+own reader says. Whatever else is raised is a mistake in this package, and is seen."""
+
+UNWRITTEN: Final = (
+    *(Odd, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError),
+    struct.error,
+)
+"""The same for values, which can be of any type: these are what operations on a wrong one raise."""
 
 
 _ONE: Final = [bytes((n,)) for n in range(128)]

@@ -19,7 +19,7 @@ import betterproto
 from betterproto import _get_wrapper
 from betterproto.lib.google.protobuf import Duration, Timestamp
 
-from streamkit.codec.compiled.writing import duration, timestamp
+from streamkit.codec.compiled.writing import UNREAD, duration, timestamp
 from streamkit.codec.exact.short import MERGED, State
 from streamkit.codec.exact.single import SingleFields
 from streamkit.codec.plan import UNSET, Field, MessagePlan, tags_of
@@ -74,7 +74,7 @@ class ExactDecoder(SingleFields):
             kind: _runs(Field("value", 1, kind)) for kind in _WRAPPED
         }
         either = {**self._wrappers["double"].by_tag, **self._wrappers["float"].by_tag}
-        self._wrappers["any float"] = Runs(either)
+        self._wrappers["any_float"] = Runs(either)
 
     def decode(self, cls: type[_M], data: bytes, start: int = 0, end: int | None = None) -> _M:
         """Decode data[start:end]. Raises DecodeError with the reason and the field's path."""
@@ -150,7 +150,7 @@ class ExactDecoder(SingleFields):
                     return self._compiled(field.target)(raw, 0, len(raw), depth - 1)
                 if field.kind != "wrapper":
                     return (timestamp if field.kind == "timestamp" else duration)(raw, 0, len(raw))
-            except Exception:
+            except UNREAD:
                 tried = True
         state = State(tried)
         self._read(field, state, raw, 0, len(raw), depth)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import compress, repeat
 from typing import Any, Final
 
-from streamkit.codec.compiled.writing import integers
+from streamkit.codec.compiled.writing import UNREAD, integers
 from streamkit.codec.exact.pieces import (
     BadElement,
     check_packed,
@@ -278,7 +278,7 @@ class ShortFields(ABC):
                 if scan is not None:
                     found.append(scan(raw, 0, len(raw), depth - 1))
                     continue
-            except Exception:
+            except UNREAD:
                 pass
             try:
                 found.append(self._whole(field, raw, depth, tried=scan is not None))

@@ -38,16 +38,17 @@ def _post_init(self: Message) -> None:
     """Runs after betterproto's own `__init__`, the first time that a class is used."""
     plan = ready(type(self))
     values = self.__dict__
-    given = [name for name in plan.by_name if values.get(name, UNSET) is not UNSET]
-    kept = {name: values[name] for name in given}
-    for name in given:
-        field = plan.by_name[name]
-        if field.optional and kept[name] is None:
+    kept = {
+        name: values[name]
+        for name, field in plan.by_name.items()
+        if values.get(name, UNSET) is not UNSET and not (field.optional and values[name] is None)
+    }
+    # Of several members of a oneof the last one stays.
+    last = {plan.by_name[name].group: name for name in kept}
+    for name in list(kept):
+        group = plan.by_name[name].group
+        if group and last[group] != name:
             del kept[name]
-        elif field.group and name in kept:
-            later = given[given.index(name) + 1 :]
-            if any(other in later for other in plan.siblings[name]):
-                del kept[name]
     blank = values.get("_blank", False)
     values.clear()
     values.update(kept)
