@@ -10,7 +10,14 @@ from dataclasses import dataclass, fields
 
 from streamkit.errors import InvalidArgumentError
 
-__all__ = ["Backoff", "JournalOptions", "QueryLimits", "Retention", "TransportLimits"]
+__all__ = [
+    "Backoff",
+    "JournalOptions",
+    "QueryLimits",
+    "RequestLimits",
+    "Retention",
+    "TransportLimits",
+]
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -88,6 +95,31 @@ class TransportLimits:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RequestLimits:
+    """What one request may say. Clients may count on it: a server's are the defaults, always."""
+
+    name: int = 255
+    """Characters of a topic, service, job or producer, and of a pattern."""
+    patterns: int = 1_000
+    """Patterns of one reader."""
+    stars: int = 16
+    """Wildcards of one pattern."""
+    seconds: float = 366 * 86400.0
+    """The longest duration: of a heartbeat, or of a wait."""
+    step: int = 65_536
+    """Characters of what a job is at."""
+    error: int = 262_144
+    """Characters of why a job failed."""
+    statuses: int = 100
+    """Job statuses that a list is asked for."""
+    count: int = (1 << 63) - 1
+    """The most records that may be asked for at once."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Retention:
     """What a journal stream keeps. Older records are removed first."""
 
@@ -110,6 +142,11 @@ class JournalOptions:
     ring_records: int = 65_536
     """Records of each stream kept framed in memory for the readers that keep up."""
     ring_bytes: int = 32 * MIB
+    followed_keys: int = 2_097_152
+    """Plain topics, services and jobs that all readers of a stream together follow."""
+    pattern_tokens: int = 262_144
+    """Tokens of the patterns with wildcards that all readers of a stream together follow: a key
+    that is seen for the first time costs at most a step for each."""
 
     def __post_init__(self) -> None:
         _require_positive(self)

@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import betterproto
 
+from streamkit.config import RequestLimits
 from streamkit.errors import InvalidArgumentError
 from streamkit.generated.streamservice import JobReport, LogEntry, Producer, StartFrom, Update
 from streamkit.generated.streamservice import Position as WirePosition
@@ -53,30 +54,36 @@ _LEVEL_ALIASES = {
 
 _STATUSES = frozenset({"pending", "running"}) | TERMINAL
 _REPORTABLE = _STATUSES - {"lost"}  # only the server finds that a worker is lost
-_MAX_NAME = 255
-_MAX_PATTERNS = 1_000
-_MAX_STEP = 65_536
-_MAX_ERROR = 262_144
-"""Characters. A job's state holds both, and has to fit into the message of any client."""
+_LIMITS = RequestLimits()
 _CONTROL_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 # ---- names ----
 
 
-@lru_cache(maxsize=8_192)
+def _remembered(fault_of: Callable[[str], str]) -> Callable[[str], str]:
+    """The same, asked once for each of the last names; one that is too long is not kept."""
+    remembered = lru_cache(maxsize=8_192)(fault_of)
+
+    def checked(name: str) -> str:
+        if len(name) > _LIMITS.name:
+            return f"must not be longer than {_LIMITS.name} characters"
+        return remembered(name)
+
+    return checked
+
+
+@_remembered
 def _name_fault(name: str) -> str:
     """Why this is no name of anything, or ""."""
     if not name:
         return "must not be empty"
-    if len(name) > _MAX_NAME:
-        return f"must not be longer than {_MAX_NAME} characters"
     if any(unicodedata.category(character) in _CONTROL_CATEGORIES for character in name):
         return "must not contain control characters"
     return ""
 
 
-@lru_cache(maxsize=8_192)
+@_remembered
 def _pattern_fault(pattern: str) -> str:
     fault = _name_fault(pattern)
     if fault:
@@ -91,10 +98,21 @@ def _pattern_fault(pattern: str) -> str:
             return 'has a "*" that is not a whole token (orders.*)'
         if ">" in token and (token != ">" or place != len(tokens) - 1):
             return 'has a ">" that is not the whole last token (orders.>)'
+    return _stars_fault(pattern)
+
+
+def _stars_fault(pattern: str) -> str:
+    if pattern.count("*") > _LIMITS.stars:
+        return f'must not have more than {_LIMITS.stars} "*"'
     return ""
 
 
-@lru_cache(maxsize=8_192)
+@_remembered
+def _service_pattern_fault(pattern: str) -> str:
+    return _name_fault(pattern) or _stars_fault(pattern)
+
+
+@_remembered
 def _topic_fault(topic: str) -> str:
     fault = _pattern_fault(topic)
     if not fault and ("*" in topic or ">" in topic):
@@ -102,7 +120,7 @@ def _topic_fault(topic: str) -> str:
     return fault
 
 
-@lru_cache(maxsize=8_192)
+@_remembered
 def _service_fault(service: str) -> str:
     fault = _name_fault(service)
     if not fault and "*" in service:
@@ -125,16 +143,16 @@ def check_topics(topics: Sequence[str]) -> tuple[str, ...]:
 
 def service_patterns(name: str, more: Sequence[str]) -> tuple[str, ...]:
     """The patterns of a log request, each once; none means every service."""
-    return _patterns([name] if name else [], "service_name", _name_fault) + _patterns(
-        more, "services", _name_fault
+    return _patterns([name] if name else [], "service_name", _service_pattern_fault) + _patterns(
+        more, "services", _service_pattern_fault
     )
 
 
 def _patterns(
     patterns: Sequence[str], field: str, fault_of: Callable[[str], str]
 ) -> tuple[str, ...]:
-    if len(patterns) > _MAX_PATTERNS:
-        raise InvalidArgumentError(f"{field} must not hold more than {_MAX_PATTERNS} patterns")
+    if len(patterns) > _LIMITS.patterns:
+        raise InvalidArgumentError(f"{field} must not hold more than {_LIMITS.patterns} patterns")
     for place, pattern in enumerate(patterns):
         shown = field if field == "service_name" else f"{field}[{place}]"
         _require(fault_of(pattern), shown, pattern)
@@ -155,11 +173,21 @@ def check_count(value: int, field: str) -> int:
     return value
 
 
+def _require_count(value: int, field: str) -> None:
+    if value > _LIMITS.count:
+        raise InvalidArgumentError(f"{field} must be less than 2^63 (it is {value})")
+
+
 def seconds(value: timedelta, field: str) -> float:
-    """A duration that may be zero but not negative."""
+    """A duration that may be zero but neither negative nor beyond all use."""
     length = value.total_seconds()
     if length < 0:
         raise InvalidArgumentError(f"{field} must not be negative (it is {length:g} s)")
+    if length > _LIMITS.seconds:
+        raise InvalidArgumentError(
+            f"{field} must not be longer than {_LIMITS.seconds / 86400:g} days"
+            f" (it is {length / 86400:g})"
+        )
     return length
 
 
@@ -183,10 +211,12 @@ def start_from(place: StartFrom) -> Start | None:
         case "all", _:
             return Start(all=True)
         case "last", int(count):
+            _require_count(count, "start.last")
             return Start(last=count) if count else Start()
         case "since", datetime() as since:
             return Start(since=since)
         case "after", WirePosition() as after:
+            _require_count(after.sequence, "start.after.sequence")
             return Start(after=Position(after.epoch, after.sequence))
     return None
 
@@ -201,6 +231,7 @@ def producer_id(producer: Producer) -> ProducerId | None:
     _require(_name_fault(producer.id), "producer.id", producer.id)
     if not producer.sequence:
         raise InvalidArgumentError("producer.sequence must count from 1")
+    _require_count(producer.sequence, "producer.sequence")
     return ProducerId(producer.id, producer.sequence)
 
 
@@ -247,8 +278,8 @@ def check_job_report(report: JobReport, field: str = "", *, finish: bool = False
         raise InvalidArgumentError(
             f"{field}percentage must be from 0 to 100 (it is {report.percentage})"
         )
-    check_length(report.current_step or "", _MAX_STEP, f"{field}current_step")
-    check_length(report.error, _MAX_ERROR, f"{field}error")
+    check_length(report.current_step or "", _LIMITS.step, f"{field}current_step")
+    check_length(report.error, _LIMITS.error, f"{field}error")
     check_count(report.completed or 0, f"{field}completed")
     check_count(report.total or 0, f"{field}total")
     seconds(report.heartbeat, f"{field}heartbeat")
@@ -258,7 +289,7 @@ def check_job_report(report: JobReport, field: str = "", *, finish: bool = False
 
 def check_reason(reason: str) -> str:
     """Why a job is cancelled; it becomes the job's error."""
-    return check_length(reason, _MAX_ERROR, "reason")
+    return check_length(reason, _LIMITS.error, "reason")
 
 
 def check_length(text: str, most: int, field: str) -> str:
@@ -270,10 +301,14 @@ def check_length(text: str, most: int, field: str) -> str:
 
 
 def check_statuses(statuses: Sequence[str]) -> tuple[str, ...]:
+    if len(statuses) > _LIMITS.statuses:
+        raise InvalidArgumentError(
+            f"statuses must not hold more than {_LIMITS.statuses} (they are {len(statuses)})"
+        )
     for place, status in enumerate(statuses):
         if status not in _STATUSES:
             names = ", ".join(sorted(_STATUSES))
             raise InvalidArgumentError(
                 f"statuses[{place}] must be one of {names} (it is {status[:80]!r})"
             )
-    return tuple(statuses)
+    return tuple(dict.fromkeys(statuses))

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from types import TracebackType
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from streamkit.generated.streamservice import JobProgress, JobReport, LogEntry, Update
-from streamkit.journal.patterns import glob_matches, is_topic_pattern, topic_matches
+from streamkit.journal.patterns import Exact, Globs, Patterns, Topics, is_glob, is_topic_pattern
 
 __all__ = [
     "TERMINAL",
@@ -129,31 +129,49 @@ class Selector:
     stream: Stream
     patterns: tuple[str, ...] = ()
     min_rank: int = 0
+    _compiled: Patterns[bool] | None = field(default=None, init=False, compare=False, repr=False)
 
     def matches(self, key: str, rank: int = 0) -> bool:
-        """Whether a record is wanted. Called once per key by the hub, not once per record."""
+        """Whether a record is wanted."""
         if rank < self.min_rank:
             return False
-        if not self.patterns or key in self.patterns:
-            return True
-        if self.stream is Stream.UPDATES:
-            return any(topic_matches(pattern, key) for pattern in self.patterns)
-        if self.stream is Stream.LOGS:
-            return any(glob_matches(pattern, key) for pattern in self.patterns)
-        return False
+        return not self.patterns or self._patterns().matches(key)
 
     def exact(self) -> bool:
         """Whether the patterns are plain keys, so that a reader can be found by its keys."""
-        if self.stream is Stream.UPDATES:
-            return bool(self.patterns) and not any(map(is_topic_pattern, self.patterns))
-        if self.stream is Stream.LOGS:
-            return bool(self.patterns) and not any("*" in pattern for pattern in self.patterns)
-        return bool(self.patterns)
+        return bool(self.patterns) and not any(map(_IS_PATTERN[self.stream], self.patterns))
 
     def every_key(self) -> bool:
         """Whether no key is left out, so that keys need not be looked at."""
         every = {Stream.UPDATES: ">", Stream.LOGS: "*"}.get(self.stream)
         return not self.patterns or every in self.patterns
+
+    def _patterns(self) -> Patterns[bool]:
+        """Compiled when they are first needed, and once."""
+        compiled = self._compiled
+        if compiled is None:
+            compiled = Exact[bool]() if self.exact() else patterns_of(self.stream)
+            for pattern in self.patterns:
+                compiled.add(pattern, True)
+            object.__setattr__(self, "_compiled", compiled)
+        return compiled
+
+
+def patterns_of(stream: Stream) -> Patterns[Any]:
+    """An empty set of a stream's patterns."""
+    return _PATTERNS[stream]()
+
+
+_PATTERNS: dict[Stream, type[Patterns[Any]]] = {
+    Stream.UPDATES: Topics,
+    Stream.LOGS: Globs,
+    Stream.JOBS: Exact,
+}
+_IS_PATTERN: dict[Stream, Callable[[str], bool]] = {
+    Stream.UPDATES: is_topic_pattern,
+    Stream.LOGS: is_glob,
+    Stream.JOBS: lambda _: False,
+}
 
 
 @dataclass(frozen=True, slots=True)

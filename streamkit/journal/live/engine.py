@@ -66,6 +66,8 @@ class EngineJournal(Journal):
                 newest,
                 max_records=self._options.ring_records,
                 max_bytes=self._options.ring_bytes,
+                max_keys=self._options.followed_keys,
+                max_tokens=self._options.pattern_tokens,
             )
         self._sweeper = asyncio.create_task(self._sweep_for_ever(), name="journal-sweep")
 

@@ -23,7 +23,10 @@ from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import Generic, TypeVar
 
-from streamkit.journal.base import Delivery, Item, Position, Selector
+from streamkit.config import JournalOptions
+from streamkit.errors import LimitError
+from streamkit.journal.base import Delivery, Item, Position, Selector, Stream, patterns_of
+from streamkit.journal.patterns import Exact, Patterns, tokens_of
 
 __all__ = ["BATCH_BYTES", "BATCH_RECORDS", "Items", "Ring", "Route", "cut"]
 
@@ -34,6 +37,7 @@ BATCH_RECORDS = 1024
 BATCH_BYTES = 384 * 1024
 """The most that the items of one delivery sum up to, unless it is a single one."""
 
+_DEFAULTS = JournalOptions()
 _KNOWN_KEYS = 65_536
 _SCAN = 8192
 _SHARED_DELIVERIES = 8
@@ -155,7 +159,16 @@ def cut(items: Sequence[Item[T]]) -> Items[T]:
 class Ring(Generic[T]):
     """The newest items of one stream, by contiguous sequence, and the routes through them."""
 
-    def __init__(self, epoch: str, newest: int, *, max_records: int, max_bytes: int) -> None:
+    def __init__(
+        self,
+        epoch: str,
+        newest: int,
+        *,
+        max_records: int,
+        max_bytes: int,
+        max_keys: int = _DEFAULTS.followed_keys,
+        max_tokens: int = _DEFAULTS.pattern_tokens,
+    ) -> None:
         self.epoch = epoch
         self.newest = newest
         self.floor = newest
@@ -168,8 +181,13 @@ class Ring(Generic[T]):
         self._head = 0
         self._bytes = 0
         self._wanted: dict[str, dict[int, tuple[Route[T], ...]]] = {}
-        self._exact: dict[str, list[Route[T]]] = {}
-        self._patterns: list[Route[T]] = []
+        self._exact: Exact[Route[T]] = Exact()
+        self._every: dict[Route[T], None] = {}
+        self._patterns: dict[Stream, Patterns[Route[T]]] = {}
+        self._most_keys = max_keys
+        self._most_tokens = max_tokens
+        self._keys = 0
+        self._tokens = 0
         self._dirty: list[Route[T]] = []
         self._wake_scheduled = False
 
@@ -181,10 +199,15 @@ class Ring(Generic[T]):
         return sum(route.readers for route in self.routes.values())
 
     def join(self, selector: Selector) -> Route[T]:
-        """The selector's route for one more reader, who gives it back with `leave`."""
+        """The selector's route for one more reader, who gives it back with `leave`.
+
+        Raises LimitError if all readers together would follow too many patterns.
+        """
         route = self.routes.get(selector)
         if route is None:
-            route = self.routes[selector] = Route(selector, self.newest)
+            route = Route(selector, self.newest)
+            self._weigh(selector, 1)
+            self.routes[selector] = route
             self._register(route)
         route.readers += 1
         return route
@@ -194,6 +217,7 @@ class Ring(Generic[T]):
         if not route.readers:
             del self.routes[route.selector]
             self._unregister(route)
+            self._weigh(route.selector, -1)
 
     def push(self, items: Sequence[Item[T]]) -> None:
         """Add items that follow the newest, drop what no longer fits, schedule the wake-ups."""
@@ -284,31 +308,57 @@ class Ring(Generic[T]):
         self._head = head
 
     def _routes_for(self, key: str, rank: int) -> tuple[Route[T], ...]:
-        routes = [r for r in self._exact.get(key, ()) if r.selector.min_rank <= rank]
-        routes += [r for r in self._patterns if r.selector.matches(key, rank)]
+        found = [*self._every, *self._exact.find(key)]
+        for patterns in self._patterns.values():
+            found += patterns.find(key)
+        routes = tuple(route for route in found if route.selector.min_rank <= rank)
         if len(self._wanted) >= _KNOWN_KEYS:
             self._wanted.clear()
-        answer = self._wanted.setdefault(key, {})[rank] = tuple(routes)
-        return answer
+        self._wanted.setdefault(key, {})[rank] = routes
+        return routes
 
     def _register(self, route: Route[T]) -> None:
-        if route.selector.exact():
-            for key in set(route.selector.patterns):
-                self._exact.setdefault(key, []).append(route)
+        index = self._index(route.selector)
+        if index is None:
+            self._every[route] = None
         else:
-            self._patterns.append(route)
+            for pattern in route.selector.patterns:
+                index.add(pattern, route)
         self._forget(route)
 
     def _unregister(self, route: Route[T]) -> None:
-        if route.selector.exact():
-            for key in set(route.selector.patterns):
-                routes = self._exact[key]
-                routes.remove(route)
-                if not routes:
-                    del self._exact[key]
+        index = self._index(route.selector)
+        if index is None:
+            del self._every[route]
         else:
-            self._patterns.remove(route)
+            for pattern in set(route.selector.patterns):
+                index.remove(pattern, route)
         self._forget(route)
+
+    def _weigh(self, selector: Selector, sign: int) -> None:
+        """Count what is followed: memory is bounded by it, and what a new key costs."""
+        if selector.every_key():
+            return
+        if selector.exact():
+            self._keys += sign * len(selector.patterns)
+        else:
+            self._tokens += sign * sum(map(tokens_of, selector.patterns))
+        if sign > 0 and (self._keys > self._most_keys or self._tokens > self._most_tokens):
+            self._weigh(selector, -1)
+            raise LimitError(
+                "the readers of this server follow too many patterns",
+                hint="Ask for fewer topics or services, or for a wider pattern.",
+            )
+
+    def _index(self, selector: Selector) -> Patterns[Route[T]] | None:
+        """Where routes with this selector are found, if they do not want every key."""
+        if selector.every_key():
+            return None
+        if selector.exact():
+            return self._exact
+        if selector.stream not in self._patterns:
+            self._patterns[selector.stream] = patterns_of(selector.stream)
+        return self._patterns[selector.stream]
 
     def _forget(self, route: Route[T]) -> None:
         """A route came or went: who wants its keys has to be found out again."""

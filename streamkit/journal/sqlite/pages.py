@@ -52,13 +52,14 @@ class Pages:
     """Reads pages. Keeps for each selector how many rows came to a page lately."""
 
     def __init__(self) -> None:
-        self._paces: dict[Selector, int] = {}
+        self._paces: dict[int, int] = {}  # by hash: the selectors themselves may be large
 
     def read(
         self, connection: sqlite3.Connection, selector: Selector, after: int, end: int
     ) -> Page[Record]:
         """Wanted records after a sequence, up to a stored one."""
-        pace = self._paces.get(selector, BATCH_RECORDS)
+        known = hash(selector)
+        pace = self._paces.get(known, BATCH_RECORDS)
         while True:
             try:
                 page, pace = _read(connection, selector, after, end, pace)
@@ -70,7 +71,7 @@ class Pages:
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
         if len(self._paces) >= _PACES:
             self._paces.clear()
-        self._paces[selector] = pace
+        self._paces[known] = pace
         return page
 
 
