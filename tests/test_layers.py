@@ -15,6 +15,7 @@ LAYERS = {
     "terms": 0,
     "framing": 0,
     "patterns": 0,
+    "rights": 0,
     "generated": 0,
     "codec": 1,
     "transport": 2,

@@ -6,7 +6,9 @@ must lie within a granted one; that some of what it matches is granted is not en
 
 from __future__ import annotations
 
-__all__ = ["glob_within", "is_topic_pattern", "topic_within"]
+from collections.abc import Iterable
+
+__all__ = ["Names", "Topics", "glob_within", "is_topic_pattern", "topic_within"]
 
 _HOLE = "\0"
 """Stands for what a "*" may be. No name holds it, so only a "*" can take it."""
@@ -73,3 +75,68 @@ def is_topic_pattern(text: str) -> bool:
         or (token and not set(token) & set("*>"))
         for place, token in enumerate(tokens, 1)
     )
+
+
+class Topics:
+    """Granted topic patterns as a tree of their tokens: a look-up goes down it once."""
+
+    __slots__ = ("_root",)
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self._root = _Node()
+        for pattern in patterns:
+            node = self._root
+            for token in pattern.split("."):
+                node = node.below.setdefault(token, _Node())
+            node.ends = True
+
+    def cover(self, asked: str) -> bool:
+        """Whether `asked` lies within one of the patterns."""
+        tokens = asked.split(".")
+        waiting = [(self._root, 0)]
+        while waiting:
+            node, place = waiting.pop()
+            if place == len(tokens):
+                if node.ends:
+                    return True
+                continue
+            below = node.below
+            if ">" in below:
+                return True
+            token = tokens[place]
+            if token == ">":
+                continue
+            steps = {token, "*"} & below.keys()
+            waiting += [(below[step], place + 1) for step in steps]
+        return False
+
+
+class _Node:
+    __slots__ = ("below", "ends")
+
+    def __init__(self) -> None:
+        self.below: dict[str, _Node] = {}
+        self.ends = False
+
+
+class Names:
+    """Granted patterns of names, found by what stands before their first star."""
+
+    __slots__ = ("_by_start", "_exact", "_lengths")
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self._exact: set[str] = set()
+        self._by_start: dict[str, list[str]] = {}
+        for pattern in patterns:
+            self._exact.add(pattern)
+            if "*" in pattern:
+                self._by_start.setdefault(pattern.partition("*")[0], []).append(pattern)
+        self._lengths = sorted({len(start) for start in self._by_start})
+
+    def cover(self, asked: str) -> bool:
+        """Whether `asked` lies within one of the patterns."""
+        return asked in self._exact or any(
+            glob_within(asked, granted)
+            for length in self._lengths
+            for granted in self._by_start.get(asked[:length], ())
+        )

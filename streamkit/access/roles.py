@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from streamkit.access.base import NO_QUOTA, Action, Quota
-from streamkit.access.containment import glob_within, topic_within
+from streamkit.access.containment import Names, Topics
+from streamkit.rights import NO_QUOTA, Action, Quota
 
 __all__ = ["BUILT_IN", "NOTHING", "Grants", "Role", "union"]
 
@@ -38,6 +38,11 @@ class Grants:
     quota: Quota = NO_QUOTA
     roles: frozenset[str] = frozenset()
     _decided: dict[tuple[Action, str], bool] = field(default_factory=dict, repr=False)
+    _found: dict[Action, Names | Topics] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        for action, patterns in self.patterns.items():
+            self._found[action] = Topics(patterns) if action.of_topics else Names(patterns)
 
     def allows(self, action: Action, asked: str = "") -> bool:
         """Whether all that `asked`, a name or a pattern, stands for is allowed.
@@ -49,8 +54,8 @@ class Grants:
         key = action, asked
         decided = self._decided.get(key)
         if decided is None:
-            within = topic_within if action.of_topics else glob_within
-            decided = any(within(asked, granted) for granted in self.patterns.get(action, ()))
+            granted = self._found.get(action)
+            decided = granted is not None and granted.cover(asked)
             if len(asked) <= _LONGEST_KEPT:
                 if len(self._decided) >= _KEPT:
                     self._decided.clear()

@@ -12,11 +12,11 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
-from streamkit.access.base import Action, Identity, Quota
 from streamkit.access.containment import is_topic_pattern
 from streamkit.access.roles import BUILT_IN, NOTHING, Grants, Role, union
 from streamkit.access.tokens import fits, id_of, is_token_id
 from streamkit.errors import InvalidArgumentError
+from streamkit.rights import Action, Identity, Quota
 
 __all__ = ["JwtRules", "Rules", "Token", "parse_rules"]
 

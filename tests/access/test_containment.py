@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterable
 from itertools import product
 
 import pytest
 
-from streamkit.access.containment import glob_within, is_topic_pattern, topic_within
+from streamkit.access.containment import (
+    Names,
+    Topics,
+    glob_within,
+    is_topic_pattern,
+    topic_within,
+)
 
 Matcher = Callable[[str, str], bool]
 
@@ -135,3 +142,32 @@ def test_hostile_patterns_take_linear_time() -> None:
     small = min(seconds(500) for _ in range(5))
     large = min(seconds(4_000) for _ in range(5))
     assert large < 8 * small * 4
+
+
+def test_many_granted_patterns_decide_as_one_after_the_other() -> None:
+    chance = random.Random(7)
+    for _ in range(300):
+        granted = chance.sample(topics(3), chance.randint(0, 12))
+        found = Topics(granted)
+        for asked in chance.sample(topics(4), 40):
+            assert found.cover(asked) is any(topic_within(asked, each) for each in granted)
+        granted = chance.sample(globs(4), chance.randint(0, 12))
+        names = Names(granted)
+        for asked in chance.sample(globs(5), 40):
+            assert names.cover(asked) is any(glob_within(asked, each) for each in granted)
+
+
+def test_the_number_of_granted_patterns_hardly_counts() -> None:
+    few, many = (Topics(f"orders.{n}.>" for n in range(size)) for size in (10, 10_000))
+    some, lots = (Names(f"api-{n}-*" for n in range(size)) for size in (10, 10_000))
+
+    def seconds(*granted: Names | Topics) -> float:
+        began = time.perf_counter()
+        for n in range(2_000):
+            for each in granted:
+                each.cover(f"orders.x{n}.y")
+        return time.perf_counter() - began
+
+    small = min(seconds(few, some) for _ in range(5))
+    large = min(seconds(many, lots) for _ in range(5))
+    assert large < 20 * small

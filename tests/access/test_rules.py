@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from streamkit.access.base import Action, Identity
 from streamkit.access.roles import BUILT_IN, union
 from streamkit.access.rules import Rules, parse_rules
 from streamkit.access.tokens import new_token, sha256_of
 from streamkit.errors import InvalidArgumentError
+from streamkit.rights import Action, Identity
 
 SECRET = new_token("ci")
 

@@ -1,11 +1,16 @@
-"""The words of access: who asks, what for, and how much of it."""
+"""The words of access: who asks, what for, and how much of it.
+
+They stand below everything else, so that a handler can ask "may this caller?" without knowing who
+decides it, or whether anybody does.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
-__all__ = ["NO_QUOTA", "Action", "Identity", "Quota"]
+__all__ = ["NO_QUOTA", "Action", "Identity", "Quota", "Rights"]
 
 
 class Action(Enum):
@@ -56,3 +61,22 @@ class Quota:
 
 
 NO_QUOTA = Quota()
+
+
+class Rights(Protocol):
+    """What the caller of one call may do, as the rules are now."""
+
+    @property
+    def identity(self) -> Identity: ...
+
+    def allows(self, action: Action, asked: str = "") -> bool:
+        """Whether all that `asked`, a name or a pattern, stands for is allowed."""
+        ...
+
+    def narrowed(self, action: Action) -> tuple[str, ...] | None:
+        """The patterns that "everything" comes down to; None if it is everything."""
+        ...
+
+    def check(self, message: object) -> None:
+        """Raise AuthError unless everything that is in a request message is allowed."""
+        ...

@@ -1,0 +1,152 @@
+"""One table: what each of streamkit's own methods needs. A method that is not in it is nobody's.
+
+Methods of other services are allowed by their path (`methods` of a role).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from streamkit.errors import PreconditionError
+from streamkit.generated.streamservice import (
+    CancelJobRequest,
+    JobReport,
+    JobRequest,
+    LogRequest,
+    PublishRequest,
+    SubscribeRequest,
+    WriteLogsRequest,
+    WriteRequest,
+)
+from streamkit.rights import Action
+
+__all__ = ["METHODS", "STORE", "Method", "check_covered", "method_of"]
+
+STORE = "store"
+"""The name by which the server's own store is granted. Its SQL reads everything in it."""
+
+Item = tuple[Action, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """What a method needs of its caller."""
+
+    needs: tuple[Action, ...] = ()
+    """One of them lets a call begin. Without any, an identity is enough."""
+    items: Callable[[Any], Iterable[Item]] | None = None
+    """Everything that a request message asks for."""
+    weight: Callable[[Any], int] | None = None
+    """The records in a request message that count as published."""
+    open: bool = False
+    """For everybody, also without an identity."""
+    hides: bool = False
+    """The handler answers for what is not allowed as for what is not there."""
+    answers: bool = False
+    """The handler checks each message and refuses it in its reply; the stream goes on."""
+    narrows: bool = False
+    """A request that names nothing means everything that is allowed."""
+    runs_query: bool = False
+
+
+def _topics(request: SubscribeRequest) -> Iterator[Item]:
+    return ((Action.SUBSCRIBE, topic) for topic in request.topics)
+
+
+def _services(request: LogRequest) -> Iterator[Item]:
+    names = [request.service_name] if request.service_name else []
+    return ((Action.LOGS, name) for name in (*names, *request.services))
+
+
+def _watched(request: JobRequest) -> Iterator[Item]:
+    yield Action.JOBS, request.job_id
+
+
+def _database(request: Any) -> Iterator[Item]:
+    yield Action.QUERY, request.database or STORE
+
+
+def _updates(request: PublishRequest | WriteRequest) -> Iterator[Item]:
+    return ((Action.PUBLISH, topic) for topic in {update.topic for update in request.updates})
+
+
+def _entries(request: WriteLogsRequest) -> Iterator[Item]:
+    return ((Action.WRITE_LOGS, name) for name in {entry.service for entry in request.entries})
+
+
+def _report(report: JobReport) -> Iterator[Item]:
+    # A job without an id gets any id of the server's choice.
+    yield Action.REPORT_JOBS, report.job_id or "*"
+
+
+def _write(request: WriteRequest) -> Iterator[Item]:
+    yield from _updates(request)
+    for service in {entry.service for entry in request.logs}:
+        yield Action.WRITE_LOGS, service
+    for job_id in {report.job_id for report in request.jobs}:
+        yield Action.REPORT_JOBS, job_id or "*"
+
+
+def _cancelled(request: CancelJobRequest) -> Iterator[Item]:
+    yield Action.CANCEL_JOBS, request.job_id
+
+
+def _written(request: WriteRequest) -> int:
+    return len(request.updates) + len(request.logs) + len(request.jobs)
+
+
+def _one(_: object) -> int:
+    return 1
+
+
+_REPORT = Method((Action.REPORT_JOBS,), _report, weight=_one)
+_DATABASE = Method((Action.QUERY,), _database, hides=True)
+_READ = "/streamservice.StreamService/"
+_WRITE = "/streamservice.ProducerService/"
+_ADMIN = "/streamservice.AdminService/"
+_HEALTH = "/grpc.health.v1.Health/"
+
+METHODS: dict[str, Method] = {
+    _READ + "SubscribeToUpdates": Method((Action.SUBSCRIBE,), _topics),
+    _READ + "StreamQueryResults": Method((Action.QUERY,), _database, hides=True, runs_query=True),
+    _READ + "WatchJobProgress": Method((Action.JOBS,), _watched, hides=True),
+    _READ + "TailLogs": Method((Action.LOGS,), _services, narrows=True),
+    _WRITE + "Publish": Method((Action.PUBLISH,), _updates, weight=lambda m: len(m.updates)),
+    _WRITE + "WriteLogs": Method((Action.WRITE_LOGS,), _entries, weight=lambda m: len(m.entries)),
+    _WRITE + "Write": Method(
+        (Action.PUBLISH, Action.WRITE_LOGS, Action.REPORT_JOBS),
+        _write,
+        weight=_written,
+        answers=True,
+    ),
+    _WRITE + "CreateJob": _REPORT,
+    _WRITE + "UpdateJob": _REPORT,
+    _WRITE + "FinishJob": _REPORT,
+    _WRITE + "CancelJob": Method((Action.CANCEL_JOBS,), _cancelled, hides=True),
+    _WRITE + "ListJobs": Method((Action.JOBS,)),
+    _ADMIN + "GetStatus": Method(),
+    _ADMIN + "ListTables": _DATABASE,
+    _ADMIN + "DescribeTable": _DATABASE,
+    # Probes have no token, and learn nothing but whether the server serves.
+    _HEALTH + "Check": Method(open=True),
+    _HEALTH + "List": Method(open=True),
+    _HEALTH + "Watch": Method(open=True),
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": Method(),
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Method(),
+}
+
+_OURS = ("streamservice.", "grpc.")
+
+
+def check_covered(paths: Iterable[str]) -> None:
+    """Raise PreconditionError for a method of ours that nobody decided about."""
+    missing = sorted(path for path in paths if path[1:].startswith(_OURS) and path not in METHODS)
+    if missing:
+        raise PreconditionError(f"no rule of access says who may call {', '.join(missing)}")
+
+
+def method_of(path: str) -> Method:
+    """What a method needs; one of another service is asked for by its path."""
+    return METHODS.get(path) or Method((Action.METHODS,))
