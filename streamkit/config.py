@@ -80,15 +80,17 @@ class TransportLimits:
     """What calls of a connection past its age have left."""
 
     resets: int = 200
-    """Streams that a peer may reset, or provoke to be reset, at once; regained over 30 s."""
+    """Streams that a peer may open and reset before anything can come of them, or provoke to be
+    reset, at once; regained over 30 s, and by every stream that ends in another way."""
     pings: int = 100
     """Pings at once; regained over 10 s, and by every message sent to the peer."""
     settings: int = 50
-    """SETTINGS frames at once; regained over 30 s."""
+    """SETTINGS frames at once; regained over 5 s."""
     empty_frames: int = 1_000
-    """Frames without content (empty DATA, unknown types) at once; regained over 10 s."""
+    """Frames without content (empty DATA, unknown types) at once, beside those that a stream's end
+    leaves on their way; regained over 10 s, and by every stream."""
     window_updates: int = 10_000
-    """WINDOW_UPDATE frames at once; regained over 10 s, and by what is sent to the peer."""
+    """WINDOW_UPDATE frames at once; regained over 10 s, by streams and by what the peer is sent."""
 
     def __post_init__(self) -> None:
         _require_positive(self, zero_allowed=("max_connection_idle", "max_connection_age"))

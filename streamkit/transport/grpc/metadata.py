@@ -72,7 +72,10 @@ def encode_message(text: str) -> str:
 
 
 def decode_message(value: str) -> str:
-    """Return the text of a grpc-message header; broken escapes never raise."""
+    """Return the text of a grpc-message header, whose characters are bytes; broken escapes never
+    raise. A server that does not escape its UTF-8 is understood, too."""
+    if not value.isascii():
+        value = value.encode("latin-1", "replace").decode("utf-8", "replace")
     return unquote(value, encoding="utf-8", errors="replace")
 
 

@@ -15,7 +15,7 @@ from h2.errors import ErrorCodes
 from h2.stream import StreamState
 
 from streamkit.config import TransportLimits
-from streamkit.transport.http2.budgets import Bucket, QuietLog
+from streamkit.transport.http2.budgets import Budgets, QuietLog
 from streamkit.transport.http2.cutter import TooBusyError
 from streamkit.transport.http2.endings import StreamLost
 from streamkit.transport.http2.machine import FRAME, Http2
@@ -52,9 +52,7 @@ class WireConnection(Connection):
         """Called when there may be room for another stream: one ended, or settings came."""
         self.reason = ""
         """Why the connection ends, when this side knows."""
-        self.window_updates = Bucket(limits.window_updates, 10.0)
-        self.pings = Bucket(limits.pings, 10.0)
-        self._resets = Bucket(limits.resets, 30.0)
+        self.budgets = Budgets(limits, self.loop.time)
         self.last_received = self.loop.time()
         self._noted = 0  # of data_sent, what is accounted for
         self._dirty: list[WireStream] = []
@@ -130,9 +128,9 @@ class WireConnection(Connection):
             self.h2.give_back(back)
 
     def count_reset(self) -> None:
-        """A stream was reset by the peer, or because of what the peer sent."""
+        """A stream was reset because of what the peer sent, or before anything came of it."""
         self.streams_failed += 1
-        if not self._resets.take(self.last_received):
+        if not self.budgets.spend(self.budgets.resets):
             raise TooBusyError("too many resets")
 
     # Writing ----------------------------------------------------------------------------------
@@ -181,6 +179,7 @@ class WireConnection(Connection):
         h2.outbound_flow_control_window -= size
         stream.data_sent += size
         self.data_sent += size
+        self.budgets.framed(size, all_there_was=not h2.sendable(wire))
         self.leads = False
         self._led = True
         self.schedule()
@@ -243,12 +242,9 @@ class WireConnection(Connection):
     def _note_sent(self) -> None:
         size = self.data_sent - self._noted
         if size:
-            # A peer that takes data may speak more often, by how much it takes: one that asks
-            # for it byte by byte gains nothing.
             self._noted = self.data_sent
             self.last_data_sent = self.loop.time()
-            self.pings.give(1.0)
-            self.window_updates.give(size / 32)
+            self.budgets.wrote()
 
     def write_out(self) -> None:
         """Hand the output to the transport."""
@@ -368,8 +364,11 @@ class WireConnection(Connection):
         self.write_out()
         self.dead = True
         if not self.is_closing():
-            if self._transport.can_write_eof():
-                self._transport.write_eof()
+            try:
+                if self._transport.can_write_eof():
+                    self._transport.write_eof()
+            except (OSError, RuntimeError):
+                self._transport.abort()  # the peer has gone already
             self._linger = self.loop.call_later(_LINGER, self._stop, self.limits.stall_timeout)
 
     def _stop(self, patience: float) -> None:

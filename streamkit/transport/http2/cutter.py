@@ -8,6 +8,7 @@ when its head is seen) and given to h2.
 from __future__ import annotations
 
 from collections.abc import Callable
+from struct import Struct
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -29,9 +30,11 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _TLS = (b"\x15\x03", b"\x16\x03")  # an alert, a handshake
 _HTTP1 = (b"HTTP/1", b"GET ", b"HEAD ", b"POST ", b"PUT ", b"OPTIONS ", b"CONNECT ")
 _HEAD = 9
-_DATA, _HEADERS, _PRIORITY, _SETTINGS, _PUSH, _CONTINUATION = 0, 1, 2, 4, 5, 9
+_DATA, _HEADERS, _PRIORITY, _SETTINGS, _PUSH, _WINDOW, _CONTINUATION = 0, 1, 2, 4, 5, 8, 9
 _END_STREAM, _END_HEADERS, _PADDED, _ACK = 0x1, 0x4, 0x8, 0x1
 _PRIORITY_LENGTH = 5
+_WINDOW_LENGTH = 4
+_INCREMENT = Struct(">L")
 _LARGE = 64 * 1024
 _CONTROL_LENGTH = 16 * 1024  # of frames other than DATA and header blocks
 
@@ -65,6 +68,7 @@ class FrameCutter:
         "_need",
         "_on_empty",
         "_on_events",
+        "_on_update",
         "_preface",
         "_rest",
         "_settings_due",
@@ -82,11 +86,13 @@ class FrameCutter:
         streams: dict[int, WireStream],
         on_events: Callable[[list[Event]], None],
         on_empty: Callable[[], None],
+        on_update: Callable[[WireStream | None], None],
     ) -> None:
         self._h2 = h2
         self._streams = streams
         self._on_events = on_events
         self._on_empty = on_empty
+        self._on_update = on_update
         self._rest = bytearray()  # the beginning of a frame that is not whole yet
         self._need = 0  # bytes of it before another look is worth it
         self._settings_due = True
@@ -170,11 +176,11 @@ class FrameCutter:
             if kind == _DATA and not flags & _PADDED and self._block < 0:
                 if length > self._h2.max_inbound_frame_size:
                     raise FrameTooLargeError("frame over the limit")
-                if not length:
-                    self._on_empty()
                 stream = self._streams.get(stream_id)
                 wire = None if stream is None else stream.h2
                 if wire is not None and self._h2.open_data(wire, length):
+                    if not length and not flags & _END_STREAM:
+                        self._on_empty()
                     position += _HEAD
                     end = position + length
                     if length and end <= size and stream is not None:
@@ -189,13 +195,23 @@ class FrameCutter:
                         self._begin_data(stream, length, bool(flags & _END_STREAM))
                     continue
                 if self._h2.is_over(stream_id):
-                    self._h2.late_data(length)
-                    self._on_empty()
+                    if not self._h2.late_data(stream_id, length):
+                        self._on_empty()
                     position += _HEAD
                     self._begin_data(None, length, False)
                     continue
             if self._block >= 0 and kind != _CONTINUATION:
                 raise ProtocolError("another frame inside a header block")
+            if kind == _WINDOW and length == _WINDOW_LENGTH and size - position >= _HEAD + length:
+                stream = self._streams.get(stream_id)
+                wire = None if stream is None else stream.h2
+                (increment,) = _INCREMENT.unpack_from(data, position + _HEAD)
+                known = not stream_id or wire is not None
+                if known and self._h2.opened(wire, increment & 0x7FFFFFFF):
+                    self.frames += 1
+                    position += _HEAD + length
+                    self._on_update(stream)
+                    continue
             self._check_head(kind, length, stream_id)
             if kind > _CONTINUATION or kind == _PRIORITY:
                 # A type to be ignored: its bytes are passed over as they come.
@@ -214,7 +230,9 @@ class FrameCutter:
             position = end
             if events:
                 self._on_events(events)
-            else:
+            elif kind == _WINDOW:
+                self._on_update(None)
+            elif not self._h2.excuse(stream_id):
                 self._on_empty()  # for a stream that is gone or refused, or not whole yet
         if position < size:
             self._rest += memoryview(data)[position:]

@@ -24,7 +24,6 @@ from h2.events import (
 )
 from h2.settings import SettingCodes
 
-from streamkit.transport.http2.budgets import Bucket
 from streamkit.transport.http2.connection import WireConnection
 from streamkit.transport.http2.cutter import TooBusyError
 from streamkit.transport.http2.endings import StreamLost
@@ -32,7 +31,7 @@ from streamkit.transport.http2.stream import WireStream
 
 __all__ = ["WireProcessor"]
 
-_PER_REQUEST = 4  # frames for a stream that is gone already, as even a polite client sends them
+_BRIEF = 0.02  # seconds that a stream lives at least if it was not opened to be reset
 
 
 class WireProcessor(EventsProcessor):
@@ -46,9 +45,7 @@ class WireProcessor(EventsProcessor):
         self.handler = handler
         self.connection = connection
         self.streams = {}
-        limits = connection.limits
-        self._settings = Bucket(limits.settings, 30.0)
-        self._empty = Bucket(limits.empty_frames, 10.0)
+        connection.h2.in_use = self._in_use
         self.on_terminated: Callable[[ConnectionTerminated], None] | None = None
         """Called when the peer's GOAWAY was dealt with."""
         self.on_pong: Callable[[], None] | None = None
@@ -63,6 +60,9 @@ class WireProcessor(EventsProcessor):
             self._release(stream)
 
         return release
+
+    def _in_use(self) -> int:
+        return sum(1 for stream in self.streams.values() if stream.lost is None)
 
     def _release(self, stream: WireStream) -> None:
         """The stream's user is done with it; whatever is still open is reset. Idempotent."""
@@ -94,6 +94,8 @@ class WireProcessor(EventsProcessor):
         """A stream that was taken off the list frees its place."""
         assert stream.id is not None
         connection = self.connection
+        if stream.answered:
+            connection.budgets.resets.give(1.0)
         connection.drop(stream)
         if not connection.dead:
             connection.h2.forget(stream.id)
@@ -123,11 +125,11 @@ class WireProcessor(EventsProcessor):
 
     def note_empty(self) -> None:
         """A frame that carries nothing."""
-        if not self._empty.take(self.connection.last_received):
+        budgets = self.connection.budgets
+        if not budgets.spend(budgets.barren):
             raise TooBusyError("too many empty frames")
 
     def _requested(self, event: RequestReceived) -> None:
-        self._empty.give(_PER_REQUEST)
         stream = self.connection.create_stream(stream_id=event.stream_id)
         release = self.register(stream)
         headers: Any = event.headers
@@ -160,7 +162,7 @@ class WireProcessor(EventsProcessor):
                 connection.h2.give_back_stream(stream.h2, padding)
         if size:
             stream.feed(event.data)
-        else:
+        elif event.stream_ended is None:
             self.note_empty()
 
     def _ended(self, event: StreamEnded) -> None:
@@ -177,35 +179,49 @@ class WireProcessor(EventsProcessor):
             how = "by the peer" if event.remote_reset else "for a violation of the protocol"
             stream.lose(StreamLost(f"the stream was reset {how}", code))
             self.handler.cancel(stream)
-        self.connection.count_reset()
+        connection = self.connection
+        if event.remote_reset and (connection.h2.config.client_side or self._was_used(stream)):
+            connection.streams_failed += 1
+        else:
+            connection.count_reset()
+
+    def _was_used(self, stream: WireStream | None) -> bool:
+        """Whether a stream was opened for something else than to be reset."""
+        if stream is None or stream.answered:
+            return True
+        assert stream.created is not None
+        return self.connection.last_received - stream.created >= _BRIEF
 
     def _window(self, event: WindowUpdated) -> None:
+        self.opened(self.streams.get(event.stream_id) if event.stream_id else None)
+
+    def opened(self, stream: WireStream | None) -> None:
+        """A window was opened: of a stream, or of the connection or a stream that is over."""
         connection = self.connection
-        if not connection.window_updates.take(connection.last_received):
+        if not connection.budgets.update():
             raise TooBusyError("too many window updates")
-        if event.stream_id:
-            stream = self.streams.get(event.stream_id)
-            if stream is not None:
-                connection.unblock(stream)
-        else:
-            connection.unblock(None)
+        connection.unblock(stream)
 
     def _configured(self, event: RemoteSettingsChanged) -> None:
-        if not self._settings.take(self.connection.last_received):
+        budgets = self.connection.budgets
+        if not budgets.spend(budgets.settings):
             raise TooBusyError("too many settings")
         if SettingCodes.INITIAL_WINDOW_SIZE in event.changed_settings:
             self.connection.unblock(None)
         self.connection.room()
 
     def _pinged(self, event: PingReceived) -> None:
-        if not self.connection.pings.take(self.connection.last_received):
+        budgets = self.connection.budgets
+        if not budgets.spend(budgets.pings):
             raise TooBusyError("too_many_pings")
 
     def _acknowledged(self, event: SettingsAcknowledged) -> None:
-        self.note_empty()
+        if not self.connection.h2.answered(settings=True):
+            self.note_empty()
 
     def _ponged(self, event: PingAckReceived) -> None:
-        self.note_empty()
+        if not self.connection.h2.answered():
+            self.note_empty()
         if self.on_pong is not None:
             self.on_pong()
 

@@ -10,6 +10,7 @@ frame than a small message costs to encode.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from struct import Struct
 from typing import Any
 
@@ -25,7 +26,8 @@ from h2.exceptions import (
 )
 from h2.settings import SettingCodes, Settings
 from h2.stream import H2Stream, StreamClosedBy, StreamInputs, StreamState
-from h2.windows import WindowManager
+from h2.utilities import SizeLimitDict
+from h2.windows import LARGEST_FLOW_CONTROL_WINDOW, WindowManager
 from hpack.exceptions import HPACKError, OversizedHeaderListError
 from hyperframe.frame import (
     AltSvcFrame,
@@ -48,7 +50,10 @@ FRAME = Struct(">HBBBL")
 _WINDOW_UPDATE = Struct(">HBBBLL")
 _ENCODER_TABLE = 4096
 _OPEN_STATES = (ConnectionState.CLIENT_OPEN, ConnectionState.SERVER_OPEN)
+_UPDATED = (StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE, StreamState.HALF_CLOSED_LOCAL)
 _LAST_STREAM = 2**31 - 1
+_LATE_FRAMES = 8  # that say nothing, of one stream that is over: headers, trailers, an end, resets
+_EAGER = 10  # times the number of streams, refused while the peer cannot know better
 
 _Answer = tuple[list[Frame], list[Event]]
 
@@ -87,6 +92,14 @@ class Http2(H2Connection):
         """Streams from this id on are refused: a GOAWAY announced it."""
         self.active = 0
         """Calls that the role has running; kept by the processor."""
+        self.in_use: Callable[[], int] = lambda: 0
+        """How many streams are open as far as the peer knows; given by the processor."""
+        # Streams that are gone: the bytes and the frames without any that may be on their way.
+        self._late: SizeLimitDict = SizeLimitDict(size_limit=self.MAX_CLOSED_STREAMS)
+        self._answers_due = 1  # to pings, and to our settings
+        self._eager = _EAGER * limits.max_streams
+        self._greeted = False  # the peer knows our settings
+        self._intruded = False  # the latest stream was opened by a peer that knew of no place
 
     def start(self) -> None:
         """Put the preface, the settings and the connection's window into the output."""
@@ -103,6 +116,8 @@ class Http2(H2Connection):
         if stream is not None and stream.closed:
             del self.streams[stream_id]
             self._closed_streams[stream_id] = stream.closed_by
+            window = stream._inbound_window_manager.current_window_size
+            self._late[stream_id] = [window, _LATE_FRAMES]
 
     def _open_streams(self, remainder: int) -> int:
         # h2 walks over all streams for every new one; finished ones are forgotten here at once.
@@ -117,6 +132,31 @@ class Http2(H2Connection):
     @property
     def usable(self) -> bool:
         return self.state_machine.state is not ConnectionState.CLOSED
+
+    def excuse(self, stream_id: int) -> bool:
+        """Whether a frame that said nothing may have been on its way when its stream ended here,
+        or when the peer could not know that there is no place for it."""
+        if self._intruded:
+            self._intruded = False
+            return False
+        late = self._late.get(stream_id)
+        if late is None or not late[1]:
+            return False
+        late[1] -= 1
+        return True
+
+    def ping(self, opaque_data: bytes | str) -> None:
+        """Ask for a sign of life."""
+        super().ping(opaque_data)
+        self._answers_due += 1
+
+    def answered(self, *, settings: bool = False) -> bool:
+        """The peer answered a ping or the settings; False: nothing had been asked."""
+        self._greeted = self._greeted or settings
+        if not self._answers_due:
+            return False
+        self._answers_due -= 1
+        return True
 
     # Sending ----------------------------------------------------------------------------------
 
@@ -188,17 +228,60 @@ class Http2(H2Connection):
     def is_over(self, stream_id: int) -> bool:
         """Whether the stream was open here once and has ended by a reset or by our end."""
         stream = self.streams.get(stream_id)
-        if stream is None:
-            return stream_id in self._closed_streams
-        return stream.closed
+        if stream is not None:
+            return stream.closed
+        if stream_id in self._closed_streams:
+            return True
+        outbound = self._stream_id_is_outbound(stream_id)
+        newest = self.highest_outbound_stream_id if outbound else self.highest_inbound_stream_id
+        return 0 < stream_id <= newest
 
-    def late_data(self, size: int) -> None:
-        """Account for DATA of a stream that is gone: its bytes return to the connection."""
+    def late_data(self, stream_id: int, size: int) -> bool:
+        """Account for DATA of a stream that is gone: its bytes return to the connection. False
+        when it says nothing and cannot have been on its way when the stream ended.
+
+        Raises FlowControlError for more than the stream or the connection may carry.
+        """
         window = self._inbound_flow_control_window_manager
         if size > window.current_window_size:
             raise FlowControlError("peer sent more than its window")
+        excused = size > 0
+        stream = self.streams.get(stream_id)
+        if stream is not None:
+            self._take_late(stream._inbound_window_manager.current_window_size, size)
+            stream._inbound_window_manager.current_window_size -= size
+        else:
+            late = self._late.get(stream_id)
+            if late is None:
+                excused = False  # forgotten: so many have ended since
+            else:
+                self._take_late(late[0], size)
+                late[0] -= size
         window.current_window_size -= size
         self.give_back(size)
+        return excused or self.excuse(stream_id)
+
+    @staticmethod
+    def _take_late(window: int, size: int) -> None:
+        if size > window:
+            raise FlowControlError("peer sent more than its window")
+
+    def opened(self, stream: H2Stream | None, increment: int) -> bool:
+        """Account for a WINDOW_UPDATE of an open stream, or of the connection (None); False: take
+        h2's way instead."""
+        if not increment or self.state_machine.state not in _OPEN_STATES:
+            return False
+        if stream is None:
+            window = self.outbound_flow_control_window + increment
+            if window > LARGEST_FLOW_CONTROL_WINDOW:
+                return False
+            self.outbound_flow_control_window = window
+            return True
+        window = stream.outbound_flow_control_window + increment
+        if window > LARGEST_FLOW_CONTROL_WINDOW or stream.state_machine.state not in _UPDATED:
+            return False
+        stream.outbound_flow_control_window = window
+        return True
 
     def end_data(self, stream: H2Stream) -> None:
         """END_STREAM of a frame that `open_data` accepted."""
@@ -245,9 +328,7 @@ class Http2(H2Connection):
             if self.config.client_side:
                 raise ProtocolError("a server opened a stream")
             if stream_id >= self.refuse_from or self.active >= self.limits.max_streams:
-                self.highest_inbound_stream_id = stream_id
-                self._closed_streams[stream_id] = StreamClosedBy.SEND_RST_STREAM
-                return [_rst(stream_id, ErrorCodes.REFUSED_STREAM)], []
+                return self._refuse(stream_id)
             stream = self._begin_new_stream(
                 stream_id, AllowedStreamIDs(not self.config.client_side)
             )
@@ -273,6 +354,19 @@ class Http2(H2Connection):
                 raise
             self.give_back(frame.flow_controlled_length)
             return self._stream_error(stream, True, error.error_code or ErrorCodes.PROTOCOL_ERROR)
+
+    def _refuse(self, stream_id: int) -> _Answer:
+        """There is no place for a stream. That is nobody's fault before the peer knows how many
+        there are, or while streams that it has left are still being cleared away."""
+        self.highest_inbound_stream_id = stream_id
+        self._closed_streams[stream_id] = StreamClosedBy.SEND_RST_STREAM
+        self._late[stream_id] = [self.limits.stream_window, _LATE_FRAMES]
+        early = not self._greeted or stream_id >= self.refuse_from
+        if early and self._eager:
+            self._eager -= 1
+        elif early or self.in_use() >= self.limits.max_streams:
+            self._intruded = True
+        return [_rst(stream_id, ErrorCodes.REFUSED_STREAM)], []
 
     def _is_late(self, stream_id: int) -> bool:
         """Headers of a stream that ended here while they were on their way."""

@@ -55,6 +55,8 @@ class WireStream(Stream):
         self._pending: list[bytes | memoryview] = []
         self.pending_size = 0
         """Bytes put and not yet sent."""
+        self.answered = False
+        """Whether the peer has been sent anything on it."""
         self.dirty = False
         """Whether the connection's next flush visits this stream; kept by the connection."""
         self._ending = False
@@ -68,6 +70,7 @@ class WireStream(Stream):
         self.id = stream_id
         self.h2 = self.connection.h2.streams.get(stream_id)
         self.connection.streams_started += 1
+        self.connection.budgets.began()
         self.created = self.connection.last_stream_created = self.connection.loop.time()
 
     # Receiving --------------------------------------------------------------------------------
@@ -364,6 +367,7 @@ class WireStream(Stream):
             self.pending_size -= size
             self.data_sent += size
             connection.data_sent += size
+            connection.budgets.framed(size, all_there_was=size == allowed)
             if self._senders:
                 self._wake_sender()
         if self._ending and not self.pending_size and not wire.closed:
@@ -425,6 +429,7 @@ class WireStream(Stream):
         if self.lost is not None:
             raise self.lost.fresh()
         assert self.id is not None
+        self.answered = True
         self.connection.h2.send_headers(self.id, headers, end_stream=end_stream)
         self.connection.schedule()
 

@@ -83,7 +83,7 @@ async def crowd() -> Crowd:
 
 @pytest_asyncio.fixture
 async def server(crowd: Crowd) -> AsyncIterator[GrpcServer]:
-    limits = TransportLimits(max_streams=LIMIT, empty_frames=10 * CALLS)
+    limits = TransportLimits(max_streams=LIMIT)
     server = GrpcServer([Replies(crowd), Streams(crowd)], codec=StreamkitCodec(), limits=limits)
     await server.start()
     yield server
