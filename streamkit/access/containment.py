@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["Names", "Topics", "glob_within", "is_topic_pattern", "topic_within"]
+from streamkit.journal.patterns import Globs, glob_matches
+
+__all__ = ["NameGrants", "TopicGrants", "glob_within", "is_topic_pattern", "topic_within"]
 
 _HOLE = "\0"
 """Stands for what a "*" may be. No name holds it, so only a "*" can take it."""
@@ -46,24 +48,7 @@ def glob_within(asked: str, granted: str) -> bool:
     >>> glob_within("api-*", "api*"), glob_within("api-eu", "api-*"), glob_within("*", "api-*")
     (True, True, False)
     """
-    if asked == granted:
-        return True
-    first, *rest = granted.split("*")
-    if not rest:
-        return False
-    name = asked.replace("*", _HOLE)
-    *middle, last = rest
-    place = len(first)
-    end = len(name) - len(last)
-    if place > end or not name.startswith(first) or not name.endswith(last):
-        return False
-    for part in middle:
-        # The leftmost place leaves the most for what follows, so it never has to be taken back.
-        found = name.find(part, place, end)
-        if found < 0:
-            return False
-        place = found + len(part)
-    return True
+    return glob_matches(granted, asked.replace("*", _HOLE))
 
 
 def is_topic_pattern(text: str) -> bool:
@@ -77,7 +62,22 @@ def is_topic_pattern(text: str) -> bool:
     )
 
 
-class Topics:
+class NameGrants:
+    """Granted patterns of names."""
+
+    __slots__ = ("_patterns",)
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self._patterns: Globs[bool] = Globs()
+        for pattern in patterns:
+            self._patterns.add(pattern, True)
+
+    def cover(self, asked: str) -> bool:
+        """Whether `asked` lies within one of the patterns."""
+        return self._patterns.matches(asked.replace("*", _HOLE))
+
+
+class TopicGrants:
     """Granted topic patterns as a tree of their tokens: a look-up goes down it once."""
 
     __slots__ = ("_root",)
@@ -117,26 +117,3 @@ class _Node:
     def __init__(self) -> None:
         self.below: dict[str, _Node] = {}
         self.ends = False
-
-
-class Names:
-    """Granted patterns of names, found by what stands before their first star."""
-
-    __slots__ = ("_by_start", "_exact", "_lengths")
-
-    def __init__(self, patterns: Iterable[str]) -> None:
-        self._exact: set[str] = set()
-        self._by_start: dict[str, list[str]] = {}
-        for pattern in patterns:
-            self._exact.add(pattern)
-            if "*" in pattern:
-                self._by_start.setdefault(pattern.partition("*")[0], []).append(pattern)
-        self._lengths = sorted({len(start) for start in self._by_start})
-
-    def cover(self, asked: str) -> bool:
-        """Whether `asked` lies within one of the patterns."""
-        return asked in self._exact or any(
-            glob_within(asked, granted)
-            for length in self._lengths
-            for granted in self._by_start.get(asked[:length], ())
-        )

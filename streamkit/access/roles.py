@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from streamkit.access.containment import Names, Topics
+from streamkit.access.containment import NameGrants, TopicGrants
 from streamkit.rights import NO_QUOTA, Action, Quota
 
 __all__ = ["BUILT_IN", "NOTHING", "Grants", "Role", "union"]
@@ -38,11 +38,13 @@ class Grants:
     quota: Quota = NO_QUOTA
     roles: frozenset[str] = frozenset()
     _decided: dict[tuple[Action, str], bool] = field(default_factory=dict, repr=False)
-    _found: dict[Action, Names | Topics] = field(default_factory=dict, repr=False)
+    _found: dict[Action, NameGrants | TopicGrants] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         for action, patterns in self.patterns.items():
-            self._found[action] = Topics(patterns) if action.of_topics else Names(patterns)
+            self._found[action] = (
+                TopicGrants(patterns) if action.of_topics else NameGrants(patterns)
+            )
 
     def allows(self, action: Action, asked: str = "") -> bool:
         """Whether all that `asked`, a name or a pattern, stands for is allowed.

@@ -10,8 +10,8 @@ from itertools import product
 import pytest
 
 from streamkit.access.containment import (
-    Names,
-    Topics,
+    NameGrants,
+    TopicGrants,
     glob_within,
     is_topic_pattern,
     topic_within,
@@ -148,20 +148,20 @@ def test_many_granted_patterns_decide_as_one_after_the_other() -> None:
     chance = random.Random(7)
     for _ in range(300):
         granted = chance.sample(topics(3), chance.randint(0, 12))
-        found = Topics(granted)
+        found = TopicGrants(granted)
         for asked in chance.sample(topics(4), 40):
             assert found.cover(asked) is any(topic_within(asked, each) for each in granted)
         granted = chance.sample(globs(4), chance.randint(0, 12))
-        names = Names(granted)
+        names = NameGrants(granted)
         for asked in chance.sample(globs(5), 40):
             assert names.cover(asked) is any(glob_within(asked, each) for each in granted)
 
 
 def test_the_number_of_granted_patterns_hardly_counts() -> None:
-    few, many = (Topics(f"orders.{n}.>" for n in range(size)) for size in (10, 10_000))
-    some, lots = (Names(f"api-{n}-*" for n in range(size)) for size in (10, 10_000))
+    few, many = (TopicGrants(f"orders.{n}.>" for n in range(size)) for size in (10, 10_000))
+    some, lots = (NameGrants(f"api-{n}-*" for n in range(size)) for size in (10, 10_000))
 
-    def seconds(*granted: Names | Topics) -> float:
+    def seconds(*granted: NameGrants | TopicGrants) -> float:
         began = time.perf_counter()
         for n in range(2_000):
             for each in granted:
