@@ -222,3 +222,24 @@ class Backoff:
 
     def __post_init__(self) -> None:
         _require_positive(self, zero_allowed=("jitter",))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AccessLimits:
+    """What knowing and checking callers may cost the server."""
+
+    file_bytes: int = 1 * MIB
+    """Of the access file, and of the public keys of an issuer of signed tokens."""
+    patterns: int = 256
+    """Of one role for one action."""
+    decisions: int = 4_096
+    """Kept for each set of roles; then they are made anew."""
+    role_sets: int = 256
+    """Sets of roles that are kept ready; signed tokens may bring any."""
+    identities: int = 4_096
+    """Whose use is remembered beside those that use something now."""
+    signed_tokens: int = 4_096
+    """Verified ones that are not verified again."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self)

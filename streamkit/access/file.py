@@ -17,6 +17,7 @@ from pathlib import Path
 
 from streamkit.access.rules import Rules, Token, parse_rules
 from streamkit.access.tokens import is_token_id, new_token, sha256_of
+from streamkit.config import AccessLimits
 from streamkit.errors import (
     AlreadyExistsError,
     InvalidArgumentError,
@@ -26,7 +27,7 @@ from streamkit.errors import (
 
 __all__ = ["add_token", "read_rules", "remove_token"]
 
-_LARGEST = 1024 * 1024
+_LARGEST = AccessLimits().file_bytes
 _HEADER = re.compile(r"\s*\[")
 _TOKEN_HEADER = re.compile(r"\s*\[\[\s*token\s*\]\]\s*(#.*)?")
 _NEW = """\

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from streamkit.access.rules import JwtRules
+from streamkit.config import AccessLimits
 from streamkit.errors import PreconditionError
 from streamkit.rights import Identity
 
@@ -22,10 +23,9 @@ log = logging.getLogger(__name__)
 _FETCH_EVERY = 300.0
 """Seconds between two looks at the keys; a token that names an unknown key does not hurry it."""
 _FETCH_SECONDS = 10.0
-_LARGEST_SET = 1024 * 1024
 _LARGEST_TOKEN = 16 * 1024
 _MOST_ROLES = 64
-_REMEMBERED = 4_096
+_LIMITS = AccessLimits()
 
 
 class JwtVerifier:
@@ -66,7 +66,7 @@ class JwtVerifier:
         await self._refresh()
         identity = self._verified(token)
         if identity is not None:
-            if len(self._known) >= _REMEMBERED:
+            if len(self._known) >= _LIMITS.signed_tokens:
                 self._known.clear()
             self._known[token] = identity
         return identity
@@ -144,12 +144,12 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 def _fetch(rules: JwtRules) -> bytes:
     if rules.jwks_file:
         with Path(rules.jwks_file).open("rb") as file:
-            data: bytes = file.read(_LARGEST_SET + 1)
+            data: bytes = file.read(_LIMITS.file_bytes + 1)
     else:
         # The scheme was checked when the rules were read.
         opener = urllib.request.build_opener(_NoRedirect)
         with opener.open(rules.jwks_url, timeout=_FETCH_SECONDS) as answer:
-            data = answer.read(_LARGEST_SET + 1)
-    if len(data) > _LARGEST_SET:
-        raise ValueError(f"more than {_LARGEST_SET} bytes of keys")
+            data = answer.read(_LIMITS.file_bytes + 1)
+    if len(data) > _LIMITS.file_bytes:
+        raise ValueError(f"more than {_LIMITS.file_bytes} bytes of keys")
     return data

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from streamkit.config import AccessLimits
 from streamkit.rights import Quota
 
 __all__ = ["Usage", "Usages"]
 
-_MOST = 4_096
-"""Identities whose use is remembered; those that use nothing are forgotten beyond that."""
+_LIMITS = AccessLimits()
 
 
 class Usage:
@@ -55,7 +55,7 @@ class Usages:
         """The usage of an identity, kept as long as there is anything to remember."""
         usage = self._by_name.get(name)
         if usage is None:
-            if len(self._by_name) >= _MOST:
+            if len(self._by_name) >= _LIMITS.identities:
                 self._by_name = {n: u for n, u in self._by_name.items() if not u.idle}
             usage = self._by_name[name] = Usage(self._clock)
         return usage

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from streamkit.access.containment import NameGrants, TopicGrants
+from streamkit.config import AccessLimits
 from streamkit.rights import NO_QUOTA, Action, Quota
 
 __all__ = ["BUILT_IN", "NOTHING", "Grants", "Role", "union"]
@@ -15,8 +16,7 @@ _ALL: dict[Action, tuple[str, ...]] = {
     action: (">" if action.of_topics else "*",) for action in Action if action is not Action.ADMIN
 }
 _LONGEST_KEPT = 256
-_KEPT = 4_096
-"""Decisions that are kept for one set of grants; then they are made anew."""
+_LIMITS = AccessLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Grants:
             granted = self._found.get(action)
             decided = granted is not None and granted.cover(asked)
             if len(asked) <= _LONGEST_KEPT:
-                if len(self._decided) >= _KEPT:
+                if len(self._decided) >= _LIMITS.decisions:
                     self._decided.clear()
                 self._decided[key] = decided
         return decided

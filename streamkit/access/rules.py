@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from streamkit.access.containment import is_topic_pattern
 from streamkit.access.roles import BUILT_IN, NOTHING, Grants, Role, union
 from streamkit.access.tokens import fits, id_of, is_token_id
+from streamkit.config import AccessLimits
 from streamkit.errors import InvalidArgumentError
 from streamkit.rights import Action, Identity, Quota
 
@@ -22,10 +23,7 @@ __all__ = ["JwtRules", "Rules", "Token", "parse_rules"]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _QUOTAS = ("streams", "publish_per_second", "queries")
-_MOST_PATTERNS = 256
-"""Of one role for one action. Each may have to be looked at for each pattern that is asked for."""
-
-_MOST_SETS = 256
+_LIMITS = AccessLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +70,7 @@ class Rules:
             known = [self.roles[name] for name in identity.roles if name in self.roles]
             grants = union(known) if known else NOTHING
             # Roles of a signed token are somebody else's words: there may be many sets of them.
-            if len(self._grants) >= _MOST_SETS:
+            if len(self._grants) >= _LIMITS.role_sets:
                 self._grants.clear()
             self._grants[identity.roles] = grants
         return grants
@@ -165,8 +163,8 @@ def _role(name: str, table: Any) -> Role:
 
 def _patterns(action: Action, value: Any, where: str) -> tuple[str, ...]:
     patterns = _texts(value, where)
-    if len(patterns) > _MOST_PATTERNS:
-        raise ValueError(f"{where} must not hold more than {_MOST_PATTERNS} patterns")
+    if len(patterns) > _LIMITS.patterns:
+        raise ValueError(f"{where} must not hold more than {_LIMITS.patterns} patterns")
     for place, pattern in enumerate(patterns):
         if not pattern:
             raise ValueError(f"{where}[{place}] must not be empty")

@@ -1,0 +1,33 @@
+"""The table of limits says what the settings are."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from streamkit import config
+
+TABLE = (Path(__file__).resolve().parents[1] / "docs" / "limits.md").read_text()
+ROWS = [
+    [cell.strip() for cell in line.strip("|").split("|")]
+    for line in TABLE.splitlines()
+    if line.startswith("|") and not line.startswith(("|-", "| what grows"))
+]
+UNITS = {"": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+
+
+def test_the_table_has_rows() -> None:
+    assert ROWS and all(len(row) == 5 and all(row) for row in ROWS)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[3])
+def test_a_bound_is_the_default_of_its_setting(row: list[str]) -> None:
+    _, bound, _, setting, _ = row
+    for name in re.findall(r"`(\w+\.\w+)`", setting):
+        settings, field = name.split(".")
+        default = getattr(getattr(config, settings)(), field)
+        number = re.fullmatch(r"([\d.,]+) ?([KMG]iB|)", bound)
+        assert number is not None, bound
+        assert default == float(number[1].replace(",", "")) * UNITS[number[2]], row
