@@ -65,6 +65,10 @@ class StreamkitError(Exception):
 
     default_status: ClassVar[Status] = Status.UNKNOWN
 
+    ending: str = ""
+    """How the call ended that failed with this, in the words of `streamkit.client.endings`; empty
+    for what did not come from a call's other side."""
+
     def __init__(self, message: str, *, hint: str = "", status: Status | None = None) -> None:
         super().__init__(message)
         self.message = message

@@ -5,10 +5,11 @@
 """
 
 from streamkit.client.aio import AsyncClient
+from streamkit.client.attempts import Reconnect
 from streamkit.client.events import ClientEvent
 from streamkit.client.reading.cursor import Cursor, KeyCursor
 from streamkit.client.reading.query import Query
-from streamkit.client.reading.resume import Reconnect, ResumingCall
+from streamkit.client.reading.resume import ResumingCall
 from streamkit.client.reading.start import Last, Position, after, last, since
 from streamkit.client.reading.streams import JobWatch, LogStream, RecordStream, Subscription
 from streamkit.client.retry import Retry, RetryBudget, backoff, is_retryable

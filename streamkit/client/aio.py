@@ -10,14 +10,14 @@ from types import TracebackType
 from typing import Literal, Self, TypeVar
 from uuid import uuid4
 
+from streamkit.client.attempts import Attempts, Reconnect
 from streamkit.client.events import ClientEvent, OnEvent, tell
 from streamkit.client.reading import streams
 from streamkit.client.reading.cursor import OnLoss
 from streamkit.client.reading.query import Parameters, Query, make_request
-from streamkit.client.reading.resume import Reconnect
 from streamkit.client.reading.start import StartAt
 from streamkit.client.reading.streams import JobWatch, LogStream, Subscription
-from streamkit.client.retry import MAX_ATTEMPTS, Retry, RetryBudget, push_back
+from streamkit.client.retry import MAX_ATTEMPTS, Retry, RetryBudget
 from streamkit.client.writing.job import JobHandle
 from streamkit.client.writing.outbox import Outbox
 from streamkit.client.writing.pump import Pump
@@ -403,10 +403,16 @@ class AsyncClient:
 
     async def _unary(self, path: str, request: object, reply_type: type[Reply]) -> Reply:
         """One call, repeated while that may help; every request here may safely be repeated."""
-        retry = Retry(self._backoff)
-        name = path.rpartition("/")[2]
-        while True:
-            channel = self._channel
+        channel = self._channel
+        attempts = Attempts(
+            self._reconnect(),
+            path.rpartition("/")[2],
+            channel.closing,
+            most=MAX_ATTEMPTS,
+            budget=self._budget,
+        )
+
+        async def attempt() -> Reply:
             call = channel.stream(
                 path,
                 type(request),
@@ -421,25 +427,14 @@ class AsyncClient:
             except DeadlineError as error:
                 # No answer in all this time: the connection is dead as likely as the server slow.
                 await channel.reset()
-                failure: StreamkitError = ConnectError(f"no answer: {error}")
-                overloaded = True
-            except StreamkitError as error:
-                failure = error
-                # Repeating costs nothing to a server that is away, and what it wishes for is fine.
-                trailers = call.trailing_metadata
-                overloaded = trailers is not None and push_back(trailers) is None
-            else:
-                self._reached = True
-                if retry.failures:
-                    self._on_event(ClientEvent("resumed", name))
-                self._budget.progress()
-                return reply
-            if overloaded:
-                self._budget.failure()
-            delay = retry.delay(failure, call.trailing_metadata)
-            spent = retry.failures >= MAX_ATTEMPTS or (overloaded and not self._budget.allows)
-            refused = isinstance(failure, ConnectError) and not self._reached
-            if delay is None or spent or refused or not self._reconnect_enabled:
-                raise failure
-            self._on_event(ClientEvent("reconnecting", name, delay, failure))
-            await asyncio.sleep(delay)
+                attempts.trailers = {}
+                raise ConnectError(f"no answer: {error}") from None
+            except StreamkitError:
+                attempts.trailers = call.trailing_metadata
+                raise
+            self._reached = True
+            attempts.opened()
+            attempts.progress()
+            return reply
+
+        return await attempts.run(attempt)

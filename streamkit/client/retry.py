@@ -13,11 +13,12 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from streamkit.client.endings import Follows, follows
 from streamkit.config import Backoff
-from streamkit.errors import JobFailedError, LimitError, Status, StreamkitError
 
 __all__ = [
     "MAX_ATTEMPTS",
+    "MAX_DOUBTFUL",
     "PushBack",
     "Retry",
     "RetryBudget",
@@ -26,25 +27,22 @@ __all__ = [
     "push_back",
 ]
 
-_RETRYABLE = frozenset({Status.UNAVAILABLE, Status.RESOURCE_EXHAUSTED, Status.ABORTED})
-
 _FIRST_SPREAD = 2.5
 
 MAX_ATTEMPTS = 5
 """Of one single call, and of a query before its first batch."""
 
-MAX_LIMITED = 5
+MAX_DOUBTFUL = 5
 """A limit that is met so often in a row without progress is no passing state."""
 
 
 def is_retryable(error: BaseException) -> bool:
-    """Whether the same call, repeated later, may succeed.
+    """Whether the same call, repeated later, may succeed; the table is in `endings`.
 
-    True for UNAVAILABLE (refused, lost, going away), RESOURCE_EXHAUSTED and ABORTED.
+    True for the statuses UNAVAILABLE, RESOURCE_EXHAUSTED and ABORTED, and for what broke off
+    without a status of the server.
     """
-    if isinstance(error, StreamkitError):
-        return error.status in _RETRYABLE and not isinstance(error, JobFailedError)
-    return isinstance(error, ConnectionError)
+    return follows(error) is not Follows.FINAL
 
 
 def backoff(
@@ -71,6 +69,11 @@ class PushBack:
 
     never: bool = False
     delay: float | None = None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether another attempt is asked for, whatever the status was."""
+        return not self.never and self.delay is None
 
 
 def push_back(trailers: Mapping[str, object]) -> PushBack | None:
@@ -126,11 +129,13 @@ class Retry:
         self._chance = chance
         self._delays = backoff(self._settings, chance)
         self.failures = 0
-        """In a row, without progress between them."""
+        """In a row, without progress between them that the budget allows to count."""
+        self._fruitless = 0
 
     def progress(self) -> None:
         """Something arrived. Starts the delays anew unless the budget is spent."""
         self._budget.progress()
+        self._fruitless = 0
         if self.failures and self._budget.allows:
             self.failures = 0
             self._delays = backoff(self._settings, self._chance)
@@ -140,10 +145,17 @@ class Retry:
     ) -> float | None:
         """Seconds until the next attempt, or None: the error is final."""
         wish = push_back(trailers or {})
-        if not is_retryable(error) or (wish is not None and wish.never):
+        verdict = follows(error)
+        if wish is not None and wish.wanted and verdict is Follows.FINAL:
+            verdict = Follows.DOUBTFUL
+        if verdict is Follows.FINAL or (wish is not None and wish.never):
             return None
         self._budget.failure()
         self.failures += 1
+        self._fruitless += 1
+        pushed = wish is not None and not wish.wanted
+        if verdict is Follows.DOUBTFUL and self._fruitless > MAX_DOUBTFUL and not pushed:
+            return None
         if wish is not None:
             # A wanted return is spread over the wanted time, so that a drained server's clients
             # do not come back in one moment.
@@ -151,6 +163,4 @@ class Retry:
                 return wish.delay * (1 + self._settings.jitter * self._chance())
             if self.failures == 1:
                 return self._settings.first * self._chance()
-        elif isinstance(error, LimitError) and self.failures > MAX_LIMITED:
-            return None
         return next(self._delays)

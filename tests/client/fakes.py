@@ -26,6 +26,10 @@ class FakeCall:
         self._early: list[Any] | None = None
         self.trailing_metadata: Mapping[str, object] | None = None
 
+    @property
+    def begun(self) -> bool:
+        return bool(self._metadata)
+
     async def __aenter__(self) -> FakeCall:
         self._channel.open_calls.add(self)
         return self
@@ -70,6 +74,7 @@ class FakeChannel:
         self.requests: list[Any] = []
         self.open_calls: set[FakeCall] = set()
         self.resets = 0
+        self.closing = asyncio.Event()
 
     def stream(
         self, path: str, request_type: type, reply_type: type, *, request: Any, **_: object

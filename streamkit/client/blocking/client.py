@@ -99,6 +99,8 @@ class Client:
         if portal.pid != os.getpid():
             abandon(running)
             return
+        if portal.gone:
+            return
         try:
             portal.run(client.close())
         finally:

@@ -117,7 +117,7 @@ class SyncStream(_Handle[RecordStream[Request, StreamRecord]], Generic[Request, 
                     return
         finally:
             if not self._owned:
-                self.close()
+                self._portal.finish(self._twin.close())
 
 
 class SyncQuery(_Handle[Query]):
@@ -148,7 +148,7 @@ class SyncQuery(_Handle[Query]):
             while (batch := self._portal.run(_next(batches))) is not None:
                 yield batch
         finally:
-            self._portal.run(batches.aclose())
+            self._portal.finish(batches.aclose())
 
     def rows(self) -> Iterator[dict[str, str]]:
         """One dict per row; NULL is an absent key."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, Protocol, TypeVar
+from uuid import UUID
 
 import betterproto
 
-from streamkit.errors import StreamGapError
+from streamkit.errors import PreconditionError, StreamGapError
 from streamkit.generated.streamservice import (
     Gap,
     Heartbeat,
@@ -55,6 +57,13 @@ class KeyCursor(Generic[Request, Reply]):
     `position_of` gives a message's place: any values that grow along the stream and can be
     compared; None for a message without one, which is handed on and not counted. `request_from`
     makes the request for what follows a place, or for the beginning (None).
+
+    In a tuple, a first part that is text, bytes or a UUID names a life of the server: a place of
+    a new life follows every place of an old one. Several messages may share a place; a stream
+    that broke among them is asked for from the place before.
+
+    What the server sends is handed on as it comes, except that an attempt begins with what was
+    taken before the break, if the server repeats that.
     """
 
     def __init__(
@@ -69,9 +78,21 @@ class KeyCursor(Generic[Request, Reply]):
         self._position_of = position_of
         self._endless = endless
         self.position = position
+        self._taken = 1
+        """How many messages with the present place were handed on."""
+        self._before: Any = None
+        """The last place before the present one."""
+        self._shared = False
+        """Whether messages were seen that share a place."""
+        self._past: deque[Any] = deque(maxlen=16)
+        """The lives before the present one."""
+        self._repeated: int | None = None
+        """While an attempt may begin with what is known: how many of the present place are."""
 
     def request(self) -> Request:
-        return self._request_from(self.position)
+        self._repeated = None if self.position is None else self._taken
+        careful = self._shared and self._before is not None
+        return self._request_from(self._before if careful else self.position)
 
     def opened(self, metadata: Mapping[str, object]) -> None:
         """Nothing to learn from it."""
@@ -81,9 +102,9 @@ class KeyCursor(Generic[Request, Reply]):
         for message in messages:
             place = self._position_of(message)
             if place is not None:
-                if self.position is not None and place <= self.position:
+                if self._repeated is not None and self._is_repeated(place):
                     continue
-                self.position = place
+                self._move_to(place)
             fresh.append(message)
         return fresh
 
@@ -92,6 +113,40 @@ class KeyCursor(Generic[Request, Reply]):
 
     def finished(self) -> bool:
         return False
+
+    def _move_to(self, place: Any) -> None:
+        if place == self.position:
+            self._taken += 1
+            self._shared = True
+            return
+        life = _life(self.position)
+        if life is not None and life != _life(place):
+            self._past.append(life)
+            self._before = None  # of no use to the new life
+        else:
+            self._before = self.position
+        self.position, self._taken = place, 1
+
+    def _is_repeated(self, place: Any) -> bool:
+        """Whether a message at the beginning of an attempt was taken before it."""
+        life = _life(place)
+        if life != _life(self.position):
+            known = life in self._past
+        elif place == self.position:
+            known = bool(self._repeated)
+            self._repeated = max(0, (self._repeated or 0) - 1)
+        else:
+            known = place < self.position
+        if not known:
+            self._repeated = None
+        return known
+
+
+def _life(place: Any) -> Any:
+    """What names the server's life in a place, if anything does."""
+    if isinstance(place, tuple) and len(place) > 1 and isinstance(place[0], str | bytes | UUID):
+        return place[0]
+    return None
 
 
 class JournalCursor(Generic[Request, Record]):
@@ -136,6 +191,11 @@ class JournalCursor(Generic[Request, Record]):
         if epoch is None or position is None:
             return
         started = int(str(position))
+        if self.epoch and str(epoch) != self.epoch:
+            raise PreconditionError(
+                f"the server goes on in another life ({epoch}), not in {self.epoch}",
+                hint="start without a position",
+            )
         if self.sequence is None:
             self.epoch = str(epoch)
             if self._adopt:

@@ -10,8 +10,8 @@ from decimal import Decimal
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from streamkit.client.events import ClientEvent, tell
-from streamkit.client.reading.resume import Reconnect
+from streamkit.client.attempts import Attempts, Reconnect
+from streamkit.client.reading.iteration import Iteration
 from streamkit.client.retry import MAX_ATTEMPTS
 from streamkit.codec import apart, decode
 from streamkit.errors import (
@@ -51,6 +51,10 @@ ARROW_MESSAGE = 16 * 1024 * 1024
 """The largest message asked for with Arrow payloads, where size is speed."""
 
 
+_LAST_WORDS = 5.0
+"""Seconds that the status may take once all the rows are here."""
+
+
 class Query:
     """The result of one statement. Get it from `client.query()`; an async context manager.
 
@@ -69,7 +73,7 @@ class Query:
     ) -> None:
         self._channel = channel
         self._request = request
-        self._reconnect = reconnect
+        self._attempts = Attempts(reconnect, "query", channel.closing, most=MAX_ATTEMPTS)
         self._metadata = metadata
         self._timeout = timeout
         self._stack = AsyncExitStack()
@@ -77,7 +81,6 @@ class Query:
         self._ready: list[QueryResult] = []
         self._columns: list[Column] = []
         self._started = False
-        self._ended = False
         self.schema: pyarrow.Schema | None = None
         """Of an Arrow result, once it has begun to be read."""
         self.total_rows = 0
@@ -102,30 +105,14 @@ class Query:
         if self._started:
             return
         self._started = True
-        retry = self._reconnect.retry()
-        while True:
-            try:
-                await self._open()
-                if retry.failures:
-                    tell(self._reconnect.on_event, ClientEvent("resumed", "query"))
-                return
-            except StreamkitError as error:
-                trailers = getattr(self._call, "trailing_metadata", None)
-                await self.close()
-                how = self._reconnect
-                refused = isinstance(error, ConnectError) and not how.patient
-                delay = None if refused or not how.enabled else retry.delay(error, trailers)
-                if delay is None or retry.failures >= MAX_ATTEMPTS:
-                    raise
-                tell(how.on_event, ClientEvent("reconnecting", "query", delay, error))
-                await how.sleep(delay)
-            except BaseException:
-                await self.close()  # `async with` does not leave a block that it has not entered
-                raise
+        try:
+            await self._attempts.run(self._open)
+        except BaseException:
+            await self.close()  # `async with` does not leave a block that it has not entered
+            raise
 
     async def close(self) -> None:
         """Cancel what still runs, on the server too. May be called twice."""
-        self._ended = True
         self._call = None
         stack, self._stack = self._stack, AsyncExitStack()
         await stack.aclose()
@@ -137,8 +124,11 @@ class Query:
             raise InvalidArgumentError("columns are known once the query has started")
         return self._columns
 
-    async def batches(self) -> AsyncGenerator[QueryResult, None]:
+    def batches(self) -> Iteration[QueryResult]:
         """The messages as the server made them."""
+        return Iteration(self._batches)
+
+    async def _batches(self) -> AsyncGenerator[QueryResult, None]:
         async with aclosing(self._results()) as results:
             async for result in results:
                 if type(result.arrow_ipc) is not bytes:
@@ -164,20 +154,25 @@ class Query:
                 self._ready = await self._call.receive()
                 if not self._ready:
                     raise InternalError("the result ended without its last batch")
-        except StreamkitError:
+        except StreamkitError as error:
             await self.close()
-            raise
+            if error.ending in ("", "status"):
+                raise
+            raise ConnectError(f"the result broke off: {error}", hint="Run it again.") from error
 
-    async def rows(self) -> AsyncGenerator[dict[str, str], None]:
+    def rows(self) -> Iteration[dict[str, str]]:
         """One dict per row; NULL is an absent key."""
+        return Iteration(self._rows)
+
+    async def _rows(self) -> AsyncGenerator[dict[str, str], None]:
         if self._request.format == ARROW:
             raise InvalidArgumentError("rows: this query was made with format='arrow'")
-        async with aclosing(self.batches()) as batches:
+        async with aclosing(self._batches()) as batches:
             async for batch in batches:
                 for row in batch.rows:
                     yield row.columns
 
-    def __aiter__(self) -> AsyncGenerator[dict[str, str], None]:
+    def __aiter__(self) -> Iteration[dict[str, str]]:
         return self.rows()
 
     async def to_arrow(self) -> pyarrow.Table:
@@ -190,11 +185,14 @@ class Query:
             await self.close()
         return pyarrow.Table.from_batches(found, self.schema)
 
-    async def record_batches(self) -> AsyncGenerator[pyarrow.RecordBatch, None]:
+    def record_batches(self) -> Iteration[pyarrow.RecordBatch]:
         """The result as Arrow record batches, as they come; `schema` is set before the first.
 
         They use the memory that they were received in. Needs what `to_arrow` does.
         """
+        return Iteration(self._record_batches)
+
+    async def _record_batches(self) -> AsyncGenerator[pyarrow.RecordBatch, None]:
         pyarrow = self._as_arrow("record_batches")
         async with aclosing(self._results()) as results:
             async for result in results:
@@ -232,7 +230,15 @@ class Query:
 
     async def _open(self) -> None:
         """One attempt, up to the first batch."""
-        self._ended = False
+        try:
+            await self._first_batch()
+        except StreamkitError:
+            self._attempts.trailers = getattr(self._call, "trailing_metadata", None)
+            await self.close()
+            raise
+        self._attempts.opened()
+
+    async def _first_batch(self) -> None:
         call = await self._stack.enter_async_context(
             self._channel.stream(
                 PATH,
@@ -256,12 +262,21 @@ class Query:
         self.total_batches = batch.total_batches or self.total_batches
 
     async def _finish(self) -> None:
-        """After the last batch comes the status: an error there is an error of the query."""
-        if self._call is not None:
-            async with asyncio.timeout(5):
-                while await self._call.receive():
+        """After the last batch comes the status: an error there is an error of the query.
+
+        A break is none: all the rows are here.
+        """
+        try:
+            async with asyncio.timeout(_LAST_WORDS):
+                while self._call is not None and await self._call.receive():
                     pass
-        await self.close()
+        except TimeoutError:
+            pass
+        except StreamkitError as error:
+            if error.ending in ("", "status"):
+                raise
+        finally:
+            await self.close()
 
 
 def _in_place(data: bytes) -> QueryResult:

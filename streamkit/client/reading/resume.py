@@ -13,54 +13,36 @@ request can say "after this one" can be read like that; streamkit's own streams 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, suppress
 from operator import length_hint
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
-from streamkit.client.events import ClientEvent, OnEvent, tell
+from streamkit.client.attempts import Attempts, Reconnect
 from streamkit.client.reading.cursor import Cursor, KeyCursor
-from streamkit.client.retry import Retry
 from streamkit.errors import ConnectError, StreamkitError
 
 if TYPE_CHECKING:
     from streamkit.transport import Channel, ClientCall
 
-__all__ = ["Reconnect", "ResumingCall"]
+__all__ = ["Reconnect", "Records", "ResumingCall"]
 
+T = TypeVar("T")
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
 
-
-class Reconnect:
-    """How a call comes back: shared settings, one `Retry` for each call."""
-
-    def __init__(
-        self,
-        retry: Callable[[], Retry] = Retry,
-        *,
-        enabled: bool = True,
-        patient: bool = False,
-        on_event: OnEvent | None = None,
-        open_timeout: float = 20.0,
-        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
-    ) -> None:
-        self.retry = retry
-        self.enabled = enabled
-        self.patient = patient
-        """Whether a server that is not there at the first attempt is waited for."""
-        self.on_event = on_event
-        self.open_timeout = open_timeout
-        self.sleep = sleep
+_ending: set[asyncio.Task[None]] = set()
+"""What ends the calls whose iterators were dropped."""
 
 
 class ResumingCall(Generic[Request, Reply]):
     """One unary -> stream call, made as often as it takes. Async context manager and iterator.
 
     Iterate with `async for`, or take whole batches with `receive()`; not both at once, and by one
-    task at a time. Leaving the context, breaking out of a bare `async for`, and cancelling the
-    task end the call at once; no task of its own is ever running.
+    task at a time. Leaving the context, and dropping the iterator of a call that has none (by a
+    `break`, or with its cancelled task) end the call at once; no task of its own is ever running.
+    A read that is cancelled, by a time limit for instance, loses nothing and ends nothing.
 
     `idle_timeout`: a stream that is silent for so long is taken for dead; only of use where the
     server sends heartbeats. `confirm`: entering the context waits for the server's headers.
@@ -93,7 +75,8 @@ class ResumingCall(Generic[Request, Reply]):
         self._types = request_type, reply_type
         self._cursor = cursor
         self._reconnect = reconnect or Reconnect()
-        self._retry = self._reconnect.retry()
+        name = path.rpartition("/")[2]
+        self._attempts = Attempts(self._reconnect, name, channel.closing, tells_loss=True)
         self._idle_timeout = idle_timeout
         self._confirm = confirm
         self._metadata = metadata
@@ -101,7 +84,9 @@ class ResumingCall(Generic[Request, Reply]):
         self._stack = AsyncExitStack()
         self._call: ClientCall[Request, Reply] | None = None
         self._headers_seen = False
-        self._was_open = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._heard = 0.0
+        """When the present call last gave a sign of life."""
         self._owned = False
         self._ended = False
         self._batch: list[Reply] = []
@@ -111,7 +96,7 @@ class ResumingCall(Generic[Request, Reply]):
     async def __aenter__(self) -> Self:
         self._owned = True
         if self._confirm:
-            await self._until_open()
+            await self._run(self._open)
         return self
 
     async def __aexit__(
@@ -127,54 +112,19 @@ class ResumingCall(Generic[Request, Reply]):
         self._ended = True
         await self._drop()
 
-    async def __aiter__(self) -> AsyncGenerator[Reply, None]:
-        try:
-            while True:
-                for record in self._rest:
-                    yield record
-                self._batch = await self.receive()
-                self._rest = iter(self._batch)
-                if not self._batch:
-                    return
-        finally:
-            if not self._owned:
-                await self.close()
+    def __aiter__(self) -> Records[Reply]:
+        return Records(self)
 
     async def receive(self) -> list[Reply]:
-        """All the records that are here, at least one; [] once the stream has ended."""
+        """All the records that are here, at least one; [] once the stream has ended.
+
+        Cancelled, it has taken nothing: the next call gets what this one would have got.
+        """
         if rest := list(self._rest):
             return rest
-        task = asyncio.current_task()
-        cancelling = 0 if task is None else task.cancelling()
-        while not self._ended:
-            if self._cursor.finished():
-                await self.close()
-                break
-            try:
-                call = await self._open()
-                async with asyncio.timeout(self._idle_timeout):
-                    messages = await call.receive()
-                if not self._headers_seen:
-                    await self._read_headers(call)
-                if messages:
-                    fresh = self._cursor.take(messages)
-                    self._retry.progress()
-                    if fresh:
-                        return fresh
-                elif self._cursor.complete():
-                    await self.close()
-                else:
-                    raise ConnectError("the server ended the stream")
-            except TimeoutError:
-                # Nothing else on this connection can be alive either.
-                await self._fail(ConnectError(f"nothing heard for {self._idle_timeout:g} s"), True)
-            except StreamkitError as error:
-                if task is not None and task.cancelling() > cancelling:
-                    # The connection broke in the moment of the cancellation, which must win.
-                    await self.close()
-                    raise asyncio.CancelledError from error
-                await self._fail(error)
-        return []
+        if self._ended:
+            return []
+        return await self._run(self._take)
 
     @property
     def _next(self) -> Reply | None:
@@ -184,13 +134,54 @@ class ResumingCall(Generic[Request, Reply]):
 
     # ---- attempts ----
 
-    async def _until_open(self) -> None:
-        while not self._ended:
+    async def _run(self, step: Callable[[], Awaitable[T]]) -> T:
+        async def attempt() -> T:
             try:
-                await self._open()
-                return
+                return await step()
             except StreamkitError as error:
-                await self._fail(error)
+                if (call := self._call) is not None:
+                    if call.begun and not self._headers_seen:
+                        await self._read_headers(call)
+                    self._attempts.trailers = call.trailing_metadata
+                    self._cut(error, asyncio.get_running_loop().time() - self._heard)
+                await self._drop()
+                raise
+
+        try:
+            return await self._attempts.run(attempt)
+        except StreamkitError:
+            self._ended = True
+            raise
+
+    def _cut(self, error: StreamkitError, quiet: float) -> None:
+        """An open call failed, so many seconds after it was last heard of."""
+
+    async def _take(self) -> list[Reply]:
+        """The next records of the present call; [] at the end of the stream."""
+        while not (self._ended or self._cursor.finished()):
+            call = await self._open()
+            try:
+                async with asyncio.timeout(self._idle_timeout):
+                    messages = await call.receive()
+            except TimeoutError:
+                # Nothing else on this connection can be alive either.
+                await self._drop()
+                await self._channel.reset()
+                raise ConnectError(f"nothing heard for {self._idle_timeout:g} s") from None
+            self._heard = asyncio.get_running_loop().time()
+            if not self._headers_seen:
+                await self._read_headers(call)
+            if messages:
+                fresh = self._cursor.take(messages)
+                self._attempts.progress()
+                if fresh:
+                    return fresh
+            elif self._cursor.complete():
+                break
+            else:
+                raise ConnectError("the server ended the stream")
+        await self.close()
+        return []
 
     async def _open(self) -> ClientCall[Request, Reply]:
         if self._call is not None:
@@ -206,6 +197,8 @@ class ResumingCall(Generic[Request, Reply]):
             )
         )
         self._call = call
+        self._loop = asyncio.get_running_loop()
+        self._heard = self._loop.time()
         if self._confirm:
             try:
                 async with asyncio.timeout(self._reconnect.open_timeout):
@@ -218,29 +211,55 @@ class ResumingCall(Generic[Request, Reply]):
     async def _read_headers(self, call: ClientCall[Request, Reply]) -> None:
         self._cursor.opened(await call.initial_metadata())
         self._headers_seen = True
-        name = self._path.rpartition("/")[2]
-        event = ClientEvent("resumed" if self._was_open else "connected", name)
-        self._was_open = True
-        tell(self._reconnect.on_event, event)
-
-    async def _fail(self, error: StreamkitError, dead: bool = False) -> None:
-        """End the attempt and wait for the next one; raises the error if there is none."""
-        trailers = getattr(self._call, "trailing_metadata", None)
-        await self._drop()
-        if dead:
-            await self._channel.reset()
-        how = self._reconnect
-        refused = isinstance(error, ConnectError) and not (self._was_open or how.patient)
-        delay = None if refused or not how.enabled else self._retry.delay(error, trailers)
-        if delay is None:
-            self._ended = True
-            raise error
-        name = self._path.rpartition("/")[2]
-        tell(how.on_event, ClientEvent("lost", f"{name}: {error}", error=error))
-        tell(how.on_event, ClientEvent("reconnecting", name, delay=delay))
-        await how.sleep(delay)
+        self._attempts.opened()
 
     async def _drop(self) -> None:
         self._call = None
         stack, self._stack = self._stack, AsyncExitStack()
         await stack.aclose()
+
+    def _forsake(self) -> None:
+        """Whoever iterated is gone without a word: end the call. May be called by any thread."""
+        loop = self._loop
+        if self._ended or self._call is None or loop is None or loop.is_closed():
+            return
+
+        def end() -> None:
+            task = loop.create_task(self.close())
+            _ending.add(task)  # a loop itself holds its tasks weakly
+            task.add_done_callback(_ending.discard)
+
+        with suppress(RuntimeError):  # the loop was closed in this moment
+            loop.call_soon_threadsafe(end)
+
+
+class Records(Generic[Reply]):
+    """The iterator of a resuming call. A cancelled `anext` loses nothing and ends nothing.
+
+    Dropped without the call's context having been entered, it ends the call.
+    """
+
+    def __init__(self, call: ResumingCall[Any, Reply]) -> None:
+        self._call = call
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Reply:
+        call = self._call
+        for record in call._rest:
+            return record
+        call._batch = batch = await call.receive()
+        call._rest = rest = iter(batch)
+        for record in rest:
+            return record
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """End the call, unless it has a context that will."""
+        if not self._call._owned:
+            await self._call.close()
+
+    def __del__(self) -> None:
+        if not self._call._owned:
+            self._call._forsake()

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from streamkit.client.attempts import Reconnect
 from streamkit.client.events import ClientEvent, OnEvent, tell
 from streamkit.client.reading.cursor import JobCursor, JournalCursor, OnLoss
-from streamkit.client.reading.resume import Reconnect, ResumingCall
+from streamkit.client.reading.resume import ResumingCall
 from streamkit.client.reading.start import StartAt, start_from
 from streamkit.errors import InvalidArgumentError
 from streamkit.generated.streamservice import (

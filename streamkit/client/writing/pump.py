@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Never, TypeAlias
 
+from streamkit.client.attempts import Attempts, Reconnect
 from streamkit.client.events import ClientEvent, tell
-from streamkit.client.reading.resume import Reconnect
 from streamkit.client.retry import is_retryable
 from streamkit.client.writing.outbox import Outbox, Record
 from streamkit.errors import (
@@ -61,9 +61,9 @@ class Pump:
         """The sequence that the journal gave to the last acknowledged record."""
         self.online = False
         """Whether the present connection has been answered."""
-        self._was_online = False
         self._channel = channel
-        self._reconnect = reconnect
+        self._on_event = reconnect.on_event
+        self._attempts = Attempts(reconnect, name, channel.closing, tells_loss=True, patient=True)
         self._name = name
         self._answer_timeout = answer_timeout
         self._metadata = metadata
@@ -79,7 +79,9 @@ class Pump:
         self._hurried = asyncio.Event()
         self._closed = False
         self._overflow = 0
-        self._trailers: Mapping[str, object] | None = None
+        # A server that is back must not miss the last records of a program for a delay's sake.
+        self._attempts.hurried = self._hurried
+        self._attempts.needed = lambda: len(outbox) > 0
 
     # ---- for producers ----
 
@@ -191,24 +193,18 @@ class Pump:
     # ---- the task ----
 
     async def _run(self) -> None:
-        retry = self._reconnect.retry()
         try:
-            while True:
-                await self._work.wait()
-                try:
-                    await self._converse(retry.progress)
-                except StreamkitError as error:
-                    await self._lost(error, retry.delay(error, self._trailers))
+            await self._attempts.run(self._converse)
         except StreamkitError as error:
             self._fail(error)
         except Exception as error:
             _log.exception("the %s failed", self._name)
             self._fail(InternalError(f"the {self._name} failed: {error!r}"))
 
-    async def _converse(self, progress: Callable[[], None]) -> None:
-        """One connection, until it breaks."""
+    async def _converse(self) -> Never:
+        """One connection, until it breaks; made when there is something to send."""
+        await self._work.wait()
         self.outbox.rewind()
-        self._trailers = None
         stream = self._channel.stream(PATH, WriteRequest, WriteReply, metadata=self._metadata)
         async with stream as call:
             patience = asyncio.timeout(None)
@@ -226,7 +222,7 @@ class Pump:
                     async with patience:
                         while True:
                             self._settle(await self._replies(call))
-                            progress()
+                            self._attempts.progress()
                             self._be_patient(patience)
                 finally:
                     listening = False
@@ -236,7 +232,7 @@ class Pump:
                 await self._channel.reset()  # a dead connection, for everybody on it
                 raise ConnectError(f"no answer for {self._answer_timeout:g} s") from None
             except StreamkitError:
-                self._trailers = call.trailing_metadata
+                self._attempts.trailers = call.trailing_metadata
                 raise
             finally:
                 self.online = False
@@ -251,9 +247,7 @@ class Pump:
             raise ConnectError("the server ended the stream")
         if not self.online:
             self.online = True
-            event = ClientEvent("resumed" if self._was_online else "connected", self._name)
-            self._was_online = True
-            tell(self._reconnect.on_event, event)
+            self._attempts.opened()
         return replies
 
     def _be_patient(self, patience: asyncio.Timeout) -> None:
@@ -303,31 +297,6 @@ class Pump:
 
     # ---- trouble ----
 
-    async def _lost(self, error: StreamkitError, delay: float | None) -> None:
-        how = self._reconnect
-        if delay is None or not how.enabled:
-            raise error
-        if not len(self.outbox):
-            return  # nothing is held up: the next attempt comes with the next record
-        tell(how.on_event, ClientEvent("lost", f"{self._name}: {error}", error=error))
-        tell(how.on_event, ClientEvent("reconnecting", self._name, delay=delay))
-        await self._pause(delay)
-
-    async def _pause(self, delay: float) -> None:
-        """Wait for the next attempt, or until somebody begins to wait for the outcome: a server
-        that is back must not miss the last records of a program for a delay's sake."""
-        self._hurried.clear()
-        ends = [
-            asyncio.ensure_future(self._reconnect.sleep(delay)),
-            asyncio.create_task(self._hurried.wait()),
-        ]
-        try:
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for end in ends:
-                end.cancel()
-            await asyncio.wait(ends)
-
     def _fail(self, error: StreamkitError) -> None:
         self.failure = error
         lost = self.outbox.abandon()
@@ -337,7 +306,7 @@ class Pump:
             self._tell_drop(lost, error)
 
     def _tell(self, detail: str, error: StreamkitError | None = None) -> None:
-        tell(self._reconnect.on_event, ClientEvent("dropped", detail, error=error))
+        tell(self._on_event, ClientEvent("dropped", detail, error=error))
 
     def _tell_drop(self, records: int, error: StreamkitError) -> None:
         self._tell(f"{self._name}: {records} records dropped: {error}", error)

@@ -117,6 +117,11 @@ class ClientCall(Generic[Request, Reply]):
         return None if self._stream is None else self._stream.error
 
     @property
+    def begun(self) -> bool:
+        """Whether the response has begun: its metadata is here."""
+        return self._stream is not None and bool(self._stream.initial)
+
+    @property
     def done(self) -> bool:
         """Whether the outcome is known; messages may still wait to be received."""
         return self._stream is not None and self._stream.done

@@ -104,6 +104,11 @@ class Channel(grpclib.client.Channel):
         """The address as it was given."""
         return self._pool.target
 
+    @property
+    def closing(self) -> asyncio.Event:
+        """Set when the channel is closed: whoever would try again ends instead."""
+        return self._pool.closing
+
     async def unary(
         self,
         path: str,

@@ -92,7 +92,8 @@ class Pool:
         self._alive: dict[WireProtocol, asyncio.Future[None]] = {}
         self._queue: dict[ClientStream, asyncio.TimerHandle] = {}
         self._dialling: asyncio.Task[None] | None = None
-        self._closed = False
+        self.closing = asyncio.Event()
+        """Set in the moment that the pool is closed."""
 
     @property
     def target(self) -> str:
@@ -106,7 +107,7 @@ class Pool:
 
     def submit(self, stream: ClientStream) -> None:
         """Start a stream as soon as there is a place for it; it fails when there will be none."""
-        if self._closed:
+        if self.closing.is_set():
             stream.fail(ConnectError("the channel is closed"))
             return
         current = self.connection
@@ -134,7 +135,7 @@ class Pool:
 
     def close_now(self) -> list[asyncio.Future[None]]:
         """As `close`; return what it would wait for."""
-        self._closed = True
+        self.closing.set()
         for stream in list(self._queue):
             stream.fail(ConnectError("the channel is closed"))
         gone = list(self._alive.values())
@@ -151,7 +152,7 @@ class Pool:
         while self._queue:
             current = self.connection
             if current is None:
-                if self._dialling is None and not self._closed:
+                if self._dialling is None and not self.closing.is_set():
                     loop = asyncio.get_running_loop()
                     self._dialling = loop.create_task(self._dial())
                 return

@@ -12,8 +12,14 @@ from collections.abc import Awaitable, Callable
 
 from h2.connection import AllowedStreamIDs
 
-from streamkit.errors import CallCancelledError, ConnectError, InternalError, StreamkitError
-from streamkit.transport.client.status import reset_error, response_error, status_error
+from streamkit.errors import CallCancelledError, StreamkitError
+from streamkit.transport.client.status import (
+    lost_error,
+    reset_error,
+    response_error,
+    status_error,
+    unfinished_error,
+)
 from streamkit.transport.grpc.compression import inflater
 from streamkit.transport.grpc.in_place import InPlaceBuffer
 from streamkit.transport.grpc.metadata import Headers
@@ -222,7 +228,7 @@ class ClientStream:
         if self.trailers is None and any(name == "grpc-status" for name, _ in initial):
             self.trailers, self.initial = initial, []
         if self.trailers is None:
-            self._finish(InternalError("the response ended without a status"))
+            self._finish(unfinished_error("the response ended without a status"))
         else:
             self._finish(status_error(self.trailers))
 
@@ -236,7 +242,7 @@ class ClientStream:
         if lost.code is not None:
             self._finish(reset_error(lost.code))
         else:
-            self._finish(ConnectError(f"the connection was lost: {lost.reason}"))
+            self._finish(lost_error(lost.reason))
 
     def wake(self) -> None:
         """Something has changed."""

@@ -10,13 +10,21 @@ from collections.abc import Iterable
 
 from grpclib.const import Status
 
-from streamkit.errors import ConnectError, StreamGapError, StreamkitError, error_from_status
+from streamkit.errors import (
+    ConnectError,
+    InternalError,
+    StreamGapError,
+    StreamkitError,
+    error_from_status,
+)
 from streamkit.transport.grpc.metadata import Headers, decode_message
 
 __all__ = [
+    "lost_error",
     "reset_error",
     "response_error",
     "status_error",
+    "unfinished_error",
     "unreachable_error",
 ]
 
@@ -56,7 +64,23 @@ _RESETS: dict[int, tuple[str, Status]] = {
 def reset_error(code: int) -> StreamkitError:
     """Return the error of a stream that the server reset with an HTTP/2 error code."""
     name, status = _RESETS.get(code, (f"code {code}", Status.UNKNOWN))
-    return error_from_status(status, f"the server reset the stream: {name}")
+    error = error_from_status(status, f"the server reset the stream: {name}")
+    error.ending = f"reset {name}"
+    return error
+
+
+def unfinished_error(reason: str) -> StreamkitError:
+    """Return the error of a response that ended before its status came."""
+    error = InternalError(reason)
+    error.ending = "unfinished"
+    return error
+
+
+def lost_error(reason: str) -> ConnectError:
+    """Return the error of a call whose connection went."""
+    error = ConnectError(f"the connection was lost: {reason}")
+    error.ending = "lost"
+    return error
 
 
 def unreachable_error(target: str, error: BaseException) -> ConnectError:
@@ -92,13 +116,17 @@ def response_error(headers: Headers, subtype: str) -> StreamkitError | None:
     http = fields.get(":status", "")
     if http != "200":
         status = _HTTP_STATUS.get(http, Status.UNKNOWN)
-        return error_from_status(status, f"the server answered with HTTP status {http or 'none'}")
+        error = error_from_status(status, f"the server answered with HTTP status {http or 'none'}")
+        error.ending = f"http {http}"
+        return error
     kind = fields.get("content-type", "")
     base, _, rest = kind.partition(";")[0].strip().lower().partition("+")
     if base != "application/grpc" or rest not in ("", subtype):
-        return error_from_status(
+        error = error_from_status(
             Status.UNKNOWN, f"the server answered with content-type {kind or 'none'!r}"
         )
+        error.ending = "not grpc"
+        return error
     return None
 
 
@@ -107,15 +135,20 @@ def status_error(trailers: Iterable[tuple[str, str]]) -> StreamkitError | None:
     fields = dict(trailers)
     value = fields.get("grpc-status")
     if value is None:
-        return error_from_status(Status.UNKNOWN, "the response ended without a status")
+        error = error_from_status(Status.UNKNOWN, "the response ended without a status")
+        error.ending = "unfinished"
+        return error
     try:
         status = Status(int(value))
     except ValueError:
-        return error_from_status(Status.UNKNOWN, f"the response ended with status {value[:20]!r}")
+        error = error_from_status(Status.UNKNOWN, f"the response ended with status {value[:20]!r}")
+        error.ending = "status"
+        return error
     if status is Status.OK:
         return None
     message = decode_message(fields.get("grpc-message", ""))
     error = error_from_status(status, message)
+    error.ending = "status"
     error.hint = decode_message(fields.get("streamkit-hint", ""))
     if isinstance(error, StreamGapError):
         error.oldest = _position(fields.get("streamkit-oldest"))

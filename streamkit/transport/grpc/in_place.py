@@ -84,6 +84,7 @@ class InPlaceBuffer(ReceiveBuffer):
         if not messages:
             if self._error is None and self.eof and self.size:
                 self._error = InternalError("the stream ended inside a message")
+                self._error.ending = "unfinished"
             if self._error is not None:
                 raise self._error
         return messages, freed

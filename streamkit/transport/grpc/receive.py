@@ -98,6 +98,7 @@ class ReceiveBuffer:
                 raise
         if not messages and self.eof and self.size:
             self._error = InternalError("the stream ended inside a message")
+            self._error.ending = "unfinished"
             raise self._error
         return messages, before - self.size
 

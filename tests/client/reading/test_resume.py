@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from streamkit.client.attempts import Reconnect
 from streamkit.client.events import ClientEvent
-from streamkit.client.reading.cursor import JournalCursor
-from streamkit.client.reading.resume import Reconnect, ResumingCall
+from streamkit.client.reading.cursor import JournalCursor, KeyCursor
+from streamkit.client.reading.resume import ResumingCall
 from streamkit.client.reading.start import start_from
 from streamkit.client.retry import Retry
 from streamkit.config import Backoff
@@ -413,3 +414,62 @@ def test_starts_have_a_wire_form() -> None:
     assert start_from("all") == StartFrom(all=True)
     with pytest.raises(StreamkitError):
         start_from("yesterday")  # type: ignore[arg-type]  # the point of the test
+
+
+# ---- places of streams that are not ours ----
+
+
+def places(*taken: Any, position: Any = None) -> tuple[KeyCursor[Any, Any], list[Any]]:
+    """A cursor whose messages are places; what it handed on, attempt by attempt."""
+    key: KeyCursor[Any, Any] = KeyCursor(lambda place: place, lambda place: place)
+    key.position = position
+    got = []
+    for attempt in taken:
+        key.request()
+        got.append(key.take(list(attempt)))
+    return key, got
+
+
+def test_a_new_life_is_delivered_however_it_is_called() -> None:
+    for first, second in (("a", "b"), ("b", "a"), (b"b", b"a")):
+        new = [(second, 1), (second, 2)]
+        _, got = places([(first, 4), (first, 5)], new)
+        assert got[1] == new
+
+
+def test_an_old_life_that_is_repeated_is_known() -> None:
+    _, got = places(
+        [("b", 1), ("b", 2)], [("b", 2), ("a", 1)], [("b", 1), ("b", 2), ("a", 1), ("a", 2)]
+    )
+    assert got[1:] == [[("a", 1)], [("a", 2)]]
+
+
+def test_ordered_pairs_are_no_lives() -> None:
+    _, got = places([(1, 8), (2, 1)], [(1, 9), (2, 1), (2, 2)])
+    assert got[1] == [(2, 2)]
+
+
+def test_messages_that_share_a_place_are_all_delivered() -> None:
+    _, got = places([1, 1, 2, 2, 2])
+    assert got == [[1, 1, 2, 2, 2]]
+
+
+def test_a_break_among_messages_of_one_place_loses_none_of_them() -> None:
+    key, _ = places([1, 1, 2, 2])
+    assert key.request() == 1, "the last place of which nothing more can come"
+    assert key.take([2, 2, 2, 3]) == [2, 3]
+    assert key.request() == 2
+    assert key.take([3, 4]) == [4]
+
+
+def test_within_an_attempt_the_servers_order_is_the_right_one() -> None:
+    _, got = places([5, 3, 4])
+    assert got == [[5, 3, 4]]
+
+
+def test_a_server_that_goes_on_in_another_life_is_an_error() -> None:
+    place = cursor()
+    place.opened(META)
+    place.take([Update(sequence=5)])
+    with pytest.raises(PreconditionError, match="another life"):
+        place.opened({"streamkit-epoch": "e2", "streamkit-position": "5"})

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from streamkit.client.reading.resume import Reconnect
+from streamkit.client.attempts import Reconnect
 from streamkit.client.writing.outbox import Outbox
 from streamkit.client.writing.pump import Pump
 from streamkit.errors import ConnectError
@@ -19,6 +19,7 @@ class BrokenLink:
 
     def __init__(self) -> None:
         self.calls = 0
+        self.closing = asyncio.Event()
         self.trailing_metadata = None
         self.hanging = asyncio.Event()
         self._ends: list[asyncio.Future[Any]] = []

@@ -162,6 +162,10 @@ class Peer:
         """Drop the connection."""
         self._writer.transport.abort()
 
+    def close(self) -> None:
+        """End the connection in order, after what was sent."""
+        self._writer.close()
+
     async def hang(self) -> None:
         """Read on, answer nothing, until the client is gone."""
         while True:
