@@ -28,7 +28,7 @@ from collections.abc import (
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from ssl import SSLContext
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from streamkit.codec import StreamkitCodec
 from streamkit.config import JournalOptions, QueryLimits, TransportLimits
@@ -43,10 +43,7 @@ from streamkit.handlers import (
     StreamService,
 )
 from streamkit.journal import Journal, open_journal
-from streamkit.transport import GrpcServer, ServerInterceptor, run
-
-if TYPE_CHECKING:
-    from grpclib._typing import IServable
+from streamkit.transport import GrpcServer, Servable, ServerInterceptor, run
 
 __all__ = ["Server", "dedicate_process"]
 
@@ -72,7 +69,7 @@ class Server:
 
     def __init__(
         self,
-        handlers: Iterable[IServable] = (),
+        handlers: Iterable[Servable] = (),
         *,
         journal: Journal | str | os.PathLike[str] | None = None,
         databases: Mapping[str, str] | None = None,
@@ -225,7 +222,7 @@ class Server:
         self.draining = True
         self._health.leave()
 
-    async def _open_ours(self, resources: AsyncExitStack) -> list[IServable]:
+    async def _open_ours(self, resources: AsyncExitStack) -> list[Servable]:
         """Open the journal and the databases; return the handlers that serve them."""
         if self._store is None:
             return []
@@ -292,7 +289,7 @@ async def _opened(
             yield journal
 
 
-def _services(handlers: Iterable[IServable]) -> set[str]:
+def _services(handlers: Iterable[Servable]) -> set[str]:
     return {path.split("/")[1] for handler in handlers for path in handler.__mapping__()}
 
 

@@ -7,6 +7,7 @@ from streamkit.transport.client.interceptors import ClientInterceptor
 from streamkit.transport.loop import loop_factory, run
 from streamkit.transport.server.context import Context, ServerInterceptor, context
 from streamkit.transport.server.server import GrpcServer
+from streamkit.transport.server.serving import Servable, Service
 from streamkit.transport.tls import client_tls, server_tls
 
 __all__ = [
@@ -16,7 +17,9 @@ __all__ = [
     "Context",
     "Framed",
     "GrpcServer",
+    "Servable",
     "ServerInterceptor",
+    "Service",
     "client_tls",
     "context",
     "loop_factory",

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import Any
 
 import pytest
 
+from streamkit import testing
 from streamkit.handlers import (
     HealthHandler,
     JobsHandler,
@@ -14,8 +18,9 @@ from streamkit.handlers import (
     UpdatesHandler,
 )
 from streamkit.journal import Journal, open_journal
-from streamkit.testing import connected
 from streamkit.transport import Channel
+
+Connected = Callable[..., AbstractAsyncContextManager[Channel]]
 
 
 class Streams(UpdatesHandler, JobsHandler, LogsHandler):
@@ -33,8 +38,16 @@ def health() -> HealthHandler:
     return HealthHandler(["streamservice.StreamService"])
 
 
+@pytest.fixture(params=["socket", "inproc"])
+def connected(request: Any) -> Connected:
+    """`streamkit.testing.connected`, by each carrier."""
+    return partial(testing.connected, carrier=request.param)
+
+
 @pytest.fixture
-async def channel(journal: Journal, health: HealthHandler) -> AsyncIterator[Channel]:
+async def channel(
+    journal: Journal, health: HealthHandler, connected: Connected
+) -> AsyncIterator[Channel]:
     handlers = [Streams(journal=journal), ProducerHandler(journal=journal), health]
     async with connected(handlers) as channel:
         yield channel

@@ -36,9 +36,9 @@ from streamkit.handlers import ProducerHandler
 from streamkit.handlers.pipeline import in_order
 from streamkit.journal import Journal, open_journal
 from streamkit.journal.base import Stream
-from streamkit.testing import connected
 from streamkit.transport import Channel
 from tests.handlers.calls import rest, subscribe, tail, take
+from tests.handlers.conftest import Connected
 
 PATH = "/streamservice.ProducerService/"
 
@@ -194,7 +194,9 @@ async def test_many_requests_are_in_flight(channel: Channel, journal: Journal) -
     assert journal.bounds(Stream.UPDATES).newest == count
 
 
-async def test_a_store_that_cannot_write_ends_the_stream(journal: Journal) -> None:
+async def test_a_store_that_cannot_write_ends_the_stream(
+    journal: Journal, connected: Connected
+) -> None:
     class Full(ProducerHandler):
         async def _store(self, request: WriteRequest, logs_field: str = "logs") -> WriteReply:
             if request.producer.sequence == 2:

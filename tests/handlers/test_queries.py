@@ -29,11 +29,11 @@ from streamkit.errors import (
 )
 from streamkit.generated.streamservice import Parameter, PayloadFormat, QueryRequest, QueryResult
 from streamkit.handlers.queries import QueriesHandler, parameters_of, plan_of
-from streamkit.testing import connected
 from streamkit.transport import Channel, ClientCall, GrpcServer
 from tests.database.engines import UNBOUNDED
 from tests.database.google import QueryResult as GoogleQueryResult
 from tests.handlers.calls import SERVICE, rest
+from tests.handlers.conftest import Connected
 
 METHOD = SERVICE + "StreamQueryResults"
 ROWS = 2500
@@ -63,7 +63,7 @@ async def databases(file: Path) -> AsyncIterator[Databases]:
 
 
 @pytest.fixture
-async def channel(databases: Databases) -> AsyncIterator[Channel]:
+async def channel(databases: Databases, connected: Connected) -> AsyncIterator[Channel]:
     async with connected([QueriesHandler(databases=databases)]) as channel:
         yield channel
 

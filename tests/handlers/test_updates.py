@@ -20,9 +20,9 @@ from streamkit.generated.streamservice import StartFrom, StreamOptions, Update
 from streamkit.handlers import UpdatesHandler
 from streamkit.journal import Journal, open_journal
 from streamkit.journal.base import Batch, Entry, Loss, Position, Selector, Start, Stream
-from streamkit.testing import connected
 from streamkit.transport import Channel
 from tests.handlers.calls import subscribe, take
+from tests.handlers.conftest import Connected
 
 
 async def publish(journal: Journal, *topics: str) -> None:
@@ -126,7 +126,9 @@ async def test_heartbeats_are_for_those_who_asked(journal: Journal, channel: Cha
         assert not update.is_set("control")
 
 
-async def test_a_closed_journal_ends_live_streams_with_a_status(journal: Journal) -> None:
+async def test_a_closed_journal_ends_live_streams_with_a_status(
+    journal: Journal, connected: Connected
+) -> None:
     async with (
         connected([UpdatesHandler(journal=journal)]) as channel,
         subscribe(channel, "a") as call,
@@ -163,7 +165,7 @@ def entry(sequence: int, topic: str) -> Entry:
     return Entry(sequence, topic, 0, Update(topic=topic, message="m", sequence=sequence))
 
 
-async def test_a_position_that_is_no_longer_kept() -> None:
+async def test_a_position_that_is_no_longer_kept(connected: Connected) -> None:
     journal = Scripted(StreamGapError("too old", oldest=40, newest=90))
     handler = UpdatesHandler(journal=journal)  # type: ignore[arg-type]  # all that is called
     async with connected([handler]) as channel, subscribe(channel, "a") as call:
@@ -176,7 +178,7 @@ async def test_a_position_that_is_no_longer_kept() -> None:
     assert journal.asked["tell_loss"] is False
 
 
-async def test_a_loss_is_told_to_those_who_asked() -> None:
+async def test_a_loss_is_told_to_those_who_asked(connected: Connected) -> None:
     place = Position("e", 0)
     end = Position("e", 41)
     journal = Scripted(Batch([], place), Batch([entry(41, "a")], end, loss=Loss(1, 40)))
@@ -190,7 +192,7 @@ async def test_a_loss_is_told_to_those_who_asked() -> None:
     assert journal.asked["tell_loss"] is True
 
 
-async def test_latest_says_what_was_passed_over() -> None:
+async def test_latest_says_what_was_passed_over(connected: Connected) -> None:
     shared = entry(8, "b")
     batch = Batch([entry(5, "a"), shared], Position("e", 8), skipped={"b": 3})
     journal = Scripted(Batch([], Position("e", 0)), batch)
@@ -203,7 +205,7 @@ async def test_latest_says_what_was_passed_over() -> None:
     assert journal.asked["latest"] is True
 
 
-async def test_what_retention_removed_is_told() -> None:
+async def test_what_retention_removed_is_told(connected: Connected) -> None:
     """With a real journal: an error with the bounds for one, a gap record for the other."""
     retention = Retention(max_age=0, max_bytes=100_000)
     options = JournalOptions(retention=retention, ring_records=16)
@@ -228,7 +230,7 @@ async def test_what_retention_removed_is_told() -> None:
             assert [update.sequence for update in rest] == list(range(oldest, newest + 1))
 
 
-async def test_history_of_many_records_arrives_whole() -> None:
+async def test_history_of_many_records_arrives_whole(connected: Connected) -> None:
     async with await open_journal(":memory:") as journal:
         texts = [f"{number} " + "x" * 200 for number in range(5_000)]
         for begin in range(0, len(texts), 500):

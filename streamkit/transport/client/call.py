@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from grpclib.encoding.base import CodecBase
 from multidict import MultiDict
@@ -20,7 +20,6 @@ from streamkit.errors import (
     StreamkitError,
 )
 from streamkit.transport.client.interceptors import ClientInterceptor, Onion
-from streamkit.transport.client.pool import Pool
 from streamkit.transport.client.request import ClientStream
 from streamkit.transport.grpc.compression import compress
 from streamkit.transport.grpc.metadata import (
@@ -35,10 +34,42 @@ from streamkit.transport.grpc.receive import PREFIX
 if TYPE_CHECKING:
     from asyncio import TimerHandle
 
-__all__ = ["CallSettings", "ClientCall"]
+__all__ = ["CallSettings", "Carrier", "ClientCall"]
 
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
+
+
+class Carrier(Protocol):
+    """What takes a channel's requests to their server."""
+
+    closing: asyncio.Event
+    """Set when it is closed."""
+
+    @property
+    def target(self) -> str:
+        """The server's address, for messages."""
+        ...
+
+    def submit(self, stream: ClientStream) -> None:
+        """Start a stream as soon as there is a place for it; it fails when there will be none."""
+        ...
+
+    def peer(self) -> Any:
+        """What grpclib calls a peer, if there is a connection."""
+        ...
+
+    def reset(self, reason: str) -> None:
+        """Lose all connections; what runs on them ends with ConnectError."""
+        ...
+
+    async def close(self) -> None:
+        """End everything: running and later streams fail with ConnectError."""
+        ...
+
+    def close_now(self) -> object:
+        """As `close`, for code that cannot wait."""
+        ...
 
 
 class CallSettings:
@@ -48,7 +79,7 @@ class CallSettings:
 
     def __init__(
         self,
-        pool: Pool,
+        pool: Carrier,
         codec: CodecBase,
         base_headers: Headers,
         interceptors: Sequence[ClientInterceptor],

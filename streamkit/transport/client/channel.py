@@ -15,12 +15,11 @@ import grpclib.client
 from grpclib.const import Cardinality
 from grpclib.encoding.base import CodecBase
 from grpclib.metadata import Deadline
-from grpclib.protocol import Peer
 from multidict import MultiDict
 
 from streamkit.config import TransportLimits
 from streamkit.errors import InvalidArgumentError
-from streamkit.transport.client.call import CallSettings, ClientCall
+from streamkit.transport.client.call import CallSettings, Carrier, ClientCall
 from streamkit.transport.client.interceptors import ClientInterceptor
 from streamkit.transport.client.pool import Address, Pool
 from streamkit.transport.client.stub import StubStream
@@ -46,7 +45,8 @@ class Channel(grpclib.client.Channel):
     a free stream on it. After `keepalive` seconds of silence (`limits.keepalive_time` unless given)
     the server is asked for a sign of life, and a dead connection is aborted. `ssl` is a context
     (see `client_tls`), or True for one with the system's authorities. With `compression` ("gzip")
-    requests are compressed unless a call says otherwise.
+    requests are compressed unless a call says otherwise. A `carrier` takes the place of connections
+    altogether (see `streamkit.testing`).
 
     Generated stubs and grpclib's own methods run on it unchanged; their failures are
     StreamkitErrors, not GRPCErrors. Must be created where an event loop runs, and closed.
@@ -64,6 +64,7 @@ class Channel(grpclib.client.Channel):
         connect_timeout: float = 20.0,
         compression: str = "",
         server_name: str | None = None,
+        carrier: Carrier | None = None,
     ) -> None:
         limits = TransportLimits() if limits is None else limits
         if keepalive is not None:
@@ -73,7 +74,7 @@ class Channel(grpclib.client.Channel):
         # The base class is there for isinstance() and for the attributes that its users read.
         super().__init__(address.host or None, address.port, codec=codec, ssl=tls)
         self._path = address.path
-        self._pool = Pool(
+        self._pool = carrier or Pool(
             address,
             limits=limits,
             tls=tls,
@@ -222,10 +223,9 @@ class Channel(grpclib.client.Channel):
             deadline=deadline,
         )
 
-    def peer(self) -> Peer | None:
+    def peer(self) -> Any:
         """The server's address and certificate, while there is a connection."""
-        connection = self._pool.connection
-        return None if connection is None else Peer(connection.connection.transport)
+        return self._pool.peer()
 
     async def reset(self) -> None:
         """Abort the connections; their calls end with ConnectError, the next call dials anew."""
@@ -241,7 +241,7 @@ class Channel(grpclib.client.Channel):
 
     def __del__(self) -> None:
         pool = getattr(self, "_pool", None)
-        if pool is not None and pool.connection is not None and not self._loop.is_closed():
+        if pool is not None and pool.peer() is not None and not self._loop.is_closed():
             pool.close_now()
 
     async def __aenter__(self) -> Channel:

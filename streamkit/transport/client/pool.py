@@ -13,11 +13,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from grpclib.protocol import AbstractHandler
+from grpclib.protocol import AbstractHandler, Peer
 from h2.events import ConnectionTerminated
 
 from streamkit.config import TransportLimits
 from streamkit.errors import ConnectError, LimitError, StreamkitError
+from streamkit.transport.client.attempt import WireAttempt
 from streamkit.transport.client.request import ClientStream
 from streamkit.transport.client.status import unreachable_error
 from streamkit.transport.http2.protocol import WireProtocol
@@ -99,6 +100,10 @@ class Pool:
     def target(self) -> str:
         return self._address.target
 
+    def peer(self) -> Peer | None:
+        connection = self.connection
+        return None if connection is None else Peer(connection.connection.transport)
+
     @property
     def connection(self) -> WireProtocol | None:
         """The connection that takes new streams, if there is one."""
@@ -112,7 +117,7 @@ class Pool:
             return
         current = self.connection
         if current is not None and not self._queue and _has_slot(current):
-            stream.start(current)
+            stream.start(WireAttempt(stream, current))
             return
         loop = asyncio.get_running_loop()
         self._queue[stream] = loop.call_later(self._connect_timeout, self._give_up, stream)
@@ -160,7 +165,7 @@ class Pool:
                 return
             stream = next(iter(self._queue))
             self._withdraw(stream)
-            stream.start(current)
+            stream.start(WireAttempt(stream, current))
 
     def _on_goaway(self, protocol: WireProtocol, event: ConnectionTerminated) -> None:
         note = event.additional_data or b""

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-
-from h2.connection import AllowedStreamIDs
+from typing import Protocol
 
 from streamkit.errors import CallCancelledError, StreamkitError
 from streamkit.transport.client.status import (
@@ -21,24 +20,59 @@ from streamkit.transport.client.status import (
     unfinished_error,
 )
 from streamkit.transport.grpc.compression import inflater
-from streamkit.transport.grpc.in_place import InPlaceBuffer
 from streamkit.transport.grpc.metadata import Headers
 from streamkit.transport.grpc.receive import ReceiveBuffer
 from streamkit.transport.http2.endings import StreamLost
-from streamkit.transport.http2.protocol import WireProtocol
-from streamkit.transport.http2.stream import WireStream
 
-__all__ = ["ClientStream"]
+__all__ = ["Attempt", "ClientStream"]
 
 REPLAY_LIMIT = 256 * 1024
 """Bytes of a request kept for a transparent retry; a longer one is not retried."""
 RETRY_LIMIT = 5
 """Transparent retries of one call."""
-LAST_STREAM_ID = 2**30
-"""A connection that has used this many is replaced."""
-IN_PLACE_WINDOW = 4 * 1024 * 1024
-"""Of streams that are received in place: their messages are large."""
-_NO_ERROR = 0
+
+
+class Attempt(Protocol):
+    """A request on its way: what carries it, and reports to its ClientStream (`on_headers`,
+    `on_trailers`, `on_ended`, `on_lost`)."""
+
+    messages_in: ReceiveBuffer
+    """What was received."""
+
+    @property
+    def pending_size(self) -> int:
+        """Bytes put and not yet sent."""
+        ...
+
+    @property
+    def leave(self) -> Callable[[], None]:
+        """End the attempt: what is open of it is reset, its place is free. Idempotent."""
+        ...
+
+    def open(self, headers: Headers, end: bool) -> None:
+        """Send the request's headers, together with what is put in this turn; with `end` nothing
+        follows. StreamkitError when they cannot be sent."""
+        ...
+
+    def put(self, data: bytes) -> None:
+        """Add framed messages."""
+        ...
+
+    def put_end(self) -> None:
+        """After everything put so far, end the request."""
+        ...
+
+    def take(self) -> list[bytes]:
+        """The whole messages that are here."""
+        ...
+
+    def changed(self) -> Awaitable[None]:
+        """Wait for messages, or until the attempt is over."""
+        ...
+
+    async def sent_some(self) -> None:
+        """Wait for the server to take some of what is pending."""
+        ...
 
 
 class ClientStream:
@@ -65,14 +99,15 @@ class ClientStream:
         self.done = False
         """Whether the call has its outcome: `error`, or None for OK."""
         self.on_done: Callable[[], None] | None = None
-        self._attempt: _Attempt | None = None
+        self.in_place = in_place
+        """Whether messages are to be received where they stay."""
+        self.max_message = max_message
+        self._attempt: Attempt | None = None
         self._inbox: ReceiveBuffer | None = None
         self._headers = headers
         self._submit = submit
         self._subtype = subtype
-        self._max_message = max_message
         self._send_buffer = send_buffer
-        self._in_place = in_place
         self._loop = asyncio.get_running_loop()
         self._waiters: set[asyncio.Future[None]] = set()
         self._request: list[bytes] | None = []
@@ -172,13 +207,8 @@ class ClientStream:
 
     # The pool's side
 
-    def start(self, protocol: WireProtocol) -> None:
-        """Send the request on a connection that has room for it."""
-        attempt = _Attempt(self, protocol)
-        if self._in_place:
-            attempt.messages_in = InPlaceBuffer(self._max_message)
-            attempt.window = IN_PLACE_WINDOW
-            protocol.receive_in_place()
+    def start(self, attempt: Attempt) -> None:
+        """Send the request by an attempt that has room for it."""
         bare = self._ending and not self._unsent
         try:
             attempt.open(self._headers(), bare)
@@ -206,7 +236,7 @@ class ClientStream:
         if error is None and self._inbox is not None:
             try:
                 encoding = dict(headers).get("grpc-encoding", "")
-                self._inbox.inflate = inflater(encoding, self._max_message)
+                self._inbox.inflate = inflater(encoding, self.max_message)
             except StreamkitError as unknown:
                 error = unknown
         if error is not None:
@@ -280,76 +310,3 @@ class ClientStream:
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
             attempt.leave()
-
-
-class _Attempt(WireStream):
-    """The HTTP/2 stream that a request is on; reports to its `ClientStream`."""
-
-    def __init__(self, owner: ClientStream, protocol: WireProtocol) -> None:
-        super().__init__(protocol.connection)
-        self._owner = owner
-        self.window = 0
-        """What may be on the way, if it is to be more than the settings say."""
-        self._processor = protocol.processor
-
-    def open(self, headers: Headers, end: bool) -> None:
-        """Send the request headers; they leave together with what is put in this turn."""
-        connection = self.connection
-        stream_id: int = connection.h2.get_next_available_stream_id()
-        if stream_id >= LAST_STREAM_ID:
-            connection.draining = True
-        # Made first: for a stream that it knows, h2 does not check the limit that the pool keeps.
-        connection.h2._begin_new_stream(stream_id, AllowedStreamIDs.ODD)
-        connection.h2.send_headers(stream_id, headers, end_stream=end)
-        self.begin(stream_id)
-        if self.window:
-            connection.h2.widen(stream_id, self.window)
-        self.leave = self._processor.register(self)
-        connection.schedule()
-
-    leave: Callable[[], None]
-    """Ends the attempt: resets what is open of it and gives its place free."""
-
-    def changed(self) -> Awaitable[None]:
-        """Wait for messages, or until the stream is lost."""
-        return self._changed()
-
-    async def sent_some(self) -> None:
-        """Wait for the peer to take some of what is pending; how long is the deadline's matter."""
-        waiter = self.connection.loop.create_future()
-        self._senders.append(waiter)
-        try:
-            await waiter
-        finally:
-            if waiter in self._senders:
-                self._senders.remove(waiter)
-
-    def take(self) -> list[bytes]:
-        """The whole messages that are here."""
-        messages, freed = self.messages_in.take()
-        self._free(freed)
-        return messages
-
-    def got_headers(self, headers: Headers) -> None:
-        self._owner.on_headers(headers)
-        super().got_headers(headers)
-        self._owner.wake()
-
-    def got_trailers(self, trailers: Headers) -> None:
-        self._owner.on_trailers(trailers)
-        super().got_trailers(trailers)
-
-    def __ended__(self) -> None:
-        self._owner.on_ended()
-        super().__ended__()
-        self.drop_pending()
-        self._wake_sender()
-        self._processor.retire(self)
-
-    def lose(self, error: StreamLost) -> None:
-        if self.lost is None:
-            super().lose(error)
-            if not self.connection.dead:
-                self.connection.discarded(self.settle())
-                self._processor.retire(self)
-            self._owner.on_lost(error)

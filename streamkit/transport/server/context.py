@@ -5,15 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
 
 from multidict import MultiDict
 
-from streamkit.errors import InvalidArgumentError, PreconditionError
+from streamkit.errors import InvalidArgumentError, PreconditionError, StreamkitError
 from streamkit.transport.grpc.metadata import Metadata, MetadataLike, encode_metadata
-
-if TYPE_CHECKING:
-    from streamkit.transport.server.stream import ServerStream
+from streamkit.transport.server.exchange import Exchange
+from streamkit.transport.server.outcome import Outcome
 
 __all__ = ["Context", "Next", "ServerInterceptor", "context", "current"]
 
@@ -21,78 +19,123 @@ _CURRENT: ContextVar[Context] = ContextVar("streamkit_call")
 
 
 class Context:
-    """One call, seen from the server."""
+    """One call, seen from the server, whatever carries it."""
 
     __slots__ = (
         "_cancelled",
+        "_exchange",
         "_initial",
-        "_stream",
+        "_observers",
         "_trailing",
         "compress",
         "compression",
         "deadline",
+        "end",
         "finite",
         "message_compressed",
+        "messages_received",
+        "messages_sent",
         "metadata",
         "method",
+        "outcome",
+        "streams_replies",
+        "streams_requests",
     )
 
     def __init__(
         self,
-        stream: ServerStream[Any, Any],
-        method: str,
-        metadata: Metadata,
-        deadline: float | None,
+        exchange: Exchange,
+        *,
+        streams_requests: bool,
+        streams_replies: bool,
+        end: Callable[[StreamkitError], None],
     ) -> None:
-        self._stream = stream
+        self._exchange = exchange
         self._cancelled = False
         self._initial: Metadata | None = None
         self._trailing: Metadata | None = None
-        self.method = method
+        self._observers: list[Callable[[Context], None]] = []
+        self.end = end
+        """End the call from outside with this error: its handler is cancelled. Nothing happens to
+        a call that is over."""
+        self.method = exchange.method
         """The call's path: /package.Service/Method."""
-        self.metadata = metadata
+        self.metadata = exchange.metadata
         """What the caller sent; values of keys that end in -bin are bytes."""
-        self.deadline = deadline
+        self.deadline = exchange.deadline
         """When the caller gives up, on the clock of `time.monotonic`; None: never."""
+        self.streams_requests = streams_requests
+        """Whether the method takes a stream of requests."""
+        self.streams_replies = streams_replies
+        """Whether the method answers with a stream."""
         self.finite = False
         """Set it in a streaming handler that comes to an end by itself: when the server drains,
         the call may finish within the grace period instead of being told to come back."""
         self.message_compressed = False
         """Whether the request message that was read last came compressed."""
+        self.messages_received = 0
+        """How many request messages the handler has read."""
+        self.messages_sent = 0
+        """How many messages were sent; not counted before they have left."""
         self.compression = ""
         """The grpc-encoding announced with the headers; set by `use_compression`."""
         self.compress = False
         """Whether messages from here on are compressed; can change between messages."""
+        self.outcome: Outcome | None = None
+        """How the call ended; None while it runs."""
+
+    @property
+    def carrier(self) -> str:
+        """What carries the call: "grpc", or the name of another door."""
+        return self._exchange.carrier
 
     @property
     def peer(self) -> str:
-        """The caller's address: "ipv4:host:port", "ipv6:[host]:port" or "unix:"."""
-        return self._stream.wire.connection.peer_name
+        """The caller's address: "ipv4:host:port", "ipv6:[host]:port", "unix:" or "inproc"."""
+        return self._exchange.peer
 
     @property
     def peer_certificate(self) -> dict[str, object] | None:
         """The caller's verified certificate, as ssl.SSLSocket.getpeercert gives it."""
-        return self._stream.wire.connection.peer_certificate
+        return self._exchange.peer_certificate
+
+    @property
+    def user_agent(self) -> str:
+        """What the caller says that it is; "" when it says nothing."""
+        return self._exchange.user_agent
 
     @property
     def cancelled(self) -> bool:
         """Whether the call is over for the caller: cancelled, late, or its connection lost."""
-        return self._cancelled or self._stream.wire.lost is not None
+        return self._cancelled or self._exchange.lost
 
     def time_left(self) -> float | None:
         """Seconds until the deadline, not below 0; None without a deadline."""
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
+    def when_done(self, callback: Callable[[Context], None]) -> None:
+        """Call `callback` once when the call is over and `outcome` is known, however it ended;
+        at once when it is over already."""
+        if self.outcome is None:
+            self._observers.append(callback)
+        else:
+            callback(self)
+
     def set_initial_metadata(self, metadata: MetadataLike) -> None:
         """Add metadata to the response's headers; before the first message."""
-        if self._stream.headers_sent:
+        if self._exchange.headers_sent:
             raise PreconditionError("the headers were sent already")
         self._initial = _merged(self._initial, metadata)
 
     async def send_initial_metadata(self) -> None:
         """Send the headers now instead of with the first message."""
-        if not self._stream.headers_sent:
-            self._stream.put_headers()
+        if not self._exchange.headers_sent:
+            self.begin()
+
+    def begin(self, *more: tuple[str, str]) -> None:
+        """Put the response's headers; `more` are encoded already."""
+        initial = [] if self._initial is None else encode_metadata(self._initial)
+        self._exchange.put_headers([*initial, *more], self.compression)
 
     def set_trailing_metadata(self, metadata: MetadataLike) -> None:
         """Add metadata to what is sent with the call's status."""
@@ -103,9 +146,9 @@ class Context:
 
         Before the first message. `compress` switches it off and on for single messages.
         """
-        if self._stream.headers_sent:
+        if self._exchange.headers_sent:
             raise PreconditionError("the headers were sent already")
-        if encoding not in self._stream.accepts:
+        if encoding not in self._exchange.accepts:
             return False
         self.compression = encoding
         self.compress = True

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from grpclib.exceptions import GRPCError
 
 from streamkit.errors import Status, StreamGapError, StreamkitError
-from streamkit.transport.grpc.metadata import Headers, encode_message
+from streamkit.transport.grpc.metadata import Headers, Metadata, encode_message, encode_metadata
 
-__all__ = ["DRAINED", "LATE", "OK", "Outcome", "details_field", "outcome_of"]
+__all__ = ["DRAINED", "GONE", "LATE", "OK", "Outcome", "details_field", "outcome_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +25,16 @@ class Outcome:
     hasty: bool = False
     """The status goes out at once; messages that flow control holds back are dropped."""
 
+    def with_trailers(self, metadata: Metadata) -> Outcome:
+        """Return the same with the handler's trailing metadata, which outranks its own."""
+        trailers = [pair for pair in self.trailers if pair[0] not in metadata]
+        return replace(self, trailers=trailers + encode_metadata(metadata))
+
 
 OK = Outcome(Status.OK)
 LATE = Outcome(Status.DEADLINE_EXCEEDED, "the deadline is over", hasty=True)
+GONE = Outcome(Status.CANCELLED, "the caller is gone")
+"""Of a call that nobody waits for: no status is sent."""
 DRAINED = Outcome(
     Status.UNAVAILABLE, "the server is going away", [("streamkit-reconnect", "1")], hasty=True
 )

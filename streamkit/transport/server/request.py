@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-
-from grpclib.const import Handler
 
 from streamkit.config import TransportLimits
 from streamkit.errors import Status, UnimplementedError
@@ -29,10 +27,8 @@ class Request:
     """A call that can be made."""
 
     path: str
-    handler: Handler
     metadata: Metadata
     timeout: float | None
-    content_type: str
     user_agent: str
     inflate: Callable[[bytes], bytes] | None
     accepts: frozenset[str]
@@ -61,9 +57,7 @@ def _refuse(http: int, status: Status, message: str, *more: tuple[str, str]) -> 
 _MALFORMED = Refusal(None)
 
 
-def read_request(
-    headers: Headers, mapping: Mapping[str, Handler], subtype: str, limits: TransportLimits
-) -> Request | Refusal:
+def read_request(headers: Headers, subtype: str, limits: TransportLimits) -> Request | Refusal:
     """Return the call that a header list asks for.
 
     What HTTP/2 calls malformed is reset; everything else gets exactly one gRPC status.
@@ -82,9 +76,6 @@ def read_request(
         return _refuse(415, Status.UNKNOWN, "the content-type is not application/grpc")
     if fields.get("te") != "trailers":
         return _refuse(400, Status.INTERNAL, "te: trailers is missing")
-    handler = mapping.get(fields[":path"])
-    if handler is None:
-        return _refuse(200, Status.UNIMPLEMENTED, "no such method")
     try:
         timeouts = [decode_timeout(value) for name, value in headers if name == "grpc-timeout"]
         metadata = decode_metadata(headers)
@@ -101,10 +92,8 @@ def read_request(
         )
     return Request(
         path=fields[":path"],
-        handler=handler,
         metadata=metadata,
         timeout=min(timeouts, default=None),
-        content_type=content_type,
         user_agent=fields.get("user-agent", ""),
         inflate=inflate,
         accepts=offered(value for name, value in headers if name == "grpc-accept-encoding"),

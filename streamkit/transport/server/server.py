@@ -7,8 +7,6 @@ import ssl
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from grpclib._typing import IServable
-from grpclib.const import Handler
 from grpclib.encoding.base import CodecBase
 
 from streamkit.config import TransportLimits
@@ -16,9 +14,9 @@ from streamkit.errors import InvalidArgumentError, PreconditionError
 from streamkit.transport.http2.connection import LOG
 from streamkit.transport.http2.protocol import WireProtocol
 from streamkit.transport.server.aging import Aging
-from streamkit.transport.server.calls import Calls, Service
+from streamkit.transport.server.calls import Calls
 from streamkit.transport.server.context import ServerInterceptor
-from streamkit.transport.server.replies import adopt
+from streamkit.transport.server.serving import Servable, Service
 
 __all__ = ["GrpcServer"]
 
@@ -34,7 +32,7 @@ class GrpcServer:
 
     def __init__(
         self,
-        handlers: Sequence[IServable],
+        handlers: Sequence[Servable],
         *,
         codec: CodecBase,
         limits: TransportLimits | None = None,
@@ -45,14 +43,7 @@ class GrpcServer:
         self._limits = TransportLimits() if limits is None else limits
         self._ssl = ssl
         self._on_drain = on_drain
-        mapping: dict[str, Handler] = {}
-        for handler in handlers:
-            adopt(handler)
-            for path, method in handler.__mapping__().items():
-                if path in mapping:
-                    raise InvalidArgumentError(f"{path} is served by two handlers")
-                mapping[path] = method
-        self._service = Service(mapping, codec, self._limits, interceptors)
+        self._service = Service(handlers, codec, self._limits, interceptors)
         self._listeners: list[asyncio.Server] = []
         self._paths: list[str] = []
         self._connections: dict[WireProtocol, Aging] = {}

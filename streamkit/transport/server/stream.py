@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any, TypeVar
 
-from grpclib.const import Cardinality
+from grpclib.const import Cardinality, Handler
 from grpclib.encoding.base import CodecBase
 from grpclib.exceptions import ProtocolError
 from grpclib.metadata import Deadline
-from grpclib.protocol import Peer
 from grpclib.server import Stream
-from h2.errors import ErrorCodes
 
 from streamkit.errors import (
     DeadlineError,
@@ -26,19 +25,12 @@ from streamkit.errors import (
     UnimplementedError,
 )
 from streamkit.framing import Framed
-from streamkit.transport.grpc.compression import ACCEPTED, compress
-from streamkit.transport.grpc.metadata import (
-    Headers,
-    Metadata,
-    MetadataLike,
-    encode_message,
-    encode_metadata,
-)
-from streamkit.transport.grpc.receive import PREFIX, Inflated
-from streamkit.transport.http2.stream import WireStream
+from streamkit.transport.grpc.compression import compress
+from streamkit.transport.grpc.metadata import MetadataLike, encode_metadata
+from streamkit.transport.grpc.receive import PREFIX, PREFIX_SIZE, Inflated
 from streamkit.transport.server.context import Context
+from streamkit.transport.server.exchange import Exchange
 from streamkit.transport.server.outcome import Outcome, details_field
-from streamkit.transport.server.request import Request
 
 __all__ = ["ServerStream"]
 
@@ -56,45 +48,48 @@ class ServerStream(Stream[_Recv, _Send]):
 
     def __init__(
         self,
-        wire: WireStream,
-        request: Request,
+        exchange: Exchange,
+        handler: Handler,
+        context: Context,
         *,
         codec: CodecBase,
         aside: Executor,
-        deadline: float | None,
+        request_timeout: float,
     ) -> None:
-        # Not super().__init__(): it wants the event dispatcher that interceptors replace.
-        self.wire = wire
-        self._stream = wire
-        self._method_name = request.path
-        self._cardinality: Cardinality = request.handler.cardinality
-        self._recv_type = request.handler.request_type
-        self._send_type = request.handler.reply_type
-        self._codec = codec
-        self._encode = codec.encode
+        # Not super().__init__(): it wants an HTTP/2 stream, and the event dispatcher that
+        # interceptors replace.
+        self.exchange = exchange
+        self.context = context
+        self._body = exchange.body
+        self._method_name = exchange.method
+        self._cardinality: Cardinality = handler.cardinality
+        self._recv_type = handler.request_type
+        self._send_type = handler.reply_type
+        self._codec = exchange.codec
+        self._encode = exchange.codec.encode
+        self._framing = codec  # what messages that are encoded already are encoded with
+        self._frames_fit = codec.__content_subtype__ == exchange.codec.__content_subtype__
         self._aside = aside
+        self._request_timeout = request_timeout
+        deadline = exchange.deadline
         self.deadline = None if deadline is None else Deadline(_timestamp=deadline)
-        self.user_agent = request.user_agent
-        self.accepts = request.accepts
-        self.metadata: Metadata = request.metadata  # type: ignore[assignment]
-        self.context = Context(self, request.path, request.metadata, deadline)
+        self.user_agent = exchange.user_agent
+        self.metadata = exchange.metadata  # type: ignore[assignment]  # grpclib's is a new type
         # A codec may know a shorter way for a whole stream of one type.
-        decoder = getattr(codec, "decoder", None)
+        decoder = getattr(exchange.codec, "decoder", None)
         self._decoder: Callable[[bytes], Any] = (
-            partial(codec.decode, message_type=self._recv_type)
+            partial(exchange.codec.decode, message_type=self._recv_type)
             if decoder is None
             else decoder(self._recv_type)
         )
         self._ready: deque[bytes] = deque()
         self._turn = 0.0
         self._puts = 0
-        self._counted = 0
         self._single_done = False
-        wire.messages_in.inflate = request.inflate
 
     @property
-    def peer(self) -> Peer:  # type: ignore[override]
-        return self.wire.connection.get_peer()
+    def peer(self) -> _Peer:  # type: ignore[override]  # what it offers, on any carrier
+        return _Peer(self.exchange)
 
     @property
     def owes_reply(self) -> bool:
@@ -106,11 +101,6 @@ class ServerStream(Stream[_Recv, _Send]):
         """Whether the handler itself has sent the status, or reset the call."""
         return self._send_trailing_metadata_done or self._cancel_done
 
-    @property
-    def headers_sent(self) -> bool:
-        """Whether the response has begun."""
-        return self._send_initial_metadata_done
-
     # Receiving --------------------------------------------------------------------------------
 
     async def recv_message(self) -> _Recv | None:
@@ -118,7 +108,7 @@ class ServerStream(Stream[_Recv, _Send]):
         if not self._cardinality.client_streaming:
             return await self._recv_single()
         if not self._ready:
-            self._ready.extend(await self.wire.messages())
+            self._ready.extend(await self._body.messages())
             if not self._ready:
                 return None
         return await self._decode(self._ready.popleft())
@@ -127,17 +117,17 @@ class ServerStream(Stream[_Recv, _Send]):
         """The one message of a unary request: exactly one, and in time."""
         if self._single_done:
             return None
-        wire = self.wire
-        if wire.messages_in.eof:
-            messages = await wire.messages()
+        if self.exchange.received_all:
+            messages = await self._body.messages()
         else:
-            limit = wire.connection.limits.request_timeout
+            limit = self._request_timeout
             late = DeadlineError(f"no request message within {limit:g} s")
-            timer = wire.connection.loop.call_later(
-                limit, wire.fail_reading, late, context=wire.connection.context
+            # In a context of its own: a timer must not keep what the call's holds.
+            timer = asyncio.get_running_loop().call_later(
+                limit, self._body.fail_reading, late, context=contextvars.Context()
             )
             try:
-                messages = await wire.messages()
+                messages = await self._body.messages()
             finally:
                 timer.cancel()
         if not messages:
@@ -148,7 +138,7 @@ class ServerStream(Stream[_Recv, _Send]):
 
     def check_single(self, count: int = 1) -> None:
         """Raise when a caller has sent more than the one message that the method takes."""
-        if count > 1 or (self._single_done and self.wire.messages_in.size):
+        if count > 1 or (self._single_done and self.exchange.unread):
             raise UnimplementedError("the request has several messages, the method takes one")
 
     async def _decode(self, data: bytes) -> _Recv:
@@ -164,9 +154,7 @@ class ServerStream(Stream[_Recv, _Send]):
             raise InvalidArgumentError("the request cannot be decoded") from error
         self.context.message_compressed = isinstance(data, Inflated)
         self._messages_received += 1
-        connection = self.wire.connection
-        connection.messages_received += 1
-        connection.last_message_received = connection.last_received
+        self.context.messages_received += 1
         return message
 
     # Sending ----------------------------------------------------------------------------------
@@ -175,24 +163,29 @@ class ServerStream(Stream[_Recv, _Send]):
         """Encode a message into the stream's buffer; True: `drain` before the next one."""
         if not self._send_initial_metadata_done:
             self.put_headers()
-        wire = self.wire
-        if not wire.pending_size:
+        out = self._body
+        if not out.pending_size:
             # The loop has run: a new burst begins.
             self._puts = 0
             self._turn = time.monotonic()
         if isinstance(message, Framed):
             self._messages_sent += message.count
             data = message.data
-            full = wire.put_message(b"", data) if isinstance(data, bytes) else wire.put_parts(data)
+            if not self._frames_fit:
+                full = self._put_apart(message)
+            else:
+                full = (
+                    out.put_message(b"", data) if isinstance(data, bytes) else out.put_parts(data)
+                )
         else:
             if self._send_message_done and not self._cardinality.server_streaming:
                 raise ProtocolError("Message was already sent")
             body = self._encode(message, self._send_type)
             if self.context.compress:
                 body = compress(self.context.compression, body)
-                full = wire.put_message(_PREFIX(1, len(body)), body)
+                full = out.put_message(_PREFIX(1, len(body)), body)
             else:
-                full = wire.put_message(_PREFIX(0, len(body)), body)
+                full = out.put_message(_PREFIX(0, len(body)), body)
             self._messages_sent += 1
         self._send_message_done = True
         self._puts = puts = self._puts + 1
@@ -200,6 +193,14 @@ class ServerStream(Stream[_Recv, _Send]):
             return True
         # A source that is always ready must let the loop run now and then.
         return puts & _LOOK == 0 and time.monotonic() - self._turn > _TURN
+
+    def _put_apart(self, framed: Framed) -> bool:
+        """Put messages that are encoded already on a carrier with another encoding."""
+        full = False
+        for body in _bodies(framed):
+            text = self._encode(self._framing.decode(body, self._send_type), self._send_type)
+            full = self._body.put_message(_PREFIX(0, len(text)), text)
+        return full
 
     async def send_message(self, message: _Send | Framed) -> None:
         """Send a message: it leaves when the handler next waits, or when enough has gathered.
@@ -211,35 +212,18 @@ class ServerStream(Stream[_Recv, _Send]):
 
     async def drain(self) -> None:
         """Let what was put leave; wait while the peer is behind."""
-        self._count()
-        await self.wire.drain()
-
-    def _count(self) -> None:
-        """Add to the connection's numbers what was sent since the last time."""
-        connection = self.wire.connection
-        connection.messages_sent += self._messages_sent - self._counted
-        connection.last_message_sent = connection.last_data_sent
-        self._counted = self._messages_sent
+        self.context.messages_sent = self._messages_sent
+        await self._body.drain()
 
     def put_headers(self, metadata: MetadataLike | None = None) -> None:
-        """Put the response's headers."""
-        headers: Headers = [
-            (":status", "200"),
-            ("content-type", self._content_type),
-            ("grpc-accept-encoding", ACCEPTED),
-        ]
-        if self.context.compression:
-            headers.append(("grpc-encoding", self.context.compression))
-        if self.context._initial is not None:
-            headers += encode_metadata(self.context._initial)
-        if metadata is not None:
-            headers += encode_metadata(metadata)
-        self.wire.put_headers(headers)
+        """Put the response's headers, unless the context has sent them."""
+        if not self.exchange.headers_sent:
+            self.context.begin(*(encode_metadata(metadata) if metadata is not None else ()))
         self._send_initial_metadata_done = True
 
     async def send_initial_metadata(self, *, metadata: Any = None) -> None:
         """Send the headers, with metadata, ahead of the first message."""
-        if self._send_initial_metadata_done:
+        if self.exchange.headers_sent:
             raise ProtocolError("Initial metadata was already sent")
         self.put_headers(metadata)
 
@@ -269,40 +253,61 @@ class ServerStream(Stream[_Recv, _Send]):
         """Send the status, after everything put before it. Once; later calls do nothing."""
         if self.ended:
             return
-        self._count()
-        wire = self.wire
-        wire.flush_out()
+        ctx, body = self.context, self._body
+        ctx.messages_sent = self._messages_sent
+        body.flush_out()
         if outcome.hasty:
-            wire.drop_pending()
-        elif wire.pending_size:
-            await wire.flushed()
+            body.drop_pending()
+        elif body.pending_size:
+            await body.flushed()
+        if ctx._initial is not None and not self.exchange.headers_sent:
+            ctx.begin()
+        if ctx._trailing is not None:
+            outcome = outcome.with_trailers(ctx._trailing)
         self._send_trailing_metadata_done = True
-        wire.put_headers(self._trailers(outcome), end_stream=True)
+        self.exchange.put_status(outcome)
+        ctx.outcome = outcome
 
-    def _trailers(self, outcome: Outcome) -> Headers:
-        ctx = self.context
-        headers: Headers = []
-        if not self._send_initial_metadata_done:
-            if ctx._initial is not None:
-                self.put_headers()
-            else:
-                headers += [
-                    (":status", "200"),
-                    ("content-type", self._content_type),
-                    ("grpc-accept-encoding", ACCEPTED),
-                ]
-        headers.append(("grpc-status", str(outcome.status.value)))
-        if outcome.message:
-            headers.append(("grpc-message", encode_message(outcome.message)))
-        own = ctx._trailing
-        headers += [pair for pair in outcome.trailers if own is None or pair[0] not in own]
-        if own is not None:
-            headers += encode_metadata(own)
-        return headers
+    async def finish_alone(self, outcome: Outcome) -> None:
+        """As `finish`, for a caller that takes nothing: what is pending is dropped, also when an
+        earlier `finish` has waited for it in vain."""
+        self._body.drop_pending()
+        self._send_trailing_metadata_done = False
+        await self.finish(outcome)
 
     async def cancel(self) -> None:
         """Reset the call: the caller sees CANCELLED."""
         if self._cancel_done:
             raise ProtocolError("Stream was already cancelled")
         self._cancel_done = True
-        self.wire.reset_nowait(ErrorCodes.CANCEL)
+        self.exchange.reset()
+
+
+def _bodies(framed: Framed) -> Iterator[bytes]:
+    """The messages in bytes that are framed already."""
+    data = framed.data if isinstance(framed.data, bytes) else b"".join(framed.data)
+    at = 0
+    while at < len(data):
+        _, size = PREFIX.unpack_from(data, at)
+        at += PREFIX_SIZE
+        yield data[at : at + size]
+        at += size
+
+
+class _Peer:
+    """What grpclib's handlers ask about the caller."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    def addr(self) -> str | tuple[str, int] | None:
+        """Host and port; the path for a unix socket."""
+        kind, _, rest = self._exchange.peer.partition(":")
+        if kind in ("ipv4", "ipv6"):
+            host, _, port = rest.rpartition(":")
+            return host.strip("[]"), int(port)
+        return rest or None
+
+    def cert(self) -> dict[str, object] | None:
+        """The verified certificate."""
+        return self._exchange.peer_certificate

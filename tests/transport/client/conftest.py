@@ -9,9 +9,12 @@ from typing import Any
 import pytest_asyncio
 
 from streamkit.codec import StreamkitCodec
+from streamkit.testing import InProcess
 from streamkit.transport import Channel
 
 NewChannel = Callable[..., Channel]
+Target = str | InProcess
+"""Where a channel leads: an address, or handlers in this process."""
 
 
 @pytest_asyncio.fixture
@@ -19,7 +22,10 @@ async def connect() -> AsyncIterator[NewChannel]:
     """Make channels that are closed with the test."""
     async with AsyncExitStack() as stack:
 
-        def new(target: str, **settings: Any) -> Channel:
+        def new(target: Target, **settings: Any) -> Channel:
+            if isinstance(target, InProcess):
+                settings["carrier"] = target
+                target = target.target
             channel = Channel(target, codec=StreamkitCodec(), **settings)
             stack.push_async_callback(channel.aclose)
             return channel

@@ -34,9 +34,10 @@ from streamkit.generated.streamservice import (
     SubscribeRequest,
     Update,
 )
+from streamkit.testing import InProcess
 from streamkit.transport import Channel, ClientCall, GrpcServer, context
 from streamkit.transport.grpc.receive import Inflated
-from tests.transport.client.conftest import NewChannel
+from tests.transport.client.conftest import NewChannel, Target
 
 WATCH = "/streamservice.StreamService/WatchJobProgress"
 SUBSCRIBE = "/streamservice.StreamService/SubscribeToUpdates"
@@ -88,8 +89,11 @@ def service() -> Service:
     return Service()
 
 
-@pytest_asyncio.fixture
-async def target(service: Service) -> AsyncIterator[str]:
+@pytest_asyncio.fixture(params=["socket", "inproc"])
+async def target(request: Any, service: Service) -> AsyncIterator[Target]:
+    if request.param == "inproc":
+        yield InProcess([service])
+        return
     server = GrpcServer([service], codec=StreamkitCodec())
     await server.start("127.0.0.1", 0)
     yield f"127.0.0.1:{server.port}"
@@ -104,7 +108,7 @@ async def watch(channel: Channel, job: str = "j", **settings: Any) -> JobProgres
 
 
 async def test_interceptors_are_layers_around_all_kinds_of_calls(
-    connect: NewChannel, target: str
+    connect: NewChannel, target: Target
 ) -> None:
     seen: list[str] = []
 
@@ -144,7 +148,7 @@ async def test_interceptors_are_layers_around_all_kinds_of_calls(
     assert seen[2:] == ["b after NotFoundError", "a after NotFoundError"]
 
 
-async def test_an_interceptor_may_translate_and_refuse(connect: NewChannel, target: str) -> None:
+async def test_an_interceptor_may_translate_and_refuse(connect: NewChannel, target: Target) -> None:
     async def translate(call: Call, call_next: Next) -> None:
         try:
             await call_next()
@@ -181,7 +185,7 @@ async def test_an_interceptor_may_translate_and_refuse(connect: NewChannel, targ
 
 
 async def test_an_interceptor_shares_context_and_cancellation(
-    connect: NewChannel, target: str, service: Service
+    connect: NewChannel, target: Target, service: Service
 ) -> None:
     variable: ContextVar[str] = ContextVar("variable", default="unset")
     ends: list[str] = []
@@ -217,7 +221,9 @@ async def test_an_interceptor_shares_context_and_cancellation(
         await asyncio.sleep(0.001)
 
 
-async def test_a_timeout_of_an_interceptor_ends_the_call(connect: NewChannel, target: str) -> None:
+async def test_a_timeout_of_an_interceptor_ends_the_call(
+    connect: NewChannel, target: Target
+) -> None:
     async def hasty(call: Call, call_next: Next) -> None:
         async with asyncio.timeout(0.05):
             await call_next()
@@ -238,7 +244,7 @@ async def test_a_timeout_of_an_interceptor_ends_the_call(connect: NewChannel, ta
 
 
 async def test_a_handlers_deadline_holds_for_the_calls_that_it_makes(
-    connect: NewChannel, target: str, service: Service
+    connect: NewChannel, target: Target, service: Service
 ) -> None:
     service.downstream = channel = connect(target)
 
@@ -252,7 +258,7 @@ async def test_a_handlers_deadline_holds_for_the_calls_that_it_makes(
     assert 0.5 < float(await left("1", timeout=5)) <= 1
 
 
-async def test_a_deadline_travels(connect: NewChannel, target: str) -> None:
+async def test_a_deadline_travels(connect: NewChannel, target: Target) -> None:
     channel = connect(target)
     for timeout in (0.5, 5.0, 50_000.0, 3e9):
         reply = await channel.unary(LOGS, LogRequest(lines=1), LogEntry, timeout=timeout)
@@ -262,7 +268,7 @@ async def test_a_deadline_travels(connect: NewChannel, target: str) -> None:
 # Compression ------------------------------------------------------------------------------------
 
 
-async def test_compression_is_the_calls_choice(connect: NewChannel, target: str) -> None:
+async def test_compression_is_the_calls_choice(connect: NewChannel, target: Target) -> None:
     plain, squeezing = connect(target), connect(target, compression="gzip")
     assert (await watch(plain)).current_step == "plain"
     assert (await watch(plain, compression="gzip")).current_step == "compressed"
@@ -302,7 +308,7 @@ async def test_compressed_replies_are_flagged_one_by_one(connect: NewChannel) ->
 # Stubs and grpclib ------------------------------------------------------------------------------
 
 
-async def test_a_stubs_failure_is_of_the_tree(connect: NewChannel, target: str) -> None:
+async def test_a_stubs_failure_is_of_the_tree(connect: NewChannel, target: Target) -> None:
     stub = StreamServiceStub(connect(target))
     with pytest.raises(NotFoundError) as caught:
         async for _ in stub.watch_job_progress(JobRequest(job_id="unknown")):
@@ -314,7 +320,7 @@ async def test_a_stubs_failure_is_of_the_tree(connect: NewChannel, target: str) 
 
 
 async def test_leaving_a_stubs_stream_ends_it(
-    connect: NewChannel, target: str, service: Service
+    connect: NewChannel, target: Target, service: Service
 ) -> None:
     stub = StreamServiceStub(connect(target))
     async with aclosing(stub.subscribe_to_updates(SubscribeRequest())) as updates:
@@ -325,7 +331,7 @@ async def test_leaving_a_stubs_stream_ends_it(
         await asyncio.sleep(0.001)
 
 
-async def test_grpclib_stream_interface(connect: NewChannel, target: str) -> None:
+async def test_grpclib_stream_interface(connect: NewChannel, target: Target) -> None:
     channel = connect(target)
     async with channel.request(
         WATCH, Cardinality.UNARY_STREAM, JobRequest, JobProgress, metadata={"x-tag": "t"}
@@ -351,7 +357,7 @@ async def test_grpclib_stream_interface(connect: NewChannel, target: str) -> Non
             await stream.recv_message()
 
 
-async def test_grpclib_methods_and_events(connect: NewChannel, target: str) -> None:
+async def test_grpclib_methods_and_events(connect: NewChannel, target: Target) -> None:
     channel = connect(target)
     seen: list[str] = []
 
@@ -371,16 +377,19 @@ async def test_grpclib_methods_and_events(connect: NewChannel, target: str) -> N
 # Use --------------------------------------------------------------------------------------------
 
 
-async def test_metadata_that_cannot_be_sent_is_refused(connect: NewChannel, target: str) -> None:
+async def test_metadata_that_cannot_be_sent_is_refused(connect: NewChannel, target: Target) -> None:
     channel = connect(target)
     for metadata in ({"grpc-status": "0"}, {"x": "line\nbreak"}, {"x-bin": "text"}, {"": "x"}):
         with pytest.raises(InvalidArgumentError, match="metadata"):
             await watch(channel, metadata=metadata)
-    protocol = channel._pool.connection
-    assert protocol is None or not protocol.processor.streams
+    if isinstance(target, InProcess):
+        assert target.calls == 0
+    else:
+        protocol = channel._pool.connection
+        assert protocol is None or not protocol.processor.streams
 
 
-async def test_a_call_that_is_not_made_yet(connect: NewChannel, target: str) -> None:
+async def test_a_call_that_is_not_made_yet(connect: NewChannel, target: Target) -> None:
     call = connect(target).stream(WATCH, JobRequest, JobProgress)
     with pytest.raises(PreconditionError, match="not been made"):
         await call.receive()
@@ -394,7 +403,7 @@ async def test_a_call_that_is_not_made_yet(connect: NewChannel, target: str) -> 
 
 
 async def test_iterating_and_receiving_give_each_message_once(
-    connect: NewChannel, target: str
+    connect: NewChannel, target: Target
 ) -> None:
     channel = connect(target)
     found: list[str] = []

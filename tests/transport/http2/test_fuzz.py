@@ -15,8 +15,8 @@ from streamkit.transport.http2.connection import LOG
 from streamkit.transport.http2.endings import StreamLost
 from streamkit.transport.http2.protocol import WireProtocol
 from streamkit.transport.http2.stream import WireStream
-from streamkit.transport.server.calls import Calls, Service
-from streamkit.transport.server.replies import adopt
+from streamkit.transport.server.calls import Calls
+from streamkit.transport.server.serving import Service
 from tests.transport.fuzzing import LIMITS, Fuzzer, chunks
 from tests.transport.memory import Sink
 from tests.transport.raw import SUBSCRIBE, message
@@ -37,11 +37,7 @@ class Refusing(AbstractHandler):
 async def server_round(seed: int, frames: int, tally: dict[str, int]) -> None:
     """One connection to a server until it ends or the frames are used up."""
     streams, writes = Streams(), Writes()
-    mapping = {}
-    for handler in (streams, writes):
-        adopt(handler)
-        mapping.update(handler.__mapping__())
-    calls = Calls(Service(mapping, PlainCodec(), LIMITS, ()))
+    calls = Calls(Service([streams, writes], PlainCodec(), LIMITS))
     protocol = WireProtocol(calls, LIMITS, client=False)
     sink = Sink(protocol)
     fuzzer = Fuzzer(seed, client_role=False)

@@ -1,7 +1,4 @@
-"""For tests of services and clients: servers for the length of a test, and a relay that misbehaves.
-
-Nothing here is imported by the rest of streamkit.
-"""
+"""A relay between a client and its server that breaks connections on demand."""
 
 from __future__ import annotations
 
@@ -9,69 +6,15 @@ import asyncio
 import contextlib
 import socket
 import struct
-import tempfile
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Literal, Self
+from collections.abc import Coroutine
+from typing import Any, Literal, Self
 
-from streamkit.codec import StreamkitCodec
-from streamkit.config import TransportLimits
-from streamkit.server import Server
-from streamkit.transport import Channel, GrpcServer, ServerInterceptor
-
-if TYPE_CHECKING:
-    from grpclib._typing import IServable
-
-__all__ = ["Fault", "FaultProxy", "connected", "serve"]
+__all__ = ["Fault", "FaultProxy"]
 
 Fault = Literal["cut", "half_close", "reset", "black_hole"]
 
 _CHUNK = 65_536
 _LINGER_ZERO = struct.pack("ii", 1, 0)
-
-
-@asynccontextmanager
-async def connected(
-    handlers: Iterable[IServable],
-    *,
-    limits: TransportLimits | None = None,
-    interceptors: Sequence[ServerInterceptor] = (),
-) -> AsyncIterator[Channel]:
-    """Serve just these handlers on a private unix socket and give a channel to them.
-
-    async with connected([UpdatesHandler(journal=journal)]) as channel:
-        stub = StreamServiceStub(channel)
-    """
-    limits = limits or TransportLimits()
-    with tempfile.TemporaryDirectory(prefix="streamkit-") as directory:
-        path = f"{directory}/socket"
-        server = GrpcServer(
-            list(handlers), codec=StreamkitCodec(), limits=limits, interceptors=interceptors
-        )
-        await server.start(path=path)
-        try:
-            channel = Channel(f"unix:{path}", codec=StreamkitCodec(), limits=limits)
-            try:
-                yield channel
-            finally:
-                await channel.aclose()
-        finally:
-            await server.close()
-
-
-@asynccontextmanager
-async def serve(*handlers: IServable, **settings: Any) -> AsyncIterator[str]:
-    """Run a whole server on a free port and give its address.
-
-    The settings are those of `streamkit.Server`; without `journal` it has a private store that is
-    removed at the end.
-
-        async with serve() as address, AsyncClient(address) as client:
-            await client.publish("greetings", "hello")
-    """
-    settings = {"journal": ":memory:", "port": 0, **settings}
-    async with Server(handlers, **settings) as server:
-        yield server.address
 
 
 def _end(writer: asyncio.StreamWriter) -> None:

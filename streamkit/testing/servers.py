@@ -1,0 +1,79 @@
+"""Servers and channels for the length of a test."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Literal
+
+from streamkit.codec import StreamkitCodec
+from streamkit.config import TransportLimits
+from streamkit.server import Server
+from streamkit.testing.in_process import InProcess
+from streamkit.transport import (
+    Channel,
+    ClientInterceptor,
+    GrpcServer,
+    Servable,
+    ServerInterceptor,
+)
+
+__all__ = ["connected", "serve"]
+
+
+@asynccontextmanager
+async def connected(
+    handlers: Iterable[Servable],
+    *,
+    limits: TransportLimits | None = None,
+    interceptors: Sequence[ServerInterceptor] = (),
+    client_interceptors: Sequence[ClientInterceptor] = (),
+    carrier: Literal["socket", "inproc"] = "socket",
+) -> AsyncIterator[Channel]:
+    """Serve just these handlers and give a channel to them.
+
+    On a private unix socket, or with `carrier="inproc"` without any: the same calls, quicker, with
+    no HTTP/2 between.
+
+        async with connected([UpdatesHandler(journal=journal)]) as channel:
+            stub = StreamServiceStub(channel)
+    """
+    limits = limits or TransportLimits()
+    codec = StreamkitCodec()
+    if carrier == "inproc":
+        async with Channel(
+            InProcess.target,
+            codec=codec,
+            limits=limits,
+            interceptors=client_interceptors,
+            carrier=InProcess(handlers, limits=limits, interceptors=interceptors),
+        ) as channel:
+            yield channel
+        return
+    with tempfile.TemporaryDirectory(prefix="streamkit-") as directory:
+        path = f"{directory}/socket"
+        server = GrpcServer(list(handlers), codec=codec, limits=limits, interceptors=interceptors)
+        await server.start(path=path)
+        try:
+            async with Channel(
+                f"unix:{path}", codec=codec, limits=limits, interceptors=client_interceptors
+            ) as channel:
+                yield channel
+        finally:
+            await server.close()
+
+
+@asynccontextmanager
+async def serve(*handlers: Servable, **settings: Any) -> AsyncIterator[str]:
+    """Run a whole server on a free port and give its address.
+
+    The settings are those of `streamkit.Server`; without `journal` it has a private store that is
+    removed at the end.
+
+        async with serve() as address, AsyncClient(address) as client:
+            await client.publish("greetings", "hello")
+    """
+    settings = {"journal": ":memory:", "port": 0, **settings}
+    async with Server(handlers, **settings) as server:
+        yield server.address

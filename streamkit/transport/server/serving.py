@@ -1,0 +1,261 @@
+"""Running a call: its handler inside the interceptors, and exactly one status at the end.
+
+The one place for it: every carrier hands its exchanges to `Service.start`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+from grpclib.const import Handler
+from grpclib.encoding.base import CodecBase
+
+from streamkit.config import TransportLimits
+from streamkit.errors import InvalidArgumentError, LimitError, Status, StreamkitError
+from streamkit.transport.http2.connection import LOG
+from streamkit.transport.server.context import Context, Next, ServerInterceptor, enter
+from streamkit.transport.server.exchange import Exchange
+from streamkit.transport.server.outcome import DRAINED, GONE, LATE, OK, Outcome, outcome_of
+from streamkit.transport.server.replies import adopt
+from streamkit.transport.server.stream import ServerStream
+
+__all__ = ["Call", "Servable", "Service"]
+
+_NO_METHOD = Outcome(Status.UNIMPLEMENTED, "no such method")
+_BROKEN = Outcome(Status.INTERNAL, "internal error", unexpected=True)
+
+
+class Servable(Protocol):
+    """A service: what betterproto, grpclib and google.protobuf generate, filled in."""
+
+    def __mapping__(self) -> Mapping[str, Handler]:
+        """Path -> method."""
+        ...
+
+
+class Service:
+    """The methods of a server and what is around them, shared by all its carriers."""
+
+    def __init__(
+        self,
+        handlers: Sequence[Servable],
+        codec: CodecBase,
+        limits: TransportLimits,
+        interceptors: Sequence[ServerInterceptor] = (),
+    ) -> None:
+        """InvalidArgumentError when two handlers serve one method."""
+        self.codec = codec
+        self.limits = limits
+        self.interceptors = tuple(interceptors)
+        self.mapping: dict[str, Handler] = {}
+        """Path -> method."""
+        for handler in handlers:
+            adopt(handler)
+            for path, method in handler.__mapping__().items():
+                if path in self.mapping:
+                    raise InvalidArgumentError(f"{path} is served by two handlers")
+                self.mapping[path] = method
+        # One thread: more of them would only take the interpreter from the loop more often.
+        self._aside = ThreadPoolExecutor(1, "streamkit-decode")
+
+    def start(self, exchange: Exchange, on_done: Callable[[], None]) -> Call | None:
+        """Run the call of an exchange in a task of its own; `on_done` once it is over.
+
+        None when there is no such method: the status is put, `on_done` was called. The carrier
+        calls `end` of what is returned when the caller goes, and `drain` when the server does.
+        """
+        method = self.mapping.get(exchange.method)
+        if method is None:
+            exchange.put_status(_NO_METHOD)
+            on_done()
+            return None
+        call = Call(exchange, method, self, on_done)
+        return call
+
+    def close(self) -> None:
+        """Let go of the thread. No call may be running any more."""
+        self._aside.shutdown(wait=False, cancel_futures=True)
+
+
+class Call:
+    """One running call: why it was asked to end, if it was."""
+
+    __slots__ = ("_context", "_exchange", "_on_done", "_stream", "_verdict", "task")
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        method: Handler,
+        service: Service,
+        on_done: Callable[[], None],
+    ) -> None:
+        self._exchange = exchange
+        self._on_done = on_done
+        self._verdict: Outcome | None = None
+        self._context = Context(
+            exchange,
+            streams_requests=method.cardinality.client_streaming,
+            streams_replies=method.cardinality.server_streaming,
+            end=self._end_with,
+        )
+        self._stream: ServerStream[Any, Any] = ServerStream(
+            exchange,
+            method,
+            self._context,
+            codec=service.codec,
+            aside=service._aside,
+            request_timeout=service.limits.request_timeout,
+        )
+        run = self._run(method.func, service.interceptors)
+        self.task: asyncio.Task[None] | None = asyncio.get_running_loop().create_task(run)
+        """None when the call is over."""
+        self.task.add_done_callback(self._done)
+
+    def end(self, verdict: Outcome | None) -> None:
+        """Cancel the handler; the call ends with this status, or without for a lost one."""
+        if self._verdict is None and self.task is not None and not self.task.done():
+            self._verdict = GONE if verdict is None else verdict
+            self._context._cancelled = True
+            self.task.cancel()
+
+    def drain(self, *, everything: bool) -> None:
+        """Tell the caller to come back elsewhere when the call is a streaming reply without an end;
+        with `everything` in any case."""
+        if everything or (self._context.streams_replies and not self._context.finite):
+            self.end(DRAINED)
+
+    def _end_with(self, error: StreamkitError) -> None:
+        self.end(outcome_of(error))
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        # Not in the task: one that is cancelled before its first step runs nothing.
+        self.task = None
+        context = self._context
+        if context.outcome is None:
+            context.outcome = self._verdict or GONE
+        context.end = _over  # the three would wait for the garbage collector
+        del self._stream
+        self._on_done()
+        if not task.cancelled() and task.exception() is not None:
+            LOG.warning("fault in a call", repr(task.exception()), task.exception())
+        observers, context._observers = context._observers, []
+        for observer in observers:
+            try:
+                observer(context)
+            except Exception as error:  # of others, and nobody is left to tell
+                LOG.warning("fault in a callback", f"{context.method}: {error!r}", error)
+
+    async def _run(
+        self, func: Callable[[Any], Any], interceptors: Sequence[ServerInterceptor]
+    ) -> None:
+        """Run the handler inside the interceptors and send its status."""
+        context = self._context
+        enter(context)
+        timer: asyncio.TimerHandle | None = None
+        left = context.time_left()
+        if left is not None:
+            if left <= 0:
+                await self._finish(LATE)
+                return
+            # In a context of its own: the timer must not keep the call's.
+            timer = asyncio.get_running_loop().call_later(
+                left, self.end, LATE, context=contextvars.Context()
+            )
+        try:
+            outcome = await self._outcome(func, interceptors)
+        finally:
+            if timer is not None:
+                timer.cancel()
+        if outcome is not None:
+            await self._finish(outcome)
+
+    async def _outcome(
+        self, func: Callable[[Any], Any], interceptors: Sequence[ServerInterceptor]
+    ) -> Outcome | None:
+        """Run the handler; return how the call ended, None when nobody waits for it."""
+        stream, exchange = self._stream, self._exchange
+        try:
+            await _onion(interceptors, func, stream)(self._context)
+            if self._verdict is not None:
+                return self._waited_for()
+            if stream.ended:
+                return None
+            if stream.owes_reply:
+                return Outcome(Status.INTERNAL, "the method sent no reply", unexpected=True)
+            stream.check_single()
+            return OK
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            asked_to = task is not None and task.cancelling() > 0
+            if task is not None:
+                while task.cancelling():
+                    task.uncancel()  # the task goes on: it has a status to send
+            if exchange.lost:
+                return None
+            if self._verdict is not None:
+                return self._waited_for()
+            if asked_to:
+                raise
+            return _BROKEN  # the handler awaited something that was cancelled
+        except Exception as error:
+            if exchange.lost:
+                return None
+            if self._verdict is not None:
+                return self._waited_for()
+            outcome = outcome_of(error)
+            if outcome.unexpected:
+                LOG.warning("fault in a handler", f"{exchange.method}: {error!r}", error)
+            return outcome
+
+    def _waited_for(self) -> Outcome | None:
+        return None if self._verdict is GONE else self._verdict
+
+    async def _finish(self, outcome: Outcome) -> None:
+        """Send the status; what prevents it is said in another one, or nobody is there."""
+        stream, exchange = self._stream, self._exchange
+        try:
+            await stream.finish(outcome)
+        except LimitError as error:
+            # The peer takes nothing: the status needs no flow control and goes out alone.
+            await stream.finish_alone(Outcome(error.status, str(error), hasty=True))
+        except asyncio.CancelledError:
+            if self._verdict is None or self._verdict is GONE or exchange.lost:
+                raise
+            task = asyncio.current_task()
+            if task is not None:
+                task.uncancel()
+            await stream.finish(self._verdict)
+        except Exception:
+            if not exchange.lost:
+                raise
+
+
+def _over(error: StreamkitError) -> None:
+    """`Context.end` of a call that is over."""
+
+
+def _onion(
+    interceptors: Sequence[ServerInterceptor],
+    func: Callable[[Any], Awaitable[None]],
+    stream: ServerStream[Any, Any],
+) -> Next:
+    """Return the handler wrapped in the interceptors, the first one outermost."""
+
+    async def innermost(_: Context) -> None:
+        await func(stream)
+
+    layers: Next = innermost
+    for interceptor in reversed(interceptors):
+        layers = _wrap(interceptor, layers)
+    return layers
+
+
+def _wrap(interceptor: ServerInterceptor, inner: Next) -> Next:
+    async def layer(ctx: Context) -> None:
+        await interceptor(ctx, inner)
+
+    return layer
