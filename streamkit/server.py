@@ -60,8 +60,8 @@ class Server:
     With a `journal` (a path, a URL, ":memory:" or an open Journal, which stays yours to close) the
     four streams, their write side and the admin service are mounted, and `handlers` beside them.
     Without a journal only `handlers` are mounted, among which may be single ones of ours, and
-    `databases` is refused (InvalidArgumentError). Health
-    and reflection are always there; `descriptor_sets` make your services visible to the latter.
+    `databases` is refused (InvalidArgumentError). Health and reflection are always there; the
+    latter describes services that `streamkit gen` generated, and those of `descriptor_sets`.
 
     It listens on `host` and `port` (0: any free one), or on the unix socket `path`. Use it as a
     context manager, or call `serve()`, or `run()` where there is no event loop yet.
@@ -127,7 +127,8 @@ class Server:
             for service in _services(handlers):
                 self._health.set_serving(True, service)
             handlers.append(self._health)
-            reflection = ReflectionHandler(self._descriptor_sets, services=_services(handlers))
+            described = (*self._descriptor_sets, *_descriptors(self._handlers))
+            reflection = ReflectionHandler(described, services=_services(handlers))
             handlers += [reflection, ReflectionAlphaHandler(reflection)]
             self._grpc = GrpcServer(
                 handlers,
@@ -291,6 +292,13 @@ async def _opened(
 
 def _services(handlers: Iterable[Servable]) -> set[str]:
     return {path.split("/")[1] for handler in handlers for path in handler.__mapping__()}
+
+
+def _descriptors(handlers: Iterable[Servable]) -> Iterable[bytes]:
+    """Return what `streamkit gen` left beside the generated bases of the handlers."""
+    modules = (sys.modules.get(base.__module__) for h in handlers for base in type(h).__mro__)
+    found = (getattr(module, "DESCRIPTORS", None) for module in modules)
+    return dict.fromkeys(data for data in found if isinstance(data, bytes))
 
 
 def _answers(path: str) -> bool:
