@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from streamkit.cli.exits import reason
-from streamkit.cli.input.lines import detect_level
+from streamkit.cli.levels import detect_level
 from streamkit.cli.session import Session
 from streamkit.errors import AlreadyExistsError, ConnectError, StreamkitError
 

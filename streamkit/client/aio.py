@@ -205,9 +205,14 @@ class AsyncClient:
         buffer: int = 10_000,
         on_drop: OnDrop | None = None,
         drain_timeout: float | None = 30.0,
+        producer_id: str = "",
     ) -> LogWriter:
-        """A pipeline for one service's log lines."""
-        pump = self._pump("log writer", Outbox(self._producer(), records=buffer), on_drop)
+        """A pipeline for one service's log lines.
+
+        `producer_id` is for a writer that counts its own requests, see `LogWriter.send_request`.
+        """
+        outbox = Outbox(producer_id or self._producer(), records=buffer)
+        pump = self._pump("log writer", outbox, on_drop)
         return LogWriter(pump, drain_timeout, service)
 
     # ---- jobs ----

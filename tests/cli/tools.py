@@ -23,13 +23,15 @@ from pytest import MonkeyPatch
 
 COMMAND = [sys.executable, "-m", "streamkit"]
 PATIENCE = 30.0
+_HOME = tempfile.TemporaryDirectory(prefix="streamkit-tests-")
 
 
 def environment(server: str = "", **more: str) -> dict[str, str]:
     """An environment that says nothing about colour, CI or servers but what is given."""
     unset = ("CI", "NO_COLOR", "FORCE_COLOR", "TTY_INTERACTIVE", "STREAMKIT_SERVER", "COLUMNS")
     clean = {key: value for key, value in os.environ.items() if key not in unset}
-    return clean | {"TERM": "xterm-256color", "STREAMKIT_SERVER": server} | more
+    own = {key: f"{_HOME.name}/{key}" for key in ("XDG_STATE_HOME", "XDG_CACHE_HOME")}
+    return clean | {"TERM": "xterm-256color", "STREAMKIT_SERVER": server} | own | more
 
 
 def streamkit(

@@ -10,23 +10,29 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing
+import time
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import aclosing, closing
 from pathlib import Path
+from typing import TypeVar
 
-from streamkit.cli.input.following import Rotated, follow
+from streamkit.cli.input.following import Batch, Follower
 from streamkit.cli.input.lines import LineSplitter
 
-__all__ = ["file_lines", "stdin_lines"]
+__all__ = ["file_lines", "followed", "stdin_lines"]
 
 CHUNK = 64 * 1024
+INTERVAL = 0.1
+"""Seconds between two looks at a file that is quiet."""
+
+T = TypeVar("T")
 
 
 async def stdin_lines() -> AsyncGenerator[list[str], None]:
     """Yield the lines of standard input as they come, in lists."""
     number = sys.stdin.fileno()
 
-    def chunks(stopped: Callable[[], bool]) -> Iterator[list[str]]:
+    def chunks(stopped: Callable[[], bool]) -> Generator[list[str], None, None]:
         splitter = LineSplitter()
         while not stopped() and (data := os.read(number, CHUNK)):
             if lines := splitter.feed(data):
@@ -38,27 +44,14 @@ async def stdin_lines() -> AsyncGenerator[list[str], None]:
             yield lines
 
 
-async def file_lines(
-    path: Path, *, following: bool, from_end: bool = False
-) -> AsyncGenerator[list[str], None]:
-    """Yield the lines of a file, in lists; `following` goes on with what is added, for ever.
+async def file_lines(path: Path) -> AsyncGenerator[list[str], None]:
+    """Yield the lines of a file, in lists. Raises OSError if it cannot be opened."""
 
-    Raises OSError if the file cannot be opened.
-    """
-
-    def chunks(stopped: Callable[[], bool]) -> Iterator[list[str]]:
+    def chunks(stopped: Callable[[], bool]) -> Generator[list[str], None, None]:
         splitter = LineSplitter()
-        if not following:
-            with path.open("rb", buffering=0) as file:
-                while not stopped() and (data := file.read(CHUNK)):
-                    if lines := splitter.feed(data):
-                        yield lines
-        else:
-            for data in follow(path, from_end=from_end, stopped=stopped):
-                if stopped():
-                    break
-                lines = splitter.finish() if isinstance(data, Rotated) else splitter.feed(data)
-                if lines:
+        with path.open("rb", buffering=0) as file:
+            while not stopped() and (data := file.read(CHUNK)):
+                if lines := splitter.feed(data):
                     yield lines
         yield splitter.finish()
 
@@ -67,32 +60,60 @@ async def file_lines(
             yield lines
 
 
+async def followed(follower: Follower) -> AsyncGenerator[Batch, None]:
+    """Yield what a follower reads, for ever; it is closed in the end.
+
+    It looks for new files also while nobody takes the lines.
+    """
+
+    def chunks(stopped: Callable[[], bool]) -> Generator[Batch, None, None]:
+        try:
+            while not stopped():
+                follower.look()
+                if batch := follower.read():
+                    yield batch
+                else:
+                    time.sleep(INTERVAL)
+        finally:
+            follower.close()
+
+    async with aclosing(_from_thread(chunks, follower.look)) as batches:
+        async for batch in batches:
+            yield batch
+
+
 async def _from_thread(
-    make: Callable[[Callable[[], bool]], Iterator[list[str]]],
-) -> AsyncGenerator[list[str], None]:
-    """Run a blocking generator in a thread, one list ahead of its consumer at most."""
+    make: Callable[[Callable[[], bool]], Generator[T, None, None]],
+    meanwhile: Callable[[], object] = lambda: None,
+) -> AsyncGenerator[T, None]:
+    """Run a blocking generator in a thread, one item ahead of its consumer at most.
+
+    `meanwhile` is called a few times a second while the consumer does not take the item.
+    """
     loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[list[str] | Exception | None] = asyncio.Queue(1)
+    queue: asyncio.Queue[T | Exception | None] = asyncio.Queue(1)
     stopped = threading.Event()
 
-    def put(item: list[str] | Exception | None) -> None:
+    def put(item: T | Exception | None) -> None:
         future = asyncio.run_coroutine_threadsafe(queue.put(item), loop)
         while not stopped.is_set():
             try:
-                future.result(0.2)
+                future.result(INTERVAL)
                 return
             except TimeoutError:
                 if future.done():
                     raise
+                meanwhile()
         future.cancel()
 
     def read() -> None:
         try:
-            for lines in make(stopped.is_set):
-                if lines:
-                    put(lines)
-                if stopped.is_set():
-                    return
+            with closing(make(stopped.is_set)) as items:
+                for item in items:
+                    if item:
+                        put(item)
+                    if stopped.is_set():
+                        return
             put(None)
         except RuntimeError:
             return  # the loop is closed

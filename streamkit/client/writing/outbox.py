@@ -8,6 +8,7 @@ on the server that stored it already.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from streamkit.errors import InvalidArgumentError, LimitError
@@ -122,6 +123,24 @@ class Outbox:
         self.accepted += 1
         return True
 
+    def offer_request(self, records: Sequence[tuple[Record, int]], number: int) -> bool:
+        """As `offer`, for records that are one request, numbered by whoever counts them.
+
+        Numbers must grow. Not to be mixed with `offer`: InvalidArgumentError.
+        """
+        size = sum(size for _, size in records)
+        self.check(size)
+        if self._waiting or number <= self._number:
+            raise InvalidArgumentError(f"request {number} cannot follow {self._number}")
+        if len(self._sealed) >= self._window or (self._held and self.full):
+            return False
+        self._number = number
+        self._sealed.append(self._request([record for record, _ in records], size))
+        self._held += len(records)
+        self._size += size
+        self.accepted += len(records)
+        return True
+
     def check(self, size: int) -> None:
         """Raise LimitError if a record of this size is too large for any server."""
         if size > self._largest:
@@ -181,29 +200,34 @@ class Outbox:
         return lost
 
     def _seal(self) -> Sealed:
-        updates: list[Update] = []
-        logs: list[LogEntry] = []
-        jobs: list[JobReport] = []
         waiting = self._waiting
-        records = total = 0
-        while waiting and records < self._batch_records:
+        records: list[Record] = []
+        total = 0
+        while waiting and len(records) < self._batch_records:
             record, size = waiting[0]
             if records and total + size > self._batch_size:
                 break
             waiting.popleft()
-            records += 1
+            records.append(record)
             total += size
+        self._number += 1
+        return self._request(records, total)
+
+    def _request(self, records: list[Record], size: int) -> Sealed:
+        updates: list[Update] = []
+        logs: list[LogEntry] = []
+        jobs: list[JobReport] = []
+        for record in records:
             if isinstance(record, Update):
                 updates.append(record)
             elif isinstance(record, LogEntry):
                 logs.append(record)
             else:
                 jobs.append(record)
-        self._number += 1
         request = WriteRequest(
             producer=Producer(id=self.producer_id, sequence=self._number),
             updates=updates,
             logs=logs,
             jobs=jobs,
         )
-        return Sealed(request, self._number, records, total)
+        return Sealed(request, self._number, len(records), size)

@@ -90,6 +90,18 @@ class Pump:
         self._check()
         if not self.outbox.offer(record, size):
             return False
+        self._begin()
+        return True
+
+    async def put_request(self, records: Sequence[tuple[Record, int]], number: int) -> None:
+        """Take records in as one request with that number, waiting for room."""
+        self._check()
+        while not self.outbox.offer_request(records, number):
+            await self.room()
+            self._check()
+        self._begin()
+
+    def _begin(self) -> None:
         if not self._work.is_set():
             self._work.set()
             if self._task is None:
@@ -98,7 +110,6 @@ class Pump:
             self._tell(f"{self._name}: {self._overflow} records were dropped")
             self._overflow = 0
         self._sendable.set()
-        return True
 
     def offer(self, record: Record, size: int) -> bool:
         """As `put`, but never raises: a pump that has ended takes nothing."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from types import TracebackType
@@ -161,6 +161,17 @@ class LogWriter(_Writer):
         entry, size = self.entry(message, level, fields, timestamp)
         if not self.pump.put(entry, size):
             await self.pump.put_wait(entry, size)
+
+    async def send_request(
+        self, lines: Sequence[tuple[str, str, Mapping[str, object] | None]], number: int
+    ) -> None:
+        """Hand over lines (message, level, fields) as one request; waits while the buffer is full.
+
+        The number is the caller's own and must grow. A writer that repeats it later, with the same
+        producer id, changes nothing if it was stored: that is how lines survive their sender.
+        """
+        records = [self.entry(message, level, fields, None) for message, level, fields in lines]
+        await self.pump.put_request(records, number)
 
     def _tell_drops(self) -> None:
         text = f"{self._untold} log lines were dropped: the buffer was full"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Callable
@@ -72,6 +73,82 @@ def test_follow_across_rotations(server: str, tmp_path: Path) -> None:
     assert "shipped 5 lines to rotated" in process.stderr.read()
     process.stderr.close()
     assert process.wait(10) == 130
+
+
+def following(server: str, service: str, file: Path, *options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*COMMAND, "ship", service, str(file), "-f", *options],
+        env=environment(server),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def end(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> str:
+    process.send_signal(number)
+    said = process.communicate(timeout=30)[1]
+    assert "Traceback" not in said, said
+    return said
+
+
+def test_a_file_is_shipped_once_however_often_we_start(server: str, tmp_path: Path) -> None:
+    file = tmp_path / "app.log"
+    file.write_text("1\n")
+    process = following(server, "kept", file)
+    wait_for(lambda: messages(server, "kept") == ["1"])
+    second = invoke("ship", "kept", str(file), "-f", server=server)
+    assert second.returncode == 2 and "by another process" in second.stderr
+    end(process, signal.SIGKILL)
+    with file.open("a") as log:
+        log.write("2\n")
+    os.rename(file, f"{file}.1")
+    file.write_text("3\n")
+    process = following(server, "kept", file)
+    wait_for(lambda: messages(server, "kept") == list("123"))
+    end(process)
+    process = following(server, "kept", file, "--from", "start")
+    wait_for(lambda: messages(server, "kept") == list("1233"))
+    end(process)
+
+
+def test_the_server_is_waited_for(
+    start_server: Callable[..., ServerProcess], nowhere: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "app.log"
+    file.write_text("1\n2\n")
+    process = following(nowhere, "waits", file)
+    assert process.stderr is not None and "reconnecting" in process.stderr.readline()
+    server = start_server(port=int(nowhere.rpartition(":")[2]))
+    wait_for(lambda: messages(server.address, "waits") == ["1", "2"])
+    end(process)
+
+
+def test_both_sides_are_killed(start_server: Callable[..., ServerProcess], tmp_path: Path) -> None:
+    """kill -9 of us and of the server while a file grows and is rotated: each line comes once."""
+    count, file = 60_000, tmp_path / "app.log"
+    file.write_text("")
+    server = start_server()
+    process = following(server.address, "both", file, "-q")
+
+    def write(numbers: range) -> None:
+        for number in numbers:
+            log.write(f"line {number}\n")
+        log.flush()
+
+    with file.open("a") as log:
+        write(range(20_000))
+        wait_for(lambda: messages(server.address, "both"))
+        end(process, signal.SIGKILL)
+        write(range(20_000, 40_000))
+        os.rename(file, f"{file}.1")
+        process = following(server.address, "both", file, "-q")
+        server.kill()
+        server = start_server(port=server.port)
+    with file.open("a") as log:
+        write(range(40_000, count))
+    wait_for(lambda: messages(server.address, "both")[-1:] == [f"line {count - 1}"], 60)
+    end(process)
+    assert messages(server.address, "both") == [f"line {number}" for number in range(count)]
 
 
 def test_the_server_is_killed_in_the_middle(start_server: Callable[..., ServerProcess]) -> None:

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from streamkit.cli.input.lines import LineSplitter, detect_level
+from streamkit.cli.input.lines import LineSplitter
 
 
 def split(*chunks: bytes, limit: int = 1000) -> list[str]:
@@ -59,24 +59,40 @@ def test_any_chunking_gives_the_same_lines() -> None:
         assert split(*chunks, limit=10_000) == whole
 
 
-@pytest.mark.parametrize(
-    ("line", "level"),
-    [
-        ("2026-01-01 12:00:00 ERROR cannot open", "error"),
-        ("[WARNING] careful", "warn"),
-        ("DEBUG:root:x", "debug"),
-        ('time=1 level=warn msg="x"', "warn"),
-        ('level="fatal" msg=x', "error"),
-        ("error[E0308]: mismatched types", "error"),
-        ("warning: unused variable", "warn"),
-        ("CRITICAL it burns", "error"),
-        ("INFO all good", "info"),
-        ("no errors found", "info"),
-        ("the word Error in a sentence", "info"),
-        ("", "info"),
-        ("x" * 200 + " ERROR too far", "info"),
-        ("level=strange", "info"),
-    ],
-)
-def test_detect_level(line: str, level: str) -> None:
-    assert detect_level(line) == level
+def test_only_what_is_overwritten_is_dropped() -> None:
+    assert split(b"hello\r\x1b[0m\nworld\r\x1b[m\n") == ["hello", "world"]
+    assert split(b"abcdef\rXY\n") == ["XYcdef"]
+    assert split(b"abcdef\rXY\x1b[K\n") == ["XY\x1b[K"]
+    assert split(b"abc\r\r\r\n", b"x\r\r") == ["abc", "x"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be", "utf-8"])
+@pytest.mark.parametrize("step", [1, 2, 3, 1000])
+def test_a_byte_order_mark_says_the_encoding(encoding: str, step: int) -> None:
+    data = "\ufeffERROR eins\r\nzwei \u0a0a 日\r\n\nletzte".encode(encoding)
+    chunks = [data[at : at + step] for at in range(0, len(data), step)]
+    assert split(*chunks) == ["ERROR eins", "zwei \u0a0a 日", "", "letzte"]
+
+
+def test_a_hole_at_the_start_is_skipped() -> None:
+    """A writer that does not append goes on at its old place after its file was truncated."""
+    splitter = LineSplitter()
+    assert splitter.feed(bytes(5000)) == []
+    assert splitter.feed(bytes(96) + b"line\n") == ["line"]
+    assert splitter.ends == [5101]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le"])
+def test_reading_may_go_on_at_any_end(encoding: str) -> None:
+    """`ends` are places in the stream: from each of them the rest gives the rest of the lines."""
+    text = "\ufeffa\n" + "日" * 40 + "\n1%\r2%\r100%\n\r\n" + "long " * 30 + "\nlast"
+    data = text.encode(encoding)
+    for step in (1, 7, 64):
+        splitter, lines, ends = LineSplitter(48), list[str](), list[int]()
+        for at in range(0, len(data), step):
+            lines += splitter.feed(data[at : at + step])
+            ends += splitter.ends
+        lines += splitter.finish()
+        for index, end in enumerate(ends, 1):
+            again = LineSplitter(48, place=end, encoding=encoding)
+            assert again.feed(data[end:]) + again.finish() == lines[index:]
