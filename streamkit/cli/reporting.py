@@ -184,8 +184,8 @@ class Reporter:
             except AlreadyExistsError:
                 attempt += 1
                 job_id = f"{self._job_id}-{attempt}"
-        if attempt > 1:
-            self._session.note(f"job {self._job_id} has had its run; this one is {job_id}")
+        if job.id != self._job_id:
+            self._session.note(f"job {self._job_id} has had its run; this one is {job.id}")
         self._job = job
         await self._show_step(job, self._latest)  # said before there was a job
         self._job_known.set()

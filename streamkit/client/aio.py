@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import ssl as tls
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import itertools
+import re
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from types import TracebackType
-from typing import Literal, Self, TypeVar
-from uuid import uuid4
+from typing import Literal
 
-from streamkit.client.attempts import Attempts, Reconnect
-from streamkit.client.events import ClientEvent, OnEvent, tell
+from streamkit.client.link import Closer, Link
 from streamkit.client.reading import streams
 from streamkit.client.reading.cursor import OnLoss
 from streamkit.client.reading.query import Parameters, Query, make_request
 from streamkit.client.reading.start import StartAt
 from streamkit.client.reading.streams import JobWatch, LogStream, Subscription
-from streamkit.client.retry import MAX_ATTEMPTS, Retry, RetryBudget
 from streamkit.client.writing.job import JobHandle
 from streamkit.client.writing.outbox import Outbox
 from streamkit.client.writing.pump import Pump
 from streamkit.client.writing.writers import LogWriter, OnDrop, Publisher, make_update
-from streamkit.codec import StreamkitCodec
-from streamkit.config import Backoff, TransportLimits
-from streamkit.errors import ConnectError, DeadlineError, StreamkitError
+from streamkit.errors import (
+    AlreadyExistsError,
+    ConnectError,
+)
 from streamkit.generated.grpc.health.v1 import HealthCheckRequest, HealthCheckResponse
 from streamkit.generated.streamservice import (
     CancelJobRequest,
@@ -44,26 +42,19 @@ from streamkit.generated.streamservice import (
     Update,
     WriteReply,
 )
-from streamkit.transport import Channel
+from streamkit.journal.base import TERMINAL
 
-__all__ = ["DEFAULT_ADDRESS", "AsyncClient"]
-
-Reply = TypeVar("Reply")
-
-DEFAULT_ADDRESS = "localhost:50051"
-
-MAX_MESSAGE = 32 * 1024 * 1024
-"""What this client accepts; servers send more than the usual 4 MiB only when asked to."""
+__all__ = ["AsyncClient"]
 
 _PRODUCER = "/streamservice.ProducerService/"
 _ADMIN = "/streamservice.AdminService/"
 
 
-_Closer = Callable[[], Awaitable[object]]
-
-
-class AsyncClient:
+class AsyncClient(Link):
     """A client of one server: one connection, opened when first needed, on one event loop.
+
+    `address` is "host:port" or "unix:PATH"; without one it is $STREAMKIT_SERVER, else
+    localhost:50051. A client whose loop has ended (`asyncio.run` twice) dials anew on the next one.
 
     With `reconnect` broken streams resume after their last delivered record and single calls are
     repeated; a server that was never there is not waited for, so a wrong address fails at once.
@@ -71,58 +62,8 @@ class AsyncClient:
     dead. Everything that fails raises a StreamkitError. Leaving the context ends all that runs.
     """
 
-    def __init__(
-        self,
-        address: str | None = None,
-        *,
-        reconnect: bool = True,
-        on_event: OnEvent | None = None,
-        backoff: Backoff | None = None,
-        connect_timeout: float = 20.0,
-        idle_timeout: float = 45.0,
-        ssl: tls.SSLContext | None = None,
-        metadata: Mapping[str, str] | None = None,
-    ) -> None:
-        self.address = address or DEFAULT_ADDRESS
-        self.client_id = uuid4().hex
-        self._backoff = backoff or Backoff()
-        self._budget = RetryBudget()
-        self._user_on_event = on_event
-        self._connect_timeout = connect_timeout
-        self._idle_timeout = idle_timeout
-        self._ssl = ssl
-        self._metadata = dict(metadata) if metadata else None
-        self._reconnect_enabled = reconnect
-        self._reached = False
-        """Whether the server has answered anything yet."""
-        self._channel_: Channel | None = None
-        self._requests = 0
-        self._producers = 0
-        self._closers: set[_Closer] = set()
-        self._closed = False
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """End every stream and writer of this client, at once. May be called twice.
-
-        Writers left open give up what they still hold; leave their own context to wait for it.
-        """
-        self._closed = True
-        while self._closers:
-            await self._closers.pop()()
-        channel, self._channel_ = self._channel_, None
-        if channel is not None:
-            await channel.aclose()
+    _requests = 0
+    _producers = 0
 
     # ---- updates ----
 
@@ -245,17 +186,17 @@ class AsyncClient:
     ) -> JobHandle:
         """A job of our own that others can watch.
 
-        A server that is away raises ConnectError on entering; with `required=False` the job runs
-        all the same and is reported once the server is there. AlreadyExistsError for a known id
-        needs a server that is there.
+        An id that has had its run gets the next free number ("import", "import-2"): the handle's
+        `id` says which. AlreadyExistsError means that the job is still running. A server that is
+        away raises ConnectError on entering; with `required=False` the job runs all the same and
+        is reported once the server is there.
         """
         outbox = Outbox(self._producer(), records=buffer)
         pump = self._pump(f"job {job_id}" if job_id else "job", outbox, None)
 
         async def create(report: JobReport) -> None:
-            report.producer = self._next_request()
             try:
-                await self._unary(_PRODUCER + "CreateJob", report, JobProgress)
+                await self._create_job(report)
             except ConnectError:
                 if required:
                     raise
@@ -345,36 +286,36 @@ class AsyncClient:
 
     # ---- inside ----
 
-    @property
-    def _channel(self) -> Channel:
-        if self._closed:
-            raise ConnectError("the client is closed")
-        if self._channel_ is None:
-            self._channel_ = Channel(
-                self.address,
-                codec=StreamkitCodec(),
-                limits=TransportLimits(max_message=MAX_MESSAGE),
-                ssl=self._ssl,
-                connect_timeout=self._connect_timeout,
-            )
-        return self._channel_
-
-    def _on_event(self, event: ClientEvent) -> None:
-        if event.kind in ("connected", "resumed"):
-            self._reached = True
-        tell(self._user_on_event, event)
-
-    def _reconnect(self, *, patient: bool = False) -> Reconnect:
-        return Reconnect(
-            lambda: Retry(self._backoff),
-            enabled=self._reconnect_enabled,
-            patient=patient or self._reached,
-            on_event=self._on_event,
-            open_timeout=self._connect_timeout,
+    def _setting(self) -> streams.Setting:
+        return streams.Setting(
+            self._channel, self._reconnect(), self._idle_timeout, self._metadata, self._pulse
         )
 
-    def _setting(self) -> streams.Setting:
-        return streams.Setting(self._channel, self._reconnect(), self._idle_timeout, self._metadata)
+    async def _create_job(self, report: JobReport) -> None:
+        """Create a job; one that has ended is run again under the next number."""
+        name = report.job_id
+        for number in itertools.count(1):
+            report.producer = self._next_request()
+            try:
+                await self._unary(_PRODUCER + "CreateJob", report, JobProgress)
+                return
+            except AlreadyExistsError as error:
+                if number == 1:
+                    if not await self._has_ended(name):
+                        error.hint = error.hint or "it is still running; watch it, or wait"
+                        raise
+                    # The later runs are most likely among the jobs that changed last.
+                    known = [job.job_id for job in await self.jobs(limit=1_000)]
+                    pattern = re.compile(re.escape(name) + r"-([1-9]\d{0,8})")
+                    found = [int(m[1]) for m in map(pattern.fullmatch, known) if m is not None]
+                    latest = max(found, default=1)
+                report.job_id = f"{name}-{latest + number}"
+
+    async def _has_ended(self, job_id: str) -> bool:
+        async with self.watch_job(job_id) as states:
+            async for state in states:
+                return state.status in TERMINAL
+        return True
 
     def _producer(self) -> str:
         """A producer id of this client; each counts its own requests."""
@@ -399,47 +340,9 @@ class AsyncClient:
         self._own(pump, lambda: pump.close(0))
         return pump
 
-    def _own(self, pump: Pump, close: _Closer) -> None:
+    def _own(self, pump: Pump, close: Closer) -> None:
         """Have `close` called when the client is closed, unless the pump is closed before."""
         if pump.on_closed is not None:
             pump.on_closed()  # the former way to close it
         self._closers.add(close)
         pump.on_closed = lambda: self._closers.discard(close)
-
-    async def _unary(self, path: str, request: object, reply_type: type[Reply]) -> Reply:
-        """One call, repeated while that may help; every request here may safely be repeated."""
-        channel = self._channel
-        attempts = Attempts(
-            self._reconnect(),
-            path.rpartition("/")[2],
-            channel.closing,
-            most=MAX_ATTEMPTS,
-            budget=self._budget,
-        )
-
-        async def attempt() -> Reply:
-            call = channel.stream(
-                path,
-                type(request),
-                reply_type,
-                request=request,
-                timeout=self._connect_timeout,
-                metadata=self._metadata,
-            )
-            try:
-                async with call:
-                    reply: Reply = await call.reply()
-            except DeadlineError as error:
-                # No answer in all this time: the connection is dead as likely as the server slow.
-                await channel.reset()
-                attempts.trailers = {}
-                raise ConnectError(f"no answer: {error}") from None
-            except StreamkitError:
-                attempts.trailers = call.trailing_metadata
-                raise
-            self._reached = True
-            attempts.opened()
-            attempts.progress()
-            return reply
-
-        return await attempts.run(attempt)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from streamkit import Client, StreamHandler, track
 from streamkit.client import AsyncClient, ClientEvent, Position, after, last, since
 from streamkit.errors import (
     AlreadyExistsError,
@@ -18,7 +21,7 @@ from streamkit.errors import (
     StreamkitError,
 )
 from streamkit.generated.streamservice import Update
-from tests.client.servers import QUICK, memory_server, until
+from tests.client.servers import QUICK, ThreadServer, memory_server, until
 
 
 @pytest.fixture
@@ -219,6 +222,20 @@ async def test_a_job_from_start_to_end(client: AsyncClient) -> None:
     assert again == ["completed"]
 
 
+async def test_a_job_that_has_had_its_run_runs_again_under_the_next_number(
+    client: AsyncClient,
+) -> None:
+    ids = []
+    for _ in range(3):
+        async with client.job("import") as job:
+            await job.log("at work")
+            ids.append(job.id)
+    assert ids == ["import", "import-2", "import-3"]
+    states = {state.job_id: state.status for state in await client.jobs()}
+    assert states == dict.fromkeys(ids, "completed")
+    assert len([entry async for entry in client.logs("import")]) == 3, "one log for all runs"
+
+
 async def test_how_a_block_ends_is_how_its_job_ends(client: AsyncClient) -> None:
     with pytest.raises(ValueError, match="boom"):
         async with client.job("fails"):
@@ -356,3 +373,63 @@ async def test_every_failure_is_of_the_tree(client: AsyncClient) -> None:
     ):
         with pytest.raises(InvalidArgumentError):
             make()  # type: ignore[no-untyped-call]  # a list of lambdas
+
+
+async def test_the_address_is_that_of_the_environment_unless_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("STREAMKIT_SERVER", "elsewhere:1")
+    assert AsyncClient().address == "elsewhere:1"
+    assert AsyncClient("here:2").address == "here:2"
+    assert StreamHandler("api").address == "elsewhere:1"
+    monkeypatch.setenv("STREAMKIT_SERVER", "")
+    assert AsyncClient().address == "localhost:50051"
+    async with memory_server() as address:
+        monkeypatch.setenv("STREAMKIT_SERVER", address)
+        assert await asyncio.to_thread(lambda: list(track("abc", job_id="by-name"))) == [*"abc"]
+        with_client = await asyncio.to_thread(_jobs_of_the_environment)
+    assert with_client == ["by-name"]
+
+
+def _jobs_of_the_environment() -> list[str]:
+    with Client() as client:
+        return [job.job_id for job in client.jobs()]
+
+
+def test_a_client_dials_anew_on_the_next_loop() -> None:
+    """In a process of its own: what the former loops left open stays theirs until it ends."""
+    script = """
+import asyncio, streamkit, sys
+client = streamkit.AsyncClient(sys.argv[1])
+
+async def publish():
+    return await client.publish("a.b", "x")
+
+async def read():
+    async with client.subscribe("a.b", start="all") as updates:
+        return [update.message for update in await updates.receive()]
+
+print(asyncio.run(publish()), asyncio.run(publish()), asyncio.run(read()))
+"""
+    with ThreadServer() as server:
+        child = subprocess.run(
+            [sys.executable, "-c", script, server.address],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert (child.stdout, child.stderr) == ("1 2 ['x', 'x']\n", "")
+
+
+def test_a_client_of_a_loop_that_runs_says_so_to_another() -> None:
+    with ThreadServer() as server:
+        client = AsyncClient(server.address)
+
+        async def use() -> None:
+            await client.ping()
+            with pytest.raises(PreconditionError, match="another event loop"):
+                await asyncio.to_thread(asyncio.run, client.ping())
+            await client.close()
+
+        asyncio.run(use())

@@ -25,9 +25,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
-from streamkit.client.aio import DEFAULT_ADDRESS, AsyncClient
+from streamkit.client.aio import AsyncClient
 from streamkit.client.blocking.portal import Portal, abandon
 from streamkit.client.events import ClientEvent
+from streamkit.client.link import server_address
 from streamkit.client.writing.text import clean
 from streamkit.client.writing.writers import LogWriter
 from streamkit.errors import InvalidArgumentError, StreamkitError
@@ -63,7 +64,7 @@ class StreamHandler(logging.Handler):
     `capacity` records wait while the server is slow or away; then `overflow` decides:
     "drop_oldest" or "drop_new". `dropped` counts, and a line in the log tells how many are missing.
     The level becomes debug, info, warn or error; `extra`, the logger's name and an exception's type
-    and traceback become fields. A server that is away is told on stderr, once.
+    and text become fields. A server that is away is told on stderr, once.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class StreamHandler(logging.Handler):
         if overflow not in ("drop_oldest", "drop_new"):
             raise InvalidArgumentError(f"overflow: unknown policy {overflow!r}")
         self.service = service
-        self.address = address or DEFAULT_ADDRESS
+        self.address = server_address(address)
         self.dropped = 0
         """Records lost for good, in this process."""
         self._capacity = capacity
@@ -174,10 +175,12 @@ class StreamHandler(logging.Handler):
             fields["level"] = record.levelname
         for key, value in record.__dict__.items():
             if key not in _STANDARD:
-                fields[key] = clean(str(value))
+                fields[key] = _shown(value)
         if record.exc_info and record.exc_info[0] is not None:
             fields["exc_type"] = record.exc_info[0].__name__
-            fields["exc_text"] = clean("".join(traceback.format_exception(*record.exc_info)))
+            # The traceback is in the message already, where the formatter has put it.
+            told = traceback.format_exception_only(*record.exc_info[:2])
+            fields["exc_text"] = clean("".join(told).rstrip())
         when = datetime.fromtimestamp(record.created, UTC)
         return _Line(when, level, clean(self.format(record)), fields)
 
@@ -336,6 +339,14 @@ def _hushed() -> Iterator[None]:
     finally:
         for logger, disabled in zip(loggers, before, strict=True):
             logger.disabled = disabled
+
+
+def _shown(value: object) -> str:
+    """A value as text, or why it has none: it must not cost the record that it came with."""
+    try:
+        return clean(str(value))
+    except Exception as error:
+        return f"<{type(value).__name__} without a text: {type(error).__name__}>"
 
 
 def _is_own(name: str) -> bool:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from streamkit.client.attempts import Reconnect
 from streamkit.client.events import ClientEvent, OnEvent, tell
 from streamkit.client.reading.cursor import JobCursor, JournalCursor, OnLoss
+from streamkit.client.reading.pulse import Pulse
 from streamkit.client.reading.resume import ResumingCall
 from streamkit.client.reading.start import StartAt, start_from
-from streamkit.errors import InvalidArgumentError
+from streamkit.errors import InvalidArgumentError, StreamkitError
 from streamkit.generated.streamservice import (
     Gap,
     JobProgress,
@@ -44,6 +45,12 @@ class RecordStream(ResumingCall[Request, Record], Generic[Request, Record]):
     """
 
     _cursor: JournalCursor[Request, Record]
+    pulse: Pulse | None = None
+    """Told when the stream is cut off; not for users."""
+
+    def _cut(self, error: StreamkitError, quiet: float) -> None:
+        if self.pulse is not None:
+            self.pulse.cut(error.ending, quiet)
 
     @property
     def position(self) -> Position | None:
@@ -72,16 +79,18 @@ class Setting:
         reconnect: Reconnect,
         idle_timeout: float,
         metadata: dict[str, str] | None,
+        pulse: Pulse,
     ) -> None:
         self.channel = channel
         self.reconnect = reconnect
         self.idle_timeout = idle_timeout
+        self.pulse = pulse
         self.metadata = metadata
 
     def options(self, *, live: bool, latest: bool, on_loss: OnLoss | None) -> StreamOptions:
         options = StreamOptions(latest=latest, gaps=on_loss is not None)
         if live:
-            options.heartbeat = timedelta(seconds=self.idle_timeout / 3)
+            options.heartbeat = timedelta(seconds=self.pulse.interval)
         return options
 
 
@@ -97,9 +106,9 @@ def subscription(
     """SubscribeToUpdates."""
     if not topics:
         raise InvalidArgumentError("topics must not be empty", hint='ask for ">" to get all')
-    options = setting.options(live=True, latest=latest, on_loss=on_loss)
 
     def build(place: StartFrom | None) -> SubscribeRequest:
+        options = setting.options(live=True, latest=latest, on_loss=on_loss)
         request = SubscribeRequest(topics=list(topics), client_id=client_id, options=options)
         if place is not None:
             request.start = place
@@ -125,9 +134,9 @@ def log_stream(
     """TailLogs."""
     if lines < 0:
         raise InvalidArgumentError(f"lines must not be negative, not {lines}")
-    options = setting.options(live=follow, latest=latest, on_loss=on_loss)
 
     def build(place: StartFrom | None) -> LogRequest:
+        options = setting.options(live=follow, latest=latest, on_loss=on_loss)
         request = LogRequest(log_level=level, lines=lines, follow=follow, options=options)
         if services:
             request.service_name = services[0]
@@ -148,9 +157,9 @@ def job_watch(
     """WatchJobProgress."""
     if not job_id:
         raise InvalidArgumentError("job_id must not be empty")
-    options = setting.options(live=True, latest=False, on_loss=on_loss)
 
     def build(place: StartFrom | None) -> JobRequest:
+        options = setting.options(live=True, latest=False, on_loss=on_loss)
         request = JobRequest(job_id=job_id, options=options)
         if wait:
             request.wait = timedelta(seconds=wait)
@@ -169,7 +178,7 @@ def open_stream(
     record_type: type[Record],
     cursor: JournalCursor[Request, Record],
 ) -> RecordStream[Request, Record]:
-    return RecordStream(
+    stream = RecordStream(
         setting.channel,
         SERVICE + method,
         request_type,
@@ -180,6 +189,8 @@ def open_stream(
         confirm=True,
         metadata=setting.metadata,
     )
+    stream.pulse = setting.pulse
+    return stream
 
 
 def _told(on_loss: OnLoss | None, setting: Setting, name: str) -> OnLoss | None:

@@ -82,6 +82,7 @@ class JobHandle:
             first.completed = 0
         if self._create is not None:
             await self._create(first)
+            self.id = first.job_id
         else:
             await self._pump.put_wait(first, 256)
         self._ticker = asyncio.create_task(self._tick(), name=f"streamkit job {self.id}")

@@ -70,9 +70,33 @@ def test_records_arrive_with_level_time_and_fields(
     assert got[1].fields == {"logger": "shop.orders", "user": "ada", "n": "3"}
     assert got[3].fields["level"] == "CRITICAL"
     assert got[4].fields["exc_type"] == "ValueError"
-    assert "ValueError: bad" in got[4].fields["exc_text"]
+    assert got[4].fields["exc_text"] == "ValueError: bad"
     assert "Traceback" in got[4].message, "one record, not one a line"
+    assert "Traceback" not in str(got[4].fields), "once is enough"
     assert before - 1 < got[0].timestamp.timestamp() < time.time() + 1
+
+
+class Detached:
+    """As a row of an ORM whose session is gone."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("the row is detached")
+
+    __repr__ = __str__
+
+
+def test_a_value_without_a_text_does_not_cost_its_record(
+    server: ThreadServer, log: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handler = StreamHandler("h-detached", server.address)
+    log.addHandler(handler)
+    log.error("payment failed", extra={"user": Detached(), "order": 7})
+    handler.flush()
+    (entry,) = entries(server, "h-detached")
+    assert entry.message == "payment failed"
+    assert entry.fields["order"] == "7"
+    assert "RuntimeError" in entry.fields["user"]
+    assert capsys.readouterr().err == ""
 
 
 def test_logging_neither_connects_nor_waits_nor_raises(log: logging.Logger) -> None:

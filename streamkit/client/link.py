@@ -1,0 +1,171 @@
+"""A client's link to its server: the connection, single calls on it, and what they have learned."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl as tls
+from collections.abc import Awaitable, Callable, Mapping
+from types import TracebackType
+from typing import Self, TypeVar
+from uuid import uuid4
+
+from streamkit.client.attempts import Attempts, Reconnect
+from streamkit.client.events import ClientEvent, OnEvent, tell
+from streamkit.client.reading.pulse import Pulse
+from streamkit.client.retry import MAX_ATTEMPTS, Retry, RetryBudget
+from streamkit.codec import StreamkitCodec
+from streamkit.config import Backoff, TransportLimits
+from streamkit.errors import ConnectError, DeadlineError, PreconditionError, StreamkitError
+from streamkit.transport import Channel
+
+__all__ = ["DEFAULT_ADDRESS", "Link", "server_address"]
+
+Reply = TypeVar("Reply")
+
+DEFAULT_ADDRESS = "localhost:50051"
+
+MAX_MESSAGE = 32 * 1024 * 1024
+"""What a client accepts; servers send more than the usual 4 MiB only when asked to."""
+
+Closer = Callable[[], Awaitable[object]]
+
+
+def server_address(address: str | None = None) -> str:
+    """The address given, else $STREAMKIT_SERVER, else the usual one."""
+    return address or os.environ.get("STREAMKIT_SERVER", "") or DEFAULT_ADDRESS
+
+
+class Link:
+    """What AsyncClient stands on: settings, one channel for each event loop, repeated calls."""
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        reconnect: bool = True,
+        on_event: OnEvent | None = None,
+        backoff: Backoff | None = None,
+        connect_timeout: float = 20.0,
+        idle_timeout: float = 45.0,
+        ssl: tls.SSLContext | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        self.address = server_address(address)
+        self.client_id = uuid4().hex
+        self._backoff = backoff or Backoff()
+        self._budget = RetryBudget()
+        self._user_on_event = on_event
+        self._connect_timeout = connect_timeout
+        self._idle_timeout = idle_timeout
+        self._pulse = Pulse(idle_timeout / 3)
+        self._ssl = ssl
+        self._metadata = dict(metadata) if metadata else None
+        self._reconnect_enabled = reconnect
+        self._reached = False
+        """Whether the server has answered anything yet."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._channel_: Channel | None = None
+        self._closers: set[Closer] = set()
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End every stream and writer of this client, at once. May be called twice.
+
+        Writers left open give up what they still hold; leave their own context to wait for it.
+        """
+        self._closed = True
+        while self._closers:
+            await self._closers.pop()()
+        channel, self._channel_ = self._channel_, None
+        if channel is not None:
+            await channel.aclose()
+
+    # ---- inside ----
+
+    @property
+    def _channel(self) -> Channel:
+        if self._closed:
+            raise ConnectError("the client is closed")
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            if self._loop is not None and self._loop.is_running():
+                raise PreconditionError(
+                    "the client belongs to another event loop that is running",
+                    hint="make one client for each loop, or use streamkit.Client from threads",
+                )
+            # What the former loop had open went with it.
+            self._loop, self._channel_ = loop, None
+            self._closers.clear()
+        if self._channel_ is None:
+            self._channel_ = Channel(
+                self.address,
+                codec=StreamkitCodec(),
+                limits=TransportLimits(max_message=MAX_MESSAGE),
+                ssl=self._ssl,
+                connect_timeout=self._connect_timeout,
+            )
+        return self._channel_
+
+    def _on_event(self, event: ClientEvent) -> None:
+        if event.kind in ("connected", "resumed"):
+            self._reached = True
+        tell(self._user_on_event, event)
+
+    def _reconnect(self, *, patient: bool = False) -> Reconnect:
+        return Reconnect(
+            lambda: Retry(self._backoff),
+            enabled=self._reconnect_enabled,
+            patient=patient or self._reached,
+            on_event=self._on_event,
+            open_timeout=self._connect_timeout,
+        )
+
+    async def _unary(self, path: str, request: object, reply_type: type[Reply]) -> Reply:
+        """One call, repeated while that may help; every request here may safely be repeated."""
+        channel = self._channel
+        attempts = Attempts(
+            self._reconnect(),
+            path.rpartition("/")[2],
+            channel.closing,
+            most=MAX_ATTEMPTS,
+            budget=self._budget,
+        )
+
+        async def attempt() -> Reply:
+            call = channel.stream(
+                path,
+                type(request),
+                reply_type,
+                request=request,
+                timeout=self._connect_timeout,
+                metadata=self._metadata,
+            )
+            try:
+                async with call:
+                    reply: Reply = await call.reply()
+            except DeadlineError as error:
+                # No answer in all this time: the connection is dead as likely as the server slow.
+                await channel.reset()
+                attempts.trailers = {}
+                raise ConnectError(f"no answer: {error}") from None
+            except StreamkitError:
+                attempts.trailers = call.trailing_metadata
+                raise
+            self._reached = True
+            attempts.opened()
+            attempts.progress()
+            return reply
+
+        return await attempts.run(attempt)
