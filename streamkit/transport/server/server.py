@@ -16,11 +16,13 @@ from streamkit.transport.http2.protocol import WireProtocol
 from streamkit.transport.server.aging import Aging
 from streamkit.transport.server.calls import Calls
 from streamkit.transport.server.context import ServerInterceptor
+from streamkit.transport.server.descriptors import few_left, raise_limit, wait_with
 from streamkit.transport.server.serving import Servable, Service
 
 __all__ = ["GrpcServer"]
 
-_BACKLOG = 1024
+_BACKLOG = 1024  # connections that wait to be accepted; asyncio's own loop takes as many in one
+_AT_ONCE = 8  # turn as it was told to let wait, and looks at the first of them turns later
 _UNWINDING = 1.0  # seconds that cancelled handlers have to end after their connection is gone
 
 
@@ -61,6 +63,7 @@ class GrpcServer:
             raise InvalidArgumentError("listen on a host and port or on a path, not both")
         if self._draining:
             raise PreconditionError("the server is going away")
+        raise_limit(self._limits.max_connections)
         loop = asyncio.get_running_loop()
         secure = self._ssl
         timeout = None
@@ -72,7 +75,7 @@ class GrpcServer:
             listener = await loop.create_unix_server(
                 self._protocol,
                 path,
-                backlog=_BACKLOG,
+                backlog=_AT_ONCE,
                 ssl=secure,
                 ssl_handshake_timeout=timeout,
             )
@@ -82,11 +85,13 @@ class GrpcServer:
                 self._protocol,
                 host or "127.0.0.1",
                 port or 0,
-                backlog=_BACKLOG,
+                backlog=_AT_ONCE,
                 ssl=secure,
                 ssl_handshake_timeout=timeout,
             )
         self._listeners.append(listener)
+        for sock in listener.sockets:
+            wait_with(sock, _BACKLOG)
 
     @property
     def addresses(self) -> list[str]:
@@ -130,6 +135,9 @@ class GrpcServer:
     def _made(self, protocol: WireProtocol) -> None:
         if len(self._connections) >= self._limits.max_connections:
             protocol.connection.abort("too many connections")
+            return
+        if few_left(protocol.connection.transport):
+            protocol.connection.abort("too few file descriptors for another connection")
             return
         calls = self._calls_of(protocol)
 
