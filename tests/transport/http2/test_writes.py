@@ -5,8 +5,11 @@ And where they arrive."""
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator
 from typing import Any
+
+import pytest
 
 from streamkit.generated.streamservice import SubscribeRequest
 from streamkit.transport import GrpcServer
@@ -174,3 +177,26 @@ async def test_the_connections_of_a_thread_receive_in_one_place(serve: Serve, di
         return id(InPlaceProtocol(next(iter(server._connections))).get_buffer(-1).obj)
 
     assert await asyncio.to_thread(another) not in rooms
+
+
+async def test_a_peer_that_has_gone_before_the_last_words(
+    serve: Serve, dial: Dial, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its socket can no more be shut: that is no fault of this side's."""
+    server = await serve()
+    client = await dial(server)
+    assert await client.pong()
+
+    class Gone(Counted):
+        """The peer left in this turn of the loop."""
+
+        def write_eof(self) -> None:
+            raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    Gone(server)
+    client.send(client.window(7, 1))  # of a stream that never was
+    await client.gone()
+    async with asyncio.timeout(2):
+        while server.connections:
+            await asyncio.sleep(0.01)
+    assert not [r for r in caplog.records if "fault" in r.getMessage()]
