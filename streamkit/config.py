@@ -39,7 +39,8 @@ class TransportLimits:
     max_message: int = 4 * MIB
     """The largest message accepted, after inflation; checked before it is buffered."""
     max_header_list: int = 16 * KIB
-    """A request with more header bytes is refused; four times as many end the connection."""
+    """A request with more header bytes is refused; eight times as many end the connection. Of a
+    server's answers, up to sixty-four times as many are read."""
     max_connections: int = 16_384
     """Of one server; one more is closed at once."""
     max_streams: int = 1_000

@@ -293,7 +293,7 @@ class FrameCutter:
         if kind == _DATA or kind > _CONTINUATION:
             limit = self._h2.max_inbound_frame_size
         elif kind in (_HEADERS, _PUSH, _CONTINUATION):
-            limit = 4 * self._h2.limits.max_header_list
+            limit = self._h2.header_limit
         else:
             limit = _CONTROL_LENGTH
         if length > limit:
@@ -312,7 +312,7 @@ class FrameCutter:
             if not length:
                 self._on_empty()
             self._block += length
-            if self._block > 4 * self._h2.limits.max_header_list:
+            if self._block > self._h2.header_limit:
                 raise TooBusyError("header block over the limit")
             if flags & _END_HEADERS:
                 self._block = -1

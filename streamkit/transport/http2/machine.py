@@ -49,6 +49,7 @@ FRAME = Struct(">HBBBL")
 """A frame's head: length (high 16 bits, low 8 bits), type, flags, stream."""
 _WINDOW_UPDATE = Struct(">HBBBLL")
 _ENCODER_TABLE = 4096
+_HEADERS_TAKEN, _HEADERS_READ = 8, 64  # times the limit: of anyone's, of those of a server
 _OPEN_STATES = (ConnectionState.CLIENT_OPEN, ConnectionState.SERVER_OPEN)
 _UPDATED = (StreamState.OPEN, StreamState.HALF_CLOSED_REMOTE, StreamState.HALF_CLOSED_LOCAL)
 _LAST_STREAM = 2**31 - 1
@@ -86,7 +87,10 @@ class Http2(H2Connection):
         # As initial values they hold before the peer's acknowledgement: lenient, never strict.
         self.local_settings = Settings(client=client, initial_values=initial)
         self.max_inbound_frame_size = limits.max_frame
-        self.decoder.max_header_list_size = 4 * limits.max_header_list
+        self.header_limit = (_HEADERS_READ if client else _HEADERS_TAKEN) * limits.max_header_list
+        """Bytes of a header list, or of its block, that are read at all. Below this an oversized
+        one costs its own call; above, the connection, since both sides must read every block."""
+        self.decoder.max_header_list_size = self.header_limit
         self.limits = limits
         self.refuse_from = _LAST_STREAM + 1
         """Streams from this id on are refused: a GOAWAY announced it."""

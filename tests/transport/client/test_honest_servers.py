@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from hyperframe.frame import RstStreamFrame
 
 from streamkit.config import TransportLimits
-from streamkit.errors import InternalError
+from streamkit.errors import InternalError, InvalidArgumentError
 from streamkit.generated.streamservice import JobRequest
 from tests.transport.client.calls import REPLY, listening, sending, unary
 from tests.transport.client.conftest import NewChannel
@@ -86,4 +87,28 @@ async def test_window_updates_for_each_message_of_an_upload(connect: NewChannel)
             assert [bytes(reply) async for reply in call] == [REPLY]
             await call.leave()
         assert len(server.peers) == 1
+        await channel.aclose()
+
+
+async def test_trailers_that_are_too_large(connect: NewChannel) -> None:
+    """70 KB of them fail their own call, finally, and no other."""
+    text = "x" * 70_000
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        live, failing = await peer.request(), await peer.request()
+        peer.send(peer.headers(live), peer.data(live, message(REPLY)))
+        fields = [("grpc-status", "3"), ("grpc-message", "a wrong request"), ("debug", text)]
+        peer.send(peer.headers(failing), peer.headers(failing, fields, end=True))
+        peer.send(peer.data(live, message(REPLY)), peer.trailers(live))
+        await peer.hang()
+
+    async with raw_server(script) as server:
+        channel = connect(server.target)
+        live = listening(channel)
+        await live.open()
+        with pytest.raises(InvalidArgumentError, match="a wrong request"):
+            await unary(channel)
+        assert [bytes(reply) async for reply in live] == [REPLY, REPLY]
+        await live.leave()
         await channel.aclose()

@@ -31,6 +31,13 @@ from streamkit.transport.http2.budgets import Bucket, QuietLog
 from tests.transport.raw import message
 
 
+def test_a_status_message_is_read_as_utf8_escaped_or_not() -> None:
+    text = "\u30a8\u30e9\u30fc \u2603"
+    assert decode_message(encode_message(text)) == text
+    assert decode_message(text.encode().decode("latin-1")) == text
+    assert decode_message("50%\xff%E2%98%83") == "50%\ufffd\u2603"
+
+
 def test_a_bucket_gives_its_capacity_and_regains_it() -> None:
     bucket = Bucket(10, 5.0)
     assert [bucket.take(100.0) for _ in range(12)] == [True] * 10 + [False] * 2
