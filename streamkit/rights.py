@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-__all__ = ["NO_QUOTA", "Action", "Identity", "Quota", "Rights"]
+__all__ = ["NO_QUOTA", "STORE", "Action", "Identity", "Quota", "Rights"]
+
+STORE = "store"
+"""The name by which the server's own store is granted. Its SQL reads everything in it."""
 
 
 class Action(Enum):
@@ -71,6 +74,10 @@ class Rights(Protocol):
 
     def allows(self, action: Action, asked: str = "") -> bool:
         """Whether all that `asked`, a name or a pattern, stands for is allowed."""
+        ...
+
+    def require(self, action: Action, asked: str = "") -> None:
+        """Raise AuthError unless it is allowed."""
         ...
 
     def narrowed(self, action: Action) -> tuple[str, ...] | None:

@@ -30,6 +30,8 @@ from ssl import SSLContext
 from types import TracebackType
 from typing import Any, Self
 
+from streamkit.access.methods import check_covered
+from streamkit.access.rules import Rules
 from streamkit.codec import StreamkitCodec
 from streamkit.config import JournalOptions, QueryLimits, TransportLimits
 from streamkit.database import Databases, Source, SqliteSource, StoreSource, open_source
@@ -43,6 +45,7 @@ from streamkit.handlers import (
     StreamService,
 )
 from streamkit.journal import Journal, open_journal
+from streamkit.rights import STORE
 from streamkit.transport import GrpcServer, Servable, ServerInterceptor, run
 
 __all__ = ["Server", "dedicate_process"]
@@ -63,6 +66,9 @@ class Server:
     `databases` is refused (InvalidArgumentError). Health and reflection are always there; the
     latter describes services that `streamkit gen` generated, and those of `descriptor_sets`.
 
+    With `access`, the path of an access file or rules, every call needs an identity and a role
+    that allows it; the file is read again when it changes. Without it everybody may do everything.
+
     It listens on `host` and `port` (0: any free one), or on the unix socket `path`. Use it as a
     context manager, or call `serve()`, or `run()` where there is no event loop yet.
     """
@@ -81,6 +87,7 @@ class Server:
         query_limits: QueryLimits | None = None,
         journal_options: JournalOptions | None = None,
         interceptors: Sequence[ServerInterceptor] = (),
+        access: str | os.PathLike[str] | Rules | None = None,
         descriptor_sets: Iterable[bytes] = (),
         grace: float = 5.0,
     ) -> None:
@@ -100,6 +107,7 @@ class Server:
         self._query_limits = query_limits or QueryLimits()
         self._journal_options = journal_options or JournalOptions()
         self._interceptors = tuple(interceptors)
+        self._access = access
         self._descriptor_sets = tuple(descriptor_sets)
         self._grace = grace
         self._health = HealthHandler()
@@ -123,6 +131,7 @@ class Server:
         if self._resources is not None:
             raise PreconditionError("this server was started before; make another one")
         async with AsyncExitStack() as resources:
+            interceptors = [*await self._gates(resources), *self._interceptors]
             handlers = [*await self._open_ours(resources), *self._handlers]
             for service in _services(handlers):
                 self._health.set_serving(True, service)
@@ -130,11 +139,12 @@ class Server:
             described = (*self._descriptor_sets, *_descriptors(self._handlers))
             reflection = ReflectionHandler(described, services=_services(handlers))
             handlers += [reflection, ReflectionAlphaHandler(reflection)]
+            check_covered(path for handler in handlers for path in handler.__mapping__())
             self._grpc = GrpcServer(
                 handlers,
                 codec=StreamkitCodec(),
                 limits=self._limits,
-                interceptors=self._interceptors,
+                interceptors=interceptors,
                 ssl=self._ssl,
                 on_drain=self._on_drain,
             )
@@ -219,6 +229,23 @@ class Server:
 
     # ---- parts ----
 
+    async def _gates(self, resources: AsyncExitStack) -> list[ServerInterceptor]:
+        """What decides about access, before anything else; nothing where nobody asked for it."""
+        if self._access is None:
+            return []
+        from streamkit.access.gate import Gate
+
+        if STORE in self._database_urls:
+            raise InvalidArgumentError(
+                f"databases: {STORE!r} is how the server's own store is called in roles",
+                hint="choose another name",
+            )
+        gate = Gate(self._access)
+        resources.push_async_callback(gate.close)
+        watch = asyncio.create_task(gate.watch(), name="streamkit access")
+        resources.push_async_callback(_ended, watch)
+        return [gate]
+
     def _on_drain(self) -> None:
         self.draining = True
         self._health.leave()
@@ -288,6 +315,11 @@ async def _opened(
     else:
         async with await open_journal(os.fspath(store), options) as journal:
             yield journal
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _services(handlers: Iterable[Servable]) -> set[str]:

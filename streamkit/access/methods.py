@@ -20,12 +20,9 @@ from streamkit.generated.streamservice import (
     WriteLogsRequest,
     WriteRequest,
 )
-from streamkit.rights import Action
+from streamkit.rights import STORE, Action
 
-__all__ = ["METHODS", "STORE", "Method", "check_covered", "method_of"]
-
-STORE = "store"
-"""The name by which the server's own store is granted. Its SQL reads everything in it."""
+__all__ = ["METHODS", "Method", "check_covered", "method_of"]
 
 Item = tuple[Action, str]
 

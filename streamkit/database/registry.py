@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 
 from streamkit.config import QueryLimits
@@ -35,11 +35,12 @@ class Databases:
         """Queries that hold a connection now."""
         return len(self._running)
 
-    def source(self, name: str) -> Source:
-        """Return the source of that name. Raises NotFoundError."""
+    def source(self, name: str, visible: Callable[[str], bool] = lambda _: True) -> Source:
+        """Return the source of that name. Raises NotFoundError; also for a name that is not
+        `visible`, in the same words."""
         source = self._sources.get(name)
-        if source is None:
-            known = ", ".join(self.names) or "none"
+        if source is None or not visible(name):
+            known = ", ".join(filter(visible, self.names)) or "none"
             raise NotFoundError(f"no database {name!r}; this server has: {known}")
         return source
 

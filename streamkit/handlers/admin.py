@@ -21,7 +21,10 @@ from streamkit.generated.streamservice import (
     Table,
     TableSchema,
 )
+from streamkit.handlers.queries import check_visible
 from streamkit.journal.base import Journal, Stream
+from streamkit.rights import STORE, Action
+from streamkit.transport import context
 
 __all__ = ["AdminHandler"]
 
@@ -47,22 +50,26 @@ class AdminHandler(AdminServiceBase):
         self._draining = draining
 
     async def get_status(self, status_request: StatusRequest) -> ServerStatus:
+        call = context()
+        # Where the data lies is for those who may read or run it.
+        close = call.allows(Action.ADMIN) or call.allows(Action.QUERY, STORE)
         store = await self._journal.status()
         return ServerStatus(
             version=version("streamkit"),
             uptime=timedelta(seconds=self._uptime()),
-            store=store.url,
+            store=store.url if close else "",
             durability=store.durability,
             store_bytes=store.bytes,
             epoch=self._journal.epoch,
             streams=[self._stream_status(stream) for stream in Stream],
-            databases=self._databases.names,
+            databases=[n for n in self._databases.names if call.allows(Action.QUERY, n)],
             connections=self._connections(),
             draining=self._draining(),
         )
 
     async def list_tables(self, list_tables_request: ListTablesRequest) -> ListTablesReply:
         name = list_tables_request.database
+        check_visible(self._databases, name)
         tables = await self._databases.tables(name)
         return ListTablesReply([Table(table.name, table.kind, name) for table in tables])
 
@@ -70,6 +77,7 @@ class AdminHandler(AdminServiceBase):
         table = describe_table_request.table
         if not table:
             raise InvalidArgumentError("table must not be empty")
+        check_visible(self._databases, describe_table_request.database)
         columns = await self._databases.describe(table, describe_table_request.database)
         return TableSchema(table, [Column(c.name, c.type, c.nullable) for c in columns])
 

@@ -11,8 +11,12 @@ from streamkit.generated.streamservice import JobProgress, JobRequest, StreamSer
 from streamkit.handlers.streaming import JournalStreams, control_of
 from streamkit.handlers.validation import check_job_id, seconds, start_from
 from streamkit.journal.base import TERMINAL, Batch, Selector, Start, Stream
+from streamkit.rights import Action
+from streamkit.transport import context
 
 __all__ = ["JobsHandler"]
+
+_NO_ID = ""
 
 
 class JobsHandler(JournalStreams, StreamServiceBase):
@@ -25,15 +29,17 @@ class JobsHandler(JournalStreams, StreamServiceBase):
         waited for as long as the request allows; then NotFoundError.
         """
         job_id = check_job_id(job_request.job_id)
+        # A job that the caller may not see is looked for as one that cannot be there.
+        sought = job_id if context().allows(Action.JOBS, job_id) else _NO_ID
         deadline = asyncio.get_running_loop().time() + seconds(job_request.wait, "wait")
         start = start_from(job_request.start) or Start(last=1)
         batches = self._batches(
-            Selector(Stream.JOBS, (job_id,)), start, follow=True, options=job_request.options
+            Selector(Stream.JOBS, (sought,)), start, follow=True, options=job_request.options
         )
         async with aclosing(batches):
             batch = await anext(batches)
             # Reading has begun, so whatever is not in this state yet will be read.
-            state = await self._journal.job(job_id)
+            state = await self._journal.job(sought)
             known = state is not None
             quiet = True
             while True:

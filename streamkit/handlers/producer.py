@@ -7,6 +7,7 @@ producer and sequence stores nothing and gives the first answer.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import secrets
 from collections.abc import AsyncIterator, Sequence
@@ -16,7 +17,7 @@ from typing import Any
 import betterproto
 
 from streamkit.codec import frame
-from streamkit.errors import InvalidArgumentError, StoreError, StreamkitError
+from streamkit.errors import InvalidArgumentError, NotFoundError, StoreError, StreamkitError
 from streamkit.generated.streamservice import (
     CancelJobRequest,
     JobProgress,
@@ -44,10 +45,13 @@ from streamkit.handlers.validation import (
     producer_id,
 )
 from streamkit.journal.base import Journal, ProducerId
-from streamkit.transport import Framed
+from streamkit.rights import Action
+from streamkit.transport import Framed, context
+from streamkit.transport.server.context import current
 
 __all__ = ["ProducerHandler"]
 
+_NO_ID = ""
 _IN_WORK = 4_096
 """Requests of one Write stream that wait for the store."""
 _BYTES_IN_WORK = 16 * 1024 * 1024
@@ -113,14 +117,27 @@ class ProducerHandler(ProducerServiceBase):
     async def cancel_job(self, cancel_job_request: CancelJobRequest) -> JobProgress:
         job_id = check_job_id(cancel_job_request.job_id)
         reason = check_reason(cancel_job_request.reason)
-        return await self._journal.cancel_job(job_id, reason)
+        call = context()
+        if call.allows(Action.CANCEL_JOBS, job_id):
+            return _told(await self._journal.cancel_job(job_id, reason))
+        if call.allows(Action.JOBS, job_id):
+            call.require(Action.CANCEL_JOBS, job_id)
+        # A job that the caller may not even see is answered for as one that is not there.
+        with contextlib.suppress(NotFoundError):
+            await self._journal.cancel_job(_NO_ID, reason)
+        raise NotFoundError(f"no job {job_id!r}")
 
     async def list_jobs(self, list_jobs_request: ListJobsRequest) -> ListJobsReply:
         since = list_jobs_request.since if list_jobs_request.is_set("since") else None
         limit = min(check_count(list_jobs_request.limit, "limit") or _JOBS, _MOST_JOBS)
         statuses = check_statuses(list_jobs_request.statuses)
+        ids = context().narrowed(Action.JOBS)
+        if ids is not None and not ids:
+            return ListJobsReply()
         return ListJobsReply(
-            jobs=await self._journal.jobs(statuses=statuses, since=since, limit=limit)
+            jobs=await self._journal.jobs(
+                statuses=statuses, since=since, limit=limit, ids=() if ids is None else ids
+            )
         )
 
     # ---- the work ----
@@ -131,7 +148,7 @@ class ProducerHandler(ProducerServiceBase):
         check_job_report(report, finish=finish)
         producer_id(report.producer)
         [state] = await self._journal.report_jobs([report], create=create)
-        return state
+        return _told(state)
 
     async def _store(self, request: WriteRequest, logs_field: str = "logs") -> WriteReply:
         """Check all of a request, then store its groups. Work on the journal begins at once."""
@@ -180,6 +197,9 @@ class ProducerHandler(ProducerServiceBase):
     async def _answer(self, request: WriteRequest) -> WriteReply:
         """`_store`, with a refusal as a reply; a fault of the store ends the stream instead."""
         try:
+            call = current()  # None: the handler is used without a server, so without a caller
+            if call is not None:
+                call.check(request)
             return await self._store(request)
         except StoreError:
             raise
@@ -190,6 +210,18 @@ class ProducerHandler(ProducerServiceBase):
                 code=error.status.value,
                 error=error.message,
             )
+
+
+def _told(state: JobProgress) -> JobProgress:
+    """What somebody who changed a job is told of it: all of it only if they may read it."""
+    if context().allows(Action.JOBS, state.job_id):
+        return state
+    return JobProgress(
+        job_id=state.job_id,
+        status=state.status,
+        sequence=state.sequence,
+        cancel_requested=state.cancel_requested,
+    )
 
 
 def _weigh(request: WriteRequest) -> int:

@@ -24,9 +24,10 @@ from streamkit.generated.streamservice import (
     QueryRequest,
     StreamServiceBase,
 )
+from streamkit.rights import STORE, Action
 from streamkit.transport import Framed, context
 
-__all__ = ["QueriesHandler", "parameters_of", "plan_of"]
+__all__ = ["QueriesHandler", "check_visible", "parameters_of", "plan_of"]
 
 
 class QueriesHandler(StreamServiceBase):
@@ -48,9 +49,21 @@ class QueriesHandler(StreamServiceBase):
         """
         context().finite = True
         plan = plan_of(query_request, self._limits)
+        check_visible(self._databases, query_request.database)
         async with self._databases.run(query_request.database, plan) as messages:
             async for data, count in messages:
                 yield Framed(data, count)
+
+
+def check_visible(databases: Databases, name: str) -> None:
+    """Raise NotFoundError for a database that is not there, or not for this caller.
+
+    Only those that the caller may query are named. That there is a store is no secret: AuthError.
+    """
+    call = context()
+    if not name:
+        call.require(Action.QUERY, STORE)
+    databases.source(name, lambda known: call.allows(Action.QUERY, known or STORE))
 
 
 def plan_of(request: QueryRequest, limits: QueryLimits) -> QueryPlan:

@@ -262,9 +262,14 @@ class Journal(ABC):
 
     @abstractmethod
     async def jobs(
-        self, *, statuses: Sequence[str] = (), since: datetime | None = None, limit: int = 100
+        self,
+        *,
+        statuses: Sequence[str] = (),
+        since: datetime | None = None,
+        limit: int = 100,
+        ids: Sequence[str] = (),
     ) -> list[JobProgress]:
-        """The last changed jobs, newest first."""
+        """The last changed jobs, newest first; with `ids`, patterns with "*", only those."""
 
     @abstractmethod
     def bounds(self, stream: Stream) -> Bounds:

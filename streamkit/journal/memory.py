@@ -27,6 +27,7 @@ from streamkit.journal.base import (
 from streamkit.journal.live.engine import EngineJournal, new_epoch
 from streamkit.journal.live.reader import Page
 from streamkit.journal.live.ring import BATCH_RECORDS, Items, cut
+from streamkit.journal.patterns import glob_matches
 from streamkit.journal.records.items import Row, log_item, log_rows, update_item, update_rows
 from streamkit.journal.rules.dedupe import Answer, Window, Windows, check_producer
 from streamkit.journal.rules.jobs import Job, cancelled, grown_old
@@ -113,13 +114,19 @@ class MemoryJournal(EngineJournal):
         return None if job is None else job.progress()
 
     async def jobs(
-        self, *, statuses: Sequence[str] = (), since: datetime | None = None, limit: int = 100
+        self,
+        *,
+        statuses: Sequence[str] = (),
+        since: datetime | None = None,
+        limit: int = 100,
+        ids: Sequence[str] = (),
     ) -> list[JobProgress]:
         found = [
             job
             for job in self._jobs.values()
             if (not statuses or job.status in statuses)
             and (since is None or job.updated_at >= since)
+            and (not ids or any(glob_matches(pattern, job.job_id) for pattern in ids))
         ]
         found.sort(key=lambda job: job.sequence, reverse=True)
         return [job.progress() for job in found[:limit]]

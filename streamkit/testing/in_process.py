@@ -264,6 +264,7 @@ class _Exchange(GrpcExchange):
     carrier = "inproc"
     peer = "inproc"
     peer_certificate = None
+    peer_uid = None
 
     def __init__(
         self, request: Request, attempt: _Attempt, codec: CodecBase, limits: TransportLimits

@@ -99,10 +99,15 @@ class SqliteJournal(EngineJournal):
         return await self._reads.run(self._reads.job, job_id)
 
     async def jobs(
-        self, *, statuses: Sequence[str] = (), since: datetime | None = None, limit: int = 100
+        self,
+        *,
+        statuses: Sequence[str] = (),
+        since: datetime | None = None,
+        limit: int = 100,
+        ids: Sequence[str] = (),
     ) -> list[JobProgress]:
         since = None if since is None else utc(since)
-        return await self._reads.run(self._reads.jobs, tuple(statuses), since, limit)
+        return await self._reads.run(self._reads.jobs, tuple(statuses), since, limit, tuple(ids))
 
     async def status(self) -> JournalStatus:
         return JournalStatus(self.path, self._options.durability, _bytes_of(self.path))

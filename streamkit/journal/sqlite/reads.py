@@ -140,6 +140,7 @@ class Reads:
         statuses: tuple[str, ...],
         since: datetime | None,
         limit: int,
+        ids: tuple[str, ...] = (),
     ) -> list[JobProgress]:
         """The last changed jobs, newest first."""
         where = ["true"]
@@ -150,6 +151,9 @@ class Reads:
         if since is not None:
             where.append("updated_at >= ?")
             parameters.append(text_of(since))
+        if ids:
+            where.append(f"({' or '.join(['job_id glob ?'] * len(ids))})")
+            parameters += [_glob_of(pattern) for pattern in ids]
         found = self._jobs(connection, " and ".join(where), tuple(parameters), limit)
         return [job.progress() for job in found]
 
@@ -189,3 +193,8 @@ class Reads:
             if len(found) < _SPAN:
                 return first
             newest = found[-1][0] - 1
+
+
+def _glob_of(pattern: str) -> str:
+    """The same for SQLite, which has more wildcards than "*"."""
+    return pattern.replace("[", "[[]").replace("?", "[?]")

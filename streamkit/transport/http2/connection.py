@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import struct
 from collections.abc import Callable
 from contextvars import Context
 
@@ -28,6 +29,7 @@ LOG = QuietLog(logging.getLogger("streamkit.transport"))
 _LEADING = 16 * 1024  # bytes of a message that may leave ahead; a frame that every peer takes
 _LINGER = 1.0  # seconds in which a peer may read why it was cut
 _GOAWAY_ALL = 2**31 - 1
+_UCRED = struct.Struct("3i")  # pid, uid, gid
 
 
 class WireConnection(Connection):
@@ -423,6 +425,16 @@ class WireConnection(Connection):
             host, port = address[0], address[1]
             return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
         return f"unix:{address}" if isinstance(address, str) else "unix:"
+
+    @property
+    def peer_uid(self) -> int | None:
+        """The user at the other end of a unix socket, as the kernel noted it at the connect."""
+        sock = self._transport.get_extra_info("socket")
+        if sock is None or sock.family != socket.AF_UNIX or not hasattr(socket, "SO_PEERCRED"):
+            return None
+        data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        uid: int = _UCRED.unpack(data)[1]
+        return uid
 
     @property
     def peer_certificate(self) -> dict[str, object] | None:

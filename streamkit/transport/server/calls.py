@@ -104,6 +104,10 @@ class Http2Exchange(GrpcExchange):
         return self._stream.connection.peer_certificate
 
     @property
+    def peer_uid(self) -> int | None:
+        return self._stream.connection.peer_uid
+
+    @property
     def lost(self) -> bool:
         return self._stream.lost is not None
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
+from typing import Any
 
 from multidict import MultiDict
 
 from streamkit.errors import InvalidArgumentError, PreconditionError, StreamkitError
+from streamkit.rights import Action, Identity, Rights
 from streamkit.transport.grpc.metadata import Metadata, MetadataLike, encode_metadata
 from streamkit.transport.server.exchange import Exchange
 from streamkit.transport.server.outcome import Outcome
@@ -32,12 +34,14 @@ class Context:
         "deadline",
         "end",
         "finite",
+        "inspect",
         "message_compressed",
         "messages_received",
         "messages_sent",
         "metadata",
         "method",
         "outcome",
+        "rights",
         "streams_replies",
         "streams_requests",
     )
@@ -68,6 +72,11 @@ class Context:
         """Whether the method takes a stream of requests."""
         self.streams_replies = streams_replies
         """Whether the method answers with a stream."""
+        self.rights: Rights | None = None
+        """What the caller may do; None where nobody decides about that: everything."""
+        self.inspect: Callable[[Any], float] | None = None
+        """Is given every request message before the handler is, and may raise: the message then
+        was not sent, for the handler. What it returns are seconds to wait before going on."""
         self.finite = False
         """Set it in a streaming handler that comes to an end by itself: when the server drains,
         the call may finish within the grace period instead of being told to come back."""
@@ -98,6 +107,38 @@ class Context:
     def peer_certificate(self) -> dict[str, object] | None:
         """The caller's verified certificate, as ssl.SSLSocket.getpeercert gives it."""
         return self._exchange.peer_certificate
+
+    @property
+    def peer_uid(self) -> int | None:
+        """The user that runs the caller, at the other end of a unix socket; None elsewhere."""
+        return self._exchange.peer_uid
+
+    @property
+    def identity(self) -> Identity | None:
+        """Who calls; None on a server without rules of access."""
+        return None if self.rights is None else self.rights.identity
+
+    def allows(self, action: Action, asked: str = "") -> bool:
+        """Whether the caller may do this to all that `asked`, a name or a pattern, stands for."""
+        return self.rights is None or self.rights.allows(action, asked)
+
+    def require(self, action: Action, asked: str = "") -> None:
+        """Raise AuthError unless the caller may do this."""
+        if self.rights is not None:
+            self.rights.require(action, asked)
+
+    def check(self, message: object) -> None:
+        """Raise AuthError unless the caller may do everything that a request message asks for.
+
+        The server has done so for every message already, except for those of `Write`, whose
+        handler tells a refusal in its reply.
+        """
+        if self.rights is not None:
+            self.rights.check(message)
+
+    def narrowed(self, action: Action) -> tuple[str, ...] | None:
+        """The patterns that "everything" comes down to for the caller; None: everything."""
+        return None if self.rights is None else self.rights.narrowed(action)
 
     @property
     def user_agent(self) -> str:

@@ -99,6 +99,11 @@ class Exchange(Protocol):
         ...
 
     @property
+    def peer_uid(self) -> int | None:
+        """The user that runs the caller, as the system vouches for it; None where it cannot."""
+        ...
+
+    @property
     def lost(self) -> bool:
         """Whether nobody waits for an answer any more. Once True it stays so."""
         ...

@@ -9,6 +9,7 @@ import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Protocol
 
 from grpclib.const import Handler
@@ -129,7 +130,8 @@ class Call:
             self.end(DRAINED)
 
     def _end_with(self, error: StreamkitError) -> None:
-        self.end(outcome_of(error))
+        # A reader that takes nothing must not be able to put off its end.
+        self.end(replace(outcome_of(error), hasty=True))
 
     def _done(self, task: asyncio.Task[None]) -> None:
         # Not in the task: one that is cancelled before its first step runs nothing.

@@ -152,9 +152,14 @@ class ServerStream(Stream[_Recv, _Send]):
             raise InvalidArgumentError(f"the request cannot be decoded: {error}") from error
         except Exception as error:  # whatever a codec raises is about these bytes
             raise InvalidArgumentError("the request cannot be decoded") from error
-        self.context.message_compressed = isinstance(data, Inflated)
+        context = self.context
+        context.message_compressed = isinstance(data, Inflated)
         self._messages_received += 1
-        self.context.messages_received += 1
+        context.messages_received += 1
+        if context.inspect is not None:
+            delay = context.inspect(message)
+            if delay:
+                await asyncio.sleep(delay)
         return message
 
     # Sending ----------------------------------------------------------------------------------

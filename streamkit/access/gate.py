@@ -1,0 +1,196 @@
+"""The gate that every call goes through: who calls, may they, and do they still.
+
+It is an interceptor, so it sees calls and nothing of what carries them. Each request message is
+looked at before its handler gets it; each live call is decided again when the rules change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from streamkit.access.file import read_rules
+from streamkit.access.jwt import JwtVerifier
+from streamkit.access.methods import method_of
+from streamkit.access.permit import Permit
+from streamkit.access.quota import Usages
+from streamkit.access.rules import Rules
+from streamkit.errors import AuthError, Status, StreamkitError
+from streamkit.rights import Identity
+from streamkit.transport import Context
+from streamkit.transport.server.context import Next
+
+__all__ = ["Gate"]
+
+log = logging.getLogger(__name__)
+
+_LOOK_EVERY = 0.1
+"""Seconds between two looks at the file and at what has expired."""
+
+
+class Gate:
+    """Admits calls by the rules of a file, or by rules that are given.
+
+    `watch()` has to run for changes of the file and for expiry. Belongs to one event loop. Raises
+    what `read_rules` raises, and PreconditionError where JWT is wanted and cannot be verified.
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str] | Rules,
+        *,
+        clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._path = None if isinstance(source, Rules) else Path(source)
+        self._stamp = self._read_stamp()
+        self.rules = source if isinstance(source, Rules) else read_rules(source)
+        self._clock = clock
+        self._usages = Usages(steady)
+        self._live: set[Permit] = set()
+        self._next_expiry = float("inf")
+        self._verifier = self._make_verifier(None)
+        self.failures: Counter[str] = Counter()
+        """Calls that were refused: "unauthenticated", "denied", "limited"."""
+
+    async def __call__(self, ctx: Context, call_next: Next) -> None:
+        method = method_of(ctx.method)
+        if method.open:
+            ctx.metadata.popall("authorization", None)
+            await call_next(ctx)
+            return
+        identity = await self._identity(ctx)
+        if identity is None:
+            self.failures["unauthenticated"] += 1
+            raise AuthError(
+                "not authenticated: no credentials, or they are not valid (any more)",
+                hint="Give a token by --token-file or $STREAMKIT_TOKEN.",
+                status=Status.UNAUTHENTICATED,
+            )
+        permit = Permit(
+            ctx, method, identity, self.rules.grants_of(identity), self._usages.of(identity.name)
+        )
+        try:
+            permit.enter()
+        except StreamkitError as error:
+            self.failures["denied" if isinstance(error, AuthError) else "limited"] += 1
+            raise
+        self._live.add(permit)
+        if identity.expires is not None:
+            self._next_expiry = min(self._next_expiry, identity.expires)
+        ctx.rights, ctx.inspect = permit, permit.inspect
+        try:
+            await call_next(ctx)
+        except AuthError:
+            self.failures["denied"] += 1
+            raise
+        finally:
+            self._live.discard(permit)
+            permit.leave()
+            ctx.rights = ctx.inspect = None
+
+    # ---- who ----
+
+    async def _identity(self, ctx: Context) -> Identity | None:
+        """Who calls. A token that is given counts alone: a wrong one is not mended by more."""
+        given = ctx.metadata.popall("authorization", [])
+        if given:
+            text = given[0]
+            if len(given) > 1 or not isinstance(text, str):
+                return None
+            scheme, _, token = text.partition(" ")
+            if scheme.lower() != "bearer":
+                return None
+            if self._verifier is not None and not token.startswith("sk_"):
+                return await self._verifier.holder(token)
+            return self.rules.token_holder(token, self._clock())
+        rules = self.rules
+        if rules.certificates:
+            for name in _names_in(ctx.peer_certificate):
+                if name in rules.certificates:
+                    return Identity(f"cert:{name}", rules.certificates[name])
+        if rules.peers:
+            uid = ctx.peer_uid
+            if uid is not None and uid in rules.peers:
+                return Identity(f"uid:{uid}", rules.peers[uid])
+        return None
+
+    # ---- live ----
+
+    async def watch(self) -> None:
+        """Apply every change of the file, and end what has expired, until cancelled."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            try:
+                await self._look()
+            except Exception:  # one fault must not end the watching
+                log.exception("fault in watching the rules of access")
+
+    async def _look(self) -> None:
+        stamp = self._read_stamp()
+        if stamp != self._stamp:
+            self._stamp = stamp  # before reading: a file that does not load is told once
+            await self._reload()
+        elif self._clock() >= self._next_expiry:
+            self._review()
+
+    async def _reload(self) -> None:
+        assert self._path is not None
+        try:
+            rules = await asyncio.to_thread(read_rules, self._path)
+            self.apply(rules)
+        except StreamkitError as error:
+            log.warning("keeping the former rules of access: %s", error)
+        else:
+            log.info("read the rules of access again from %s", self._path)
+
+    def apply(self, rules: Rules) -> None:
+        """Put new rules in force: every live call is decided again, at once."""
+        former, self.rules = self.rules, rules
+        try:
+            self._verifier = self._make_verifier(former)
+        except StreamkitError:
+            self.rules = former
+            raise
+        self._review()
+
+    def _review(self) -> None:
+        now = self._clock()
+        self._next_expiry = float("inf")
+        for permit in list(self._live):
+            held = self.rules.still(permit.identity, now)
+            permit.review(held, self.rules.grants_of(held) if held is not None else None, now)
+            expires = permit.identity.expires
+            if expires is not None and expires > now:
+                self._next_expiry = min(self._next_expiry, expires)
+
+    def _make_verifier(self, former: Rules | None) -> JwtVerifier | None:
+        if former is not None and former.jwt == self.rules.jwt:
+            return self._verifier
+        return None if self.rules.jwt is None else JwtVerifier(self.rules.jwt)
+
+    def _read_stamp(self) -> tuple[int, ...]:
+        if self._path is None:
+            return ()
+        try:
+            state = self._path.stat()
+        except OSError:
+            return ()  # replaced just now, or gone: the rules stay
+        return state.st_mtime_ns, state.st_size, state.st_ino, state.st_mode
+
+    async def close(self) -> None:
+        """Let go of what verifying needs."""
+        if self._verifier is not None:
+            await self._verifier.close()
+
+
+def _names_in(certificate: dict[str, object] | None) -> list[str]:
+    """The subject's alternative names; the common name is nobody's identity."""
+    names = (certificate or {}).get("subjectAltName", ())
+    assert isinstance(names, tuple)
+    return [value for _, value in names]

@@ -1,0 +1,169 @@
+"""One admitted call: what its caller may do, message by message and again when rules change."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from streamkit.access.methods import Method
+from streamkit.access.quota import Usage
+from streamkit.access.roles import Grants
+from streamkit.errors import AuthError, LimitError, Status
+from streamkit.rights import Action, Identity
+from streamkit.transport import Context
+
+__all__ = ["Permit"]
+
+_DOING = {
+    Action.SUBSCRIBE: "subscribe to",
+    Action.PUBLISH: "publish to",
+    Action.LOGS: "read the logs of",
+    Action.WRITE_LOGS: "write logs of",
+    Action.JOBS: "read the job",
+    Action.REPORT_JOBS: "report on the job",
+    Action.CANCEL_JOBS: "cancel the job",
+    Action.QUERY: "query the database",
+    Action.METHODS: "call",
+    Action.ADMIN: "administer this server",
+}
+_BACK_IN = "1000"  # milliseconds: when another stream or query may have ended
+_SHOWN = 80
+
+
+class Permit:
+    """The rights of one call, as a handler sees them (`streamkit.rights.Rights`)."""
+
+    __slots__ = ("_ctx", "_grants", "_held", "_method", "_streams", "_usage", "identity")
+
+    def __init__(
+        self, ctx: Context, method: Method, identity: Identity, grants: Grants, usage: Usage
+    ) -> None:
+        self._ctx = ctx
+        self._method = method
+        self._grants = grants
+        self._usage = usage
+        self._held: list[tuple[Action, str]] = []
+        self._streams = ctx.streams_replies or ctx.streams_requests
+        self.identity = identity
+
+    # ---- the life of a call ----
+
+    def enter(self) -> None:
+        """Begin the call. Raises AuthError when no message can make it an allowed one, LimitError
+        when the identity has too many already."""
+        grants, usage, quota = self._grants, self._usage, self._grants.quota
+        self._may_begin(grants)
+        if self._method.runs_query and quota.queries is not None and usage.queries >= quota.queries:
+            raise self._limited(f"{quota.queries} queries of {self.identity.name} are running")
+        if self._streams and quota.streams is not None and usage.streams >= quota.streams:
+            raise self._limited(f"{self.identity.name} has {quota.streams} streams")
+        usage.queries += self._method.runs_query
+        usage.streams += self._streams
+
+    def leave(self) -> None:
+        """The call is over."""
+        self._usage.queries -= self._method.runs_query
+        self._usage.streams -= self._streams
+
+    def inspect(self, message: Any) -> float:
+        """Look at a request message before its handler does.
+
+        Raises AuthError for one that is not allowed and LimitError for one that comes too soon;
+        returns the seconds that a stream has to wait before it goes on.
+        """
+        method = self._method
+        if method.narrows:
+            self._narrow(message)
+        if method.items is not None and not method.answers:
+            for action, asked in method.items(message):
+                if self._grants.allows(action, asked):
+                    if self._streams:
+                        self._held.append((action, asked))
+                elif not method.hides:
+                    raise _denied(action, asked)
+        if method.weight is None:
+            return 0.0
+        quota = self._grants.quota
+        delay = self._usage.wait(quota)
+        if delay and not self._streams:
+            self._ctx.set_trailing_metadata(
+                {"grpc-retry-pushback-ms": str(math.ceil(delay * 1000))}
+            )
+            raise LimitError(
+                f"{self.identity.name} may publish {quota.publish_per_second} records a second"
+            )
+        self._usage.publish(method.weight(message), quota)
+        return delay
+
+    def review(self, identity: Identity | None, grants: Grants | None, now: float) -> None:
+        """Decide the call again, under rules that make its caller `identity` (None: nobody)."""
+        ctx = self._ctx
+        if identity is None or grants is None:
+            expires = self.identity.expires
+            if expires is None or expires > now:
+                ctx.end(AuthError("access was withdrawn: the credentials were revoked"))
+            elif self._streams and not ctx.finite:
+                # What comes to an end by itself may do so: it could not be resumed.
+                ctx.set_trailing_metadata({"streamkit-reconnect": "1"})
+                ctx.end(AuthError("the credentials have expired", status=Status.UNAUTHENTICATED))
+            return
+        self.identity, self._grants = identity, grants
+        try:
+            self._may_begin(grants)
+            for action, asked in self._held:
+                if not grants.allows(action, asked):
+                    raise _denied(action, asked)
+        except AuthError as error:
+            ctx.end(AuthError(f"access was withdrawn: {error}"))
+
+    # ---- what handlers ask ----
+
+    def allows(self, action: Action, asked: str = "") -> bool:
+        """Whether all that `asked`, a name or a pattern, stands for is allowed."""
+        return self._grants.allows(action, asked)
+
+    def require(self, action: Action, asked: str = "") -> None:
+        """Raise AuthError unless it is allowed."""
+        if not self._grants.allows(action, asked):
+            raise _denied(action, asked)
+
+    def narrowed(self, action: Action) -> tuple[str, ...] | None:
+        """The patterns that "everything" comes down to; None if it is everything."""
+        return self._grants.narrowed(action)
+
+    def check(self, message: Any) -> None:
+        """Raise AuthError unless everything that is in a request message is allowed."""
+        items = self._method.items
+        for action, asked in items(message) if items is not None else ():
+            self.require(action, asked)
+
+    # ---- inside ----
+
+    def _may_begin(self, grants: Grants) -> None:
+        needs = self._method.needs
+        if needs == (Action.METHODS,):
+            if not grants.allows(Action.METHODS, self._ctx.method):
+                raise _denied(Action.METHODS, self._ctx.method)
+        elif needs == (Action.ADMIN,):
+            if not grants.admin:
+                raise _denied(Action.ADMIN, "")
+        elif needs and not any(action in grants.patterns for action in needs):
+            raise AuthError(f"not allowed to {_DOING[needs[0]]} anything")
+
+    def _narrow(self, request: Any) -> None:
+        """A request for the logs of no service in particular is one for those that are allowed."""
+        if not request.service_name and not request.services:
+            allowed = self._grants.narrowed(Action.LOGS)
+            if allowed is None:
+                self._held.append((Action.LOGS, "*"))
+            else:
+                request.services = list(allowed)
+
+    def _limited(self, reason: str) -> LimitError:
+        self._ctx.set_trailing_metadata({"grpc-retry-pushback-ms": _BACK_IN})
+        return LimitError(f"{reason}, the most that are allowed")
+
+
+def _denied(action: Action, asked: str) -> AuthError:
+    what = f" {asked[:_SHOWN]!r}" if asked else ""
+    return AuthError(f"not allowed to {_DOING[action]}{what}")
