@@ -129,7 +129,8 @@ class Retention:
     max_age: float = 7 * 86400.0
     """Seconds; 0 keeps records of any age."""
     max_bytes: int = 2 * 1024 * MIB
-    """Of the whole store, approximately; 0 sets no bound."""
+    """Of the whole store, approximately; 0 sets no bound. Updates, logs, job events, jobs and
+    remembered requests may each keep an eighth of it, whatever the others hold."""
 
     def __post_init__(self) -> None:
         _require_positive(self, zero_allowed=("max_age", "max_bytes"))
@@ -145,6 +146,14 @@ class JournalOptions:
     ring_records: int = 65_536
     """Records of each stream kept framed in memory for the readers that keep up."""
     ring_bytes: int = 32 * MIB
+    remembered_bytes: int = 128 * MIB
+    """Of the store, for the requests of producers that are told apart from their repeats."""
+    windows_bytes: int = 64 * MIB
+    """Of memory, for those of the producers who wrote last."""
+    live_jobs: int = 1_000_000
+    """Jobs that have not ended; one more is refused."""
+    waiting_bytes: int = 64 * MIB
+    """Of what waits to be written; who brings more waits before it."""
     followed_keys: int = 2_097_152
     """Plain topics, services and jobs that all readers of a stream together follow."""
     pattern_tokens: int = 262_144

@@ -35,7 +35,7 @@ from streamkit.access.rules import Rules
 from streamkit.codec import StreamkitCodec
 from streamkit.config import JournalOptions, QueryLimits, TransportLimits
 from streamkit.database import Databases, Source, SqliteSource, StoreSource, open_source
-from streamkit.errors import ConnectError, InvalidArgumentError, PreconditionError
+from streamkit.errors import AbortedError, ConnectError, InvalidArgumentError, PreconditionError
 from streamkit.handlers import (
     AdminHandler,
     HealthHandler,
@@ -51,6 +51,9 @@ from streamkit.transport import GrpcServer, Servable, ServerInterceptor, run
 __all__ = ["Server", "dedicate_process"]
 
 DEFAULT_PORT = 50051
+
+_PACKAGE = "streamservice"
+_PINNED_SECONDS = 1.0
 
 _LARGEST_REQUEST = 4 * 1024 * 1024 - 4096
 """A stock client refuses messages over 4 MiB. What fits into a request fits into one of its
@@ -259,6 +262,7 @@ class Server:
         databases = Databases(self._sources(journal), self._query_limits)
         resources.push_async_callback(databases.close)
         self._databases = databases
+        self._watch_journal(journal, databases)
         for name in self._database_urls:
             # A wrong path is told at once. A database elsewhere may be away and come back.
             if isinstance(databases.source(name), SqliteSource):
@@ -275,6 +279,24 @@ class Server:
                 draining=lambda: self.draining,
             ),
         ]
+
+    def _watch_journal(self, journal: Journal, databases: Databases) -> None:
+        """What goes wrong in the journal is seen in the health of who writes to it; and a query
+        that keeps the store from giving space back ends, when it has had a second."""
+
+        def say() -> None:
+            for service in ("", f"{_PACKAGE}.ProducerService"):
+                self._health.set_serving(not journal.faults, service)
+
+        def release() -> None:
+            reason = AbortedError(
+                "the query ran while too much was written to the store",
+                hint="Read it faster, ask for less of it, or query a copy.",
+            )
+            databases.end_running("", reason, after=_PINNED_SECONDS)
+
+        journal.on_faults = say
+        journal.on_pinned = release if hasattr(journal, "path") else None  # else no SQL
 
     def _sources(self, journal: Journal) -> dict[str, Source]:
         sources: dict[str, Source] = {}

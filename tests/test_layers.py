@@ -16,6 +16,7 @@ LAYERS = {
     "framing": 0,
     "patterns": 0,
     "rights": 0,
+    "background": 0,
     "generated": 0,
     "codec": 1,
     "transport": 2,
@@ -33,7 +34,12 @@ LAYERS = {
 }
 """Part of streamkit -> its layer. A part imports lower layers and itself."""
 
-ALLOWED_SIDEWAYS = {("config", "errors"), ("testing", "server"), ("cli", "server")}
+ALLOWED_SIDEWAYS = {
+    ("config", "errors"),
+    ("background", "errors"),
+    ("testing", "server"),
+    ("cli", "server"),
+}
 """Settings raise errors; the command line starts the server; nothing imports the command line."""
 
 ONE_IMPORTER = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from streamkit.journal.patterns import Globs, glob_matches
+from streamkit.patterns import Globs, glob_matches
 
 __all__ = ["NameGrants", "TopicGrants", "glob_within", "is_topic_pattern", "topic_within"]
 

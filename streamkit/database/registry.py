@@ -10,7 +10,7 @@ from streamkit.config import QueryLimits
 from streamkit.database.base import ColumnInfo, Source, TableInfo
 from streamkit.database.plan import QueryPlan
 from streamkit.database.running.query import Frames, RunningQuery
-from streamkit.errors import LimitError, NotFoundError
+from streamkit.errors import LimitError, NotFoundError, StreamkitError
 
 __all__ = ["Databases"]
 
@@ -64,6 +64,14 @@ class Databases:
                 yield frames
         finally:
             await query.close()
+
+    def end_running(self, name: str, reason: StreamkitError, *, after: float) -> int:
+        """End the queries on one database that have run for so many seconds; how many they are."""
+        source = self.source(name)
+        found = [q for q in self._running if q.source is source and q.seconds >= after]
+        for query in found:
+            query.end(reason)
+        return len(found)
 
     async def tables(self, name: str = "") -> list[TableInfo]:
         """What can be queried in a database. Raises NotFoundError, PreconditionError."""

@@ -65,6 +65,7 @@ class AdminHandler(AdminServiceBase):
             databases=[n for n in self._databases.names if call.allows(Action.QUERY, n)],
             connections=self._connections(),
             draining=self._draining(),
+            faults=list(store.faults),
         )
 
     async def list_tables(self, list_tables_request: ListTablesRequest) -> ListTablesReply:

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from streamkit.generated.streamservice import JobProgress, JobReport, LogEntry, Update
-from streamkit.journal.patterns import Exact, Globs, Patterns, Topics, is_glob, is_topic_pattern
+from streamkit.patterns import Exact, Globs, Patterns, Topics, is_glob, is_topic_pattern
 
 __all__ = [
     "TERMINAL",
@@ -215,6 +215,8 @@ class JournalStatus(NamedTuple):
     url: str
     durability: str
     bytes: int
+    faults: tuple[str, ...] = ()
+    """What goes wrong beside the calls now, one line each."""
 
 
 class Journal(ABC):
@@ -222,6 +224,15 @@ class Journal(ABC):
 
     epoch: str
     """Names this journal's life; a new store has a new one."""
+    on_faults: Callable[[], None] | None = None
+    """Called on the loop when `faults` has changed."""
+    on_pinned: Callable[[], None] | None = None
+    """Called on the loop when somebody's long read keeps the store from giving its space back."""
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """What goes wrong beside the calls now, one line each; empty when all is well."""
+        return ()
 
     @abstractmethod
     async def append_updates(

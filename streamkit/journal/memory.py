@@ -10,7 +10,7 @@ from functools import partial
 from typing import TypeVar
 
 from streamkit.config import JournalOptions
-from streamkit.errors import InvalidArgumentError, NotFoundError, StoreError
+from streamkit.errors import InvalidArgumentError, LimitError, NotFoundError, StoreError
 from streamkit.generated.streamservice import JobProgress, JobReport, LogEntry, Update
 from streamkit.journal.base import (
     Appended,
@@ -27,28 +27,31 @@ from streamkit.journal.base import (
 from streamkit.journal.live.engine import EngineJournal, new_epoch
 from streamkit.journal.live.reader import Page
 from streamkit.journal.live.ring import BATCH_RECORDS, Items, cut
-from streamkit.journal.patterns import glob_matches
 from streamkit.journal.records.items import Row, log_item, log_rows, update_item, update_rows
 from streamkit.journal.rules.dedupe import Answer, Window, Windows, check_producer
 from streamkit.journal.rules.jobs import Job, cancelled, grown_old
-from streamkit.journal.rules.reports import settle
+from streamkit.journal.rules.reports import Settled, settle
+from streamkit.journal.rules.silence import Silences, Steady
+from streamkit.patterns import glob_matches
 
 __all__ = ["MemoryJournal"]
 
 M = TypeVar("M", Update, LogEntry)
 
-_PRODUCERS = 4096
 _SCAN = 8192
 
 
 class MemoryJournal(EngineJournal):
     """Three lists. Durable as long as the process."""
 
-    def __init__(self, options: JournalOptions, clock: Clock) -> None:
-        super().__init__(options, clock)
+    def __init__(self, options: JournalOptions, clock: Clock, steady: Steady) -> None:
+        super().__init__(options, clock, steady)
         self._logs = {stream: _Log() for stream in Stream}
         self._jobs: dict[str, Job] = {}
-        self._windows = Windows(_PRODUCERS)
+        self._ended: dict[str, None] = {}
+        self._job_bytes = 0
+        self._silences = Silences()
+        self._windows = Windows(options.windows_bytes)
         self._closed = False
         self._start(new_epoch(), dict.fromkeys(Stream, Bounds(1, 0)))
 
@@ -95,7 +98,10 @@ class MemoryJournal(EngineJournal):
             stored=self._jobs.get,
             answered=partial(self._answered, Stream.JOBS),
         )
-        self._jobs.update(settled.states)
+        self._bound_live(settled)
+        for job in settled.states.values():
+            self._keep(job)
+            self._silences.heard(job, self._attendance.seen())
         self._store_events(settled.events, now)
         for producer, answer in settled.answers.items():
             self._remember(Stream.JOBS, producer, answer)
@@ -132,13 +138,13 @@ class MemoryJournal(EngineJournal):
         return [job.progress() for job in found[:limit]]
 
     async def status(self) -> JournalStatus:
-        size = sum(log.bytes for log in self._logs.values())
-        return JournalStatus(":memory:", "none", size)
+        size = sum(log.bytes for log in self._logs.values()) + self._job_bytes
+        return JournalStatus(":memory:", "none", size, self.faults)
 
     async def close(self) -> None:
         if not self._closed:
             self._closed = True
-            await self._stop_sweeping()
+            await self._stop_background()
             self._end_readers()
 
     def _check_open(self) -> None:
@@ -157,9 +163,35 @@ class MemoryJournal(EngineJournal):
     def _change(self, stored: Job, job: Job, now: datetime) -> Job:
         if job is not stored:
             job = replace(job, sequence=self._logs[Stream.JOBS].newest + 1)
-            self._jobs[job.job_id] = job
+            self._keep(job)
+            if job.ended:
+                self._silences.forget(job.job_id)
             self._store_events([job], now)
         return job
+
+    def _keep(self, job: Job) -> None:
+        known = self._jobs.get(job.job_id)
+        self._job_bytes += _size_of(job) - (0 if known is None else _size_of(known))
+        self._jobs[job.job_id] = job
+        if job.ended:
+            self._ended.setdefault(job.job_id)
+
+    def _remove_first_ended(self) -> int:
+        """Returns the bytes that frees."""
+        job_id = next(iter(self._ended))
+        del self._ended[job_id]
+        size = _size_of(self._jobs.pop(job_id))
+        self._job_bytes -= size
+        return size
+
+    def _bound_live(self, settled: Settled) -> None:
+        live = len(self._jobs) - len(self._ended)
+        new = sum(job_id not in self._jobs for job_id in settled.states)
+        if new and live + new > self._options.live_jobs:
+            raise LimitError(
+                f"there are {live} jobs that have not ended, as many as may be",
+                hint="End or cancel some of them first.",
+            )
 
     def _event(self, job_id: str, sequence: int) -> JobProgress:
         entry = self._logs[Stream.JOBS].get(sequence)
@@ -181,24 +213,39 @@ class MemoryJournal(EngineJournal):
         if window is None:
             window = Window()
             self._windows.put(stream, producer.id, window)
-        window.remember(producer.sequence, answer)
+        self._windows.remember(window, producer.sequence, answer)
+        self._windows.trim()
 
-    async def _sweep(self, now: datetime) -> None:
-        for job in [job for job in self._jobs.values() if not job.ended]:
-            self._change(job, grown_old(job, now, self._present_since), now)
+    async def _sweep(self, now: datetime, seen: float) -> None:
+        for job_id, silence in self._silences.overdue(seen, len(self._silences)):
+            job = self._jobs[job_id]
+            self._change(job, grown_old(job, now, silence), now)
         retention = self._options.retention
         if retention.max_age:
-            horizon = now - timedelta(seconds=retention.max_age)
+            horizon = self._believed() - timedelta(seconds=retention.max_age)
             for log in self._logs.values():
                 log.drop(bisect_left(log.recorded, horizon))
-            for job in [j for j in self._jobs.values() if j.ended and j.updated_at < horizon]:
-                del self._jobs[job.job_id]
-        over = sum(log.bytes for log in self._logs.values()) - retention.max_bytes
-        while retention.max_bytes and over > 0:
-            log = min((log for log in self._logs.values() if log.items), key=_Log.began)
-            over -= log.drop(max(1, len(log.items) // 64))
+            while self._ended and self._jobs[next(iter(self._ended))].updated_at < horizon:
+                self._remove_first_ended()
+        if retention.max_bytes:
+            self._remove_too_much(retention.max_bytes)
         for stream, log in self._logs.items():
             self._oldest[stream] = log.oldest
+
+    def _remove_too_much(self, bound: int) -> None:
+        """Where the oldest is, among those that take more than an eighth of the bound."""
+        share = bound // 8
+        over = sum(log.bytes for log in self._logs.values()) + self._job_bytes - bound
+        while over > 0:
+            logs = [log for log in self._logs.values() if log.items and log.bytes > share]
+            log = min(logs, key=_Log.began, default=None)
+            first = next(iter(self._ended), None) if self._job_bytes > share else None
+            if first is not None and (log is None or self._jobs[first].updated_at < log.began()):
+                over -= self._remove_first_ended()
+            elif log is not None:
+                over -= log.drop(max(1, len(log.items) // 64))
+            else:
+                break
 
     async def _page(self, selector: Selector, after: int, end: int) -> Page[Record]:
         log = self._logs[selector.stream]
@@ -260,6 +307,11 @@ class _Log:
         self.oldest += count
         self.bytes -= freed
         return freed
+
+
+def _size_of(job: Job) -> int:
+    texts = (job.job_id, job.current_step, job.error, job.service, job.cancel_reason)
+    return 512 + sum(map(len, texts))
 
 
 def _check_text(rows: list[Row]) -> None:

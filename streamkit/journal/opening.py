@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 from streamkit.config import JournalOptions
 from streamkit.journal.base import Clock, Journal
 from streamkit.journal.live.engine import now
 from streamkit.journal.memory import MemoryJournal
+from streamkit.journal.rules.silence import Steady
 from streamkit.journal.sqlite.journal import SqliteJournal, path_of
 
 __all__ = ["open_journal"]
@@ -16,13 +19,17 @@ async def open_journal(
     options: JournalOptions | None = None,
     *,
     clock: Clock = now,
+    steady: Steady | None = None,
 ) -> Journal:
     """Open the journal at a URL: ":memory:", or the path of an SQLite file ("sqlite:///path").
 
     The file is created if it is not there. Raises StoreError, in one line: in use by another
-    process, from a newer version, not a store, not writable.
+    process, from a newer version, not a store, not writable. `clock` tells the time of day and
+    `steady` seconds that never jump, as time.monotonic does; a test gives its own.
     """
+    if steady is None:
+        steady = time.monotonic if clock is now else lambda: clock().timestamp()
     options = options or JournalOptions()
     if url in (":memory:", "memory:"):
-        return MemoryJournal(options, clock)
-    return await SqliteJournal.open(path_of(url), options, clock)
+        return MemoryJournal(options, clock, steady)
+    return await SqliteJournal.open(path_of(url), options, clock, steady)

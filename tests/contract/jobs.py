@@ -8,10 +8,10 @@ from datetime import timedelta
 import pytest
 
 from streamkit.config import JournalOptions, Retention
-from streamkit.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError
+from streamkit.errors import AlreadyExistsError, InvalidArgumentError, LimitError, NotFoundError
 from streamkit.generated.streamservice import JobProgress, JobReport, Producer
 from streamkit.journal import Journal, Start, Stream
-from tests.contract.support import BEGAN, Clock, Opener, following, jobs, stored
+from tests.contract.support import BEGAN, Clock, Opener, following, jobs, pass_time, stored
 
 
 async def report(journal: Journal, job_id: str = "j", **fields: object) -> JobProgress:
@@ -65,6 +65,7 @@ class Jobs:
             ({"completed": -1}, "completed"),
             ({"total": -1}, "total"),
             ({"heartbeat": timedelta(seconds=-1)}, "heartbeat"),
+            ({"heartbeat": timedelta.max}, "heartbeat"),
             ({"job_id": ""}, "job_id"),
         ],
     )
@@ -134,17 +135,13 @@ class Jobs:
         await report(journal, heartbeat=timedelta(seconds=10))
         await report(journal, "quiet")
         async with following(journal, jobs("j")) as watch:
-            clock.advance(19)
-            await journal.sweep()  # type: ignore[attr-defined]
+            await pass_time(journal, clock, 19)
             assert not (await journal.job("j")).stalled  # type: ignore[union-attr]
-            clock.advance(1)
-            await journal.sweep()  # type: ignore[attr-defined]
+            await pass_time(journal, clock, 1)
             await report(journal)
-            clock.advance(59)
+            await pass_time(journal, clock, 59)
             await journal.sweep()  # type: ignore[attr-defined]
-            await journal.sweep()  # type: ignore[attr-defined]
-            clock.advance(1)
-            await journal.sweep()  # type: ignore[attr-defined]
+            await pass_time(journal, clock, 1)
             states = [e.message for e in await watch.until(4)]
         assert [(s.status, s.stalled) for s in states] == [
             ("running", True),
@@ -161,15 +158,13 @@ class Jobs:
     ) -> None:
         await report(journal, heartbeat=timedelta(seconds=10))
         for _ in range(10):
-            clock.advance(15)
+            await pass_time(journal, clock, 15)
             await report(journal)
-            await journal.sweep()  # type: ignore[attr-defined]
         assert journal.bounds(Stream.JOBS).newest == 1
 
     async def test_a_stalled_job_is_cancelled_at_once(self, journal: Journal, clock: Clock) -> None:
         await report(journal, heartbeat=timedelta(seconds=1))
-        clock.advance(3)
-        await journal.sweep()  # type: ignore[attr-defined]
+        await pass_time(journal, clock, 3)
         assert (await journal.cancel_job("j")).status == "cancelled"
 
     async def test_a_watcher_starts_with_the_state_and_gets_every_change(
@@ -235,3 +230,30 @@ class Jobs:
         assert [e.sequence for e in events] == list(range(1, 401))
         own = [e.message.percentage for e in events if e.key == "w7"]
         assert own == list(range(5, 101, 5))
+
+    async def test_time_that_the_server_did_not_see_is_nobodys_silence(
+        self, journal: Journal, clock: Clock
+    ) -> None:
+        await report(journal, heartbeat=timedelta(seconds=10))
+        clock.advance(3600)  # the process was stopped, or the machine asleep
+        await journal.sweep()  # type: ignore[attr-defined]
+        state = await journal.job("j")
+        assert state is not None
+        assert (state.status, state.stalled) == ("running", False)
+        await pass_time(journal, clock, 60)
+        assert (await journal.job("j")).status == "lost"  # type: ignore[union-attr]
+
+    async def test_jobs_that_have_not_ended_are_bounded(self, opener: Opener) -> None:
+        async with await opener(options=JournalOptions(live_jobs=2)) as journal:
+            await report(journal, "a")
+            await report(journal, "b", status="pending")
+            with pytest.raises(LimitError, match="2 jobs that have not ended"):
+                await report(journal, "c")
+            await report(journal, "a", percentage=5)
+            await report(journal, "a", status="completed")
+            await report(journal, "c")
+            await journal.cancel_job("b")
+            await report(journal, "d", status="failed")  # ended at once
+            await report(journal, "e")
+            with pytest.raises(LimitError):
+                await journal.report_jobs([JobReport(job_id="f"), JobReport(job_id="g")])

@@ -8,6 +8,7 @@ import pytest
 
 from streamkit.config import JournalOptions, Retention
 from streamkit.errors import StreamGapError
+from streamkit.generated.streamservice import JobReport
 from streamkit.journal import Appended, Bounds, Position, Start, Stream
 from tests.contract.support import Clock, Opener, following, log, stored, texts, topics, updates
 
@@ -93,3 +94,35 @@ class Retaining:
             logs = journal.bounds(Stream.LOGS).oldest
             assert abs(bounds.oldest / 100 - logs / 20) <= 8
             assert len(await stored(journal, topics())) == 4001 - bounds.oldest
+
+    async def test_nobody_who_fills_one_table_empties_another(
+        self, opener: Opener, clock: Clock
+    ) -> None:
+        options = JournalOptions(retention=Retention(max_bytes=2 << 20))
+        async with await opener(options=options) as journal:
+            await journal.append_updates(updates("precious") * 100)
+            for n in range(60):
+                clock.advance(1)
+                failed = JobReport(job_id=f"j{n}", status="failed", error="e" * 200_000)
+                await journal.report_jobs([failed])
+                await journal.append_logs([log("y" * 1000)] * 100)
+                await journal.sweep()  # type: ignore[attr-defined]
+            assert journal.bounds(Stream.UPDATES) == Bounds(1, 100)
+            assert journal.bounds(Stream.LOGS).oldest > 1
+            kept = await journal.jobs(limit=100)
+            assert 0 < len(kept) < 30
+            assert kept[0].job_id == "j59"
+            assert (await journal.status()).bytes < 6 << 20
+
+    async def test_a_clock_that_jumps_removes_nothing(self, opener: Opener, clock: Clock) -> None:
+        steady = 0.0
+        async with await opener(options=self.options, steady=lambda: steady) as journal:
+            await journal.append_updates(updates("a"))
+            clock.advance(10 * 86400)
+            await journal.sweep()  # type: ignore[attr-defined]
+            await journal.append_updates(updates("b"))
+            clock.advance(-12 * 86400)
+            await journal.sweep()  # type: ignore[attr-defined]
+            await journal.append_updates(updates("c"))
+            await journal.sweep()  # type: ignore[attr-defined]
+            assert journal.bounds(Stream.UPDATES) == Bounds(1, 3)

@@ -27,6 +27,13 @@ class Clock:
         return self.now
 
 
+async def pass_time(journal: Journal, clock: Clock, seconds: int) -> None:
+    """Let time go by that the journal sees, second by second."""
+    for _ in range(seconds):
+        clock.advance(1)
+        await journal.sweep()  # type: ignore[attr-defined]  # the engines' own
+
+
 def updates(*texts: str, topic: str = "t") -> list[Update]:
     return [Update(topic=topic, message=text) for text in texts]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -19,8 +19,10 @@ def clock() -> Clock:
 
 @pytest.fixture
 def opener(clock: Clock) -> Opener:
-    async def open_one(options: JournalOptions | None = None) -> Journal:
-        return await open_journal(":memory:", options, clock=clock)
+    async def open_one(
+        options: JournalOptions | None = None, steady: Callable[[], float] | None = None
+    ) -> Journal:
+        return await open_journal(":memory:", options, clock=clock, steady=steady)
 
     return open_one
 

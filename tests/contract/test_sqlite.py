@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from itertools import count
 from pathlib import Path
 
@@ -23,8 +23,10 @@ def clock() -> Clock:
 def opener(clock: Clock, tmp_path: Path) -> Opener:
     names = (str(tmp_path / f"journal{n}.db") for n in count())
 
-    async def open_one(options: JournalOptions | None = None) -> Journal:
-        return await open_journal(next(names), options, clock=clock)
+    async def open_one(
+        options: JournalOptions | None = None, steady: Callable[[], float] | None = None
+    ) -> Journal:
+        return await open_journal(next(names), options, clock=clock, steady=steady)
 
     return open_one
 

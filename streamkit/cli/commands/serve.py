@@ -217,7 +217,7 @@ def _url(session: Session, name: str, url: str) -> str:
 
 def _prepare(store: str) -> str:
     path = Path(store).expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     return str(path)
 
 

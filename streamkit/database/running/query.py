@@ -70,13 +70,24 @@ class RunningQuery:
         self._counter: StatementThread | None = None
         self._counting: asyncio.TimerHandle | None = None
         self._threads = 0
+        self._began = self._loop.time()
         self._idle = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._stopping = False
 
+    @property
+    def source(self) -> Source:
+        return self._source
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been running."""
+        return self._loop.time() - self._began
+
     def start(self) -> None:
         """Run the query. `on_end` is called on the loop when its last thread is done."""
         self._threads = 1
+        self._began = self._loop.time()
         self._timer = self._loop.call_later(self._plan.seconds, self._expire)
         self._worker.start()
 
@@ -109,6 +120,10 @@ class RunningQuery:
             if len(pieces) > 1:
                 yield self._framed(pieces[:-1])
                 self._count_beside()
+
+    def end(self, reason: StreamkitError) -> None:
+        """Stop the query; whoever reads it is told why. Its connection is given up soon."""
+        self._stop(reason)
 
     async def close(self) -> None:
         """Stop the query and wait, for a bounded time, until its connections are given up."""

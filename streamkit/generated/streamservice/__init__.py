@@ -314,6 +314,10 @@ class ServerStatus(betterproto.Message):
     databases: "list[str]" = betterproto.string_field(8)
     connections: int = betterproto.uint32_field(9)
     draining: bool = betterproto.bool_field(10)
+    faults: "list[str]" = betterproto.string_field(11)
+    """
+    What goes wrong beside the calls now, one line each; empty when all is well.
+    """
 
 
 @dataclass(eq=False, repr=False)
@@ -331,10 +335,15 @@ class ListTablesRequest(betterproto.Message):
     database: str = betterproto.string_field(1)
     """Empty means the server's own store."""
 
+    page_token: str = betterproto.string_field(2)
+    """The next_page_token of the reply before; empty for the first page."""
+
 
 @dataclass(eq=False, repr=False)
 class ListTablesReply(betterproto.Message):
     tables: "list[Table]" = betterproto.message_field(1)
+    next_page_token: str = betterproto.string_field(2)
+    """Not empty if there is more than fits into one message."""
 
 
 @dataclass(eq=False, repr=False)
@@ -350,12 +359,16 @@ class Table(betterproto.Message):
 class DescribeTableRequest(betterproto.Message):
     database: str = betterproto.string_field(1)
     table: str = betterproto.string_field(2)
+    page_token: str = betterproto.string_field(3)
+    """The next_page_token of the reply before; empty for the first page."""
 
 
 @dataclass(eq=False, repr=False)
 class TableSchema(betterproto.Message):
     name: str = betterproto.string_field(1)
     columns: "list[Column]" = betterproto.message_field(2)
+    next_page_token: str = betterproto.string_field(3)
+    """Not empty if there is more than fits into one message."""
 
 
 @dataclass(eq=False, repr=False)
@@ -452,11 +465,17 @@ class ListJobsRequest(betterproto.Message):
     """The newest N, by last change; 0 means 100."""
 
     since: datetime = betterproto.message_field(3)
+    page_token: str = betterproto.string_field(4)
+    """The next_page_token of the reply before; empty for the first page."""
 
 
 @dataclass(eq=False, repr=False)
 class ListJobsReply(betterproto.Message):
     jobs: "list[JobProgress]" = betterproto.message_field(1)
+    next_page_token: str = betterproto.string_field(2)
+    """
+    Not empty if there are more: beyond the limit, or than fit into one message.
+    """
 
 
 class StreamServiceStub(betterproto.ServiceStub):

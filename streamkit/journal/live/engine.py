@@ -9,11 +9,12 @@ import asyncio
 import logging
 import secrets
 from abc import abstractmethod
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from datetime import UTC, datetime
 
+from streamkit.background import Recurring
 from streamkit.config import JournalOptions
-from streamkit.errors import InvalidArgumentError, PreconditionError, StoreError
+from streamkit.errors import InvalidArgumentError, PreconditionError
 from streamkit.journal.base import (
     Batch,
     Bounds,
@@ -28,6 +29,7 @@ from streamkit.journal.base import (
 )
 from streamkit.journal.live.reader import Manner, Page, Reader
 from streamkit.journal.live.ring import Items, Ring
+from streamkit.journal.rules.silence import Attendance, BelievedClock, Steady
 
 __all__ = ["EngineJournal", "new_epoch", "now"]
 
@@ -49,13 +51,14 @@ def new_epoch() -> str:
 class EngineJournal(Journal):
     """The reading half of a journal; `_start` is called once its epoch and bounds are known."""
 
-    def __init__(self, options: JournalOptions, clock: Clock) -> None:
+    def __init__(self, options: JournalOptions, clock: Clock, steady: Steady) -> None:
         self._options = options
         self._clock = clock
+        self._attendance = Attendance(steady)
+        self._believed = BelievedClock(clock, steady, options.retention.max_age)
         self._oldest: dict[Stream, int] = {}
         self._rings: dict[Stream, Ring[Record]] = {}
-        self._sweeper: asyncio.Task[None] | None = None
-        self._present_since = clock()
+        self._background = [self._recurring("sweeping the journal", self.sweep)]
 
     def _start(self, epoch: str, bounds: dict[Stream, Bounds]) -> None:
         self.epoch = epoch
@@ -69,7 +72,21 @@ class EngineJournal(Journal):
                 max_keys=self._options.followed_keys,
                 max_tokens=self._options.pattern_tokens,
             )
-        self._sweeper = asyncio.create_task(self._sweep_for_ever(), name="journal-sweep")
+        for work in self._background:
+            work.start()
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        return tuple(f"{work.name}: {work.fault}" for work in self._background if work.fault)
+
+    def _recurring(self, name: str, work: Callable[[], Awaitable[object]]) -> Recurring:
+        return Recurring(
+            name, work, interval=_SWEEP_INTERVAL, logger=_logger, on_change=self._faults_changed
+        )
+
+    def _faults_changed(self) -> None:
+        if self.on_faults is not None:
+            self.on_faults()
 
     def bounds(self, stream: Stream) -> Bounds:
         return Bounds(self._oldest[stream], self._rings[stream].newest)
@@ -112,8 +129,10 @@ class EngineJournal(Journal):
         elif start.since is not None:
             place = await self._place_since(selector.stream, start.since, newest)
         elif start.last is not None:
-            if start.last < 0:
-                raise InvalidArgumentError(f"last must not be negative, not {start.last}")
+            if not 0 <= start.last < 1 << 63:
+                raise InvalidArgumentError(
+                    f"last must not be negative or 2^63 and more, not {start.last}"
+                )
             place = newest
             if start.last:
                 first = await self._first_of_last(selector, start.last, newest)
@@ -152,24 +171,10 @@ class EngineJournal(Journal):
 
         Runs by itself every second; a test with its own clock calls it.
         """
-        await self._sweep(self._clock())
+        await self._sweep(self._clock(), self._attendance.look())
 
-    async def _sweep_for_ever(self) -> None:
-        told = ""
-        while True:
-            await asyncio.sleep(_SWEEP_INTERVAL)
-            try:
-                await self.sweep()
-                told = ""
-            except StoreError as error:  # the next sweep tries again
-                if error.message != told:
-                    told = error.message
-                    _logger.warning("sweeping the journal: %s", told)
-
-    async def _stop_sweeping(self) -> None:
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            await asyncio.gather(self._sweeper, return_exceptions=True)
+    async def _stop_background(self) -> None:
+        await asyncio.gather(*(work.stop() for work in self._background))
 
     def _end_readers(self) -> None:
         """End all readers; they still get what is in memory."""
@@ -177,7 +182,7 @@ class EngineJournal(Journal):
             ring.close()
 
     @abstractmethod
-    async def _sweep(self, now: datetime) -> None: ...
+    async def _sweep(self, now: datetime, seen: float) -> None: ...
 
     @abstractmethod
     async def _page(self, selector: Selector, after: int, end: int) -> Page[Record]:

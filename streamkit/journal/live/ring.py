@@ -26,7 +26,7 @@ from typing import Generic, TypeVar
 from streamkit.config import JournalOptions
 from streamkit.errors import LimitError
 from streamkit.journal.base import Delivery, Item, Position, Selector, Stream, patterns_of
-from streamkit.journal.patterns import Exact, Patterns, tokens_of
+from streamkit.patterns import Exact, Patterns, tokens_of
 
 __all__ = ["BATCH_BYTES", "BATCH_RECORDS", "Items", "Ring", "Route", "cut"]
 

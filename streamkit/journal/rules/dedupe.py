@@ -22,16 +22,20 @@ Answer = tuple[int, ...]
 """Updates and logs: first sequence and count. Jobs: the sequence after each report."""
 
 _FORGET_AT_ONCE = 1024
+_WINDOW_COST = 1024
+_ANSWER_COST = 160
+_NUMBER_COST = 40
 
 
 class Window:
-    """The remembered requests of one producer in one stream."""
+    """The remembered requests of one producer in one stream. `size` is about its bytes."""
 
-    __slots__ = ("answers", "floor")
+    __slots__ = ("answers", "floor", "size")
 
     def __init__(self, answers: dict[int, Answer] | None = None, floor: int = 0) -> None:
         self.answers = {} if answers is None else answers
         self.floor = floor
+        self.size = _WINDOW_COST + sum(map(_cost, self.answers.values()))
 
     def find(self, sequence: int) -> Answer | None:
         """The first request's answer, None for a new request; PreconditionError if too old."""
@@ -46,20 +50,22 @@ class Window:
     def remember(self, sequence: int, answer: Answer) -> bool:
         """Keep an answer; True if that moved the floor."""
         self.answers[sequence] = answer
+        self.size += _cost(answer)
         if len(self.answers) < REQUESTS + _FORGET_AT_ONCE:
             return False
         for old in sorted(self.answers)[:_FORGET_AT_ONCE]:
-            del self.answers[old]
+            self.size -= _cost(self.answers.pop(old))
             self.floor = old
         return True
 
 
 class Windows:
-    """The windows of the producers who wrote last, a bounded number of them."""
+    """The windows of the producers who wrote last, as many as fit into a number of bytes."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, most_bytes: int) -> None:
+        self._most = most_bytes
         self._windows: OrderedDict[tuple[Stream, str], Window] = OrderedDict()
+        self.size = 0
 
     def get(self, stream: Stream, producer: str) -> Window | None:
         window = self._windows.get((stream, producer))
@@ -69,11 +75,29 @@ class Windows:
 
     def put(self, stream: Stream, producer: str, window: Window) -> None:
         self._windows[(stream, producer)] = window
-        if len(self._windows) > self._most:
-            self._windows.popitem(last=False)
+        self.size += window.size
+
+    def remember(self, window: Window, sequence: int, answer: Answer) -> bool:
+        """Keep an answer in one of the windows; True if that moved its floor."""
+        before = window.size
+        moved = window.remember(sequence, answer)
+        self.size += window.size - before
+        return moved
+
+    def trim(self) -> None:
+        """Let go of the windows used least lately that are too many. Not before what they
+        remember is stored, where it is stored at all."""
+        while self.size > self._most and self._windows:
+            _, window = self._windows.popitem(last=False)
+            self.size -= window.size
 
     def clear(self) -> None:
         self._windows.clear()
+        self.size = 0
+
+
+def _cost(answer: Answer) -> int:
+    return _ANSWER_COST + _NUMBER_COST * len(answer)
 
 
 def check_producer(producer: ProducerId) -> None:

@@ -6,8 +6,8 @@
 * Percentage and completed never fall. With a total, the percentage follows from completed; a job
   that completed is at 100.
 * A running job that named a heartbeat and was silent for `STALLED_AFTER` heartbeats is stalled;
-  silent for `LOST_AFTER`, it is lost. A report in between takes the mark off again. The server's
-  own absence does not count as silence.
+  silent for `LOST_AFTER`, it is lost. A report in between takes the mark off again. What counts as
+  silence is in silence.py.
 * Cancelling ends a pending or stalled job at once: there is no worker to ask. A running one is
   marked, and its worker reads the mark in the answer to its next report.
 """
@@ -15,8 +15,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
+from streamkit.config import RequestLimits
 from streamkit.errors import InvalidArgumentError
 from streamkit.generated.streamservice import JobProgress, JobReport
 from streamkit.journal.base import TERMINAL
@@ -29,6 +30,7 @@ STALLED_AFTER = 2.0
 """Heartbeats without a report until a job is shown as stalled."""
 LOST_AFTER = 6.0
 """Heartbeats without a report until it is lost."""
+_LONGEST_HEARTBEAT = RequestLimits().seconds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,16 +122,15 @@ def cancelled(job: Job, reason: str, now: datetime) -> Job:
     return replace(job, cancel_requested=True, cancel_reason=reason, updated_at=now)
 
 
-def grown_old(job: Job, now: datetime, present_since: datetime) -> Job:
-    """The state after time passed; `present_since` is when the server began to listen."""
+def grown_old(job: Job, now: datetime, silence: float) -> Job:
+    """The state after its worker was silent for so many seconds."""
     if job.status != "running" or not job.heartbeat:
         return job
-    heard = max(job.reported_at, present_since)
-    silence = (now - heard) / timedelta(seconds=job.heartbeat)
-    if silence >= LOST_AFTER:
-        error = job.error or f"the worker was silent for {(now - heard).total_seconds():.0f} s"
+    missed = silence / job.heartbeat
+    if missed >= LOST_AFTER:
+        error = job.error or f"the worker was silent for {silence:.0f} s"
         return _end(replace(job, status="lost", error=error, updated_at=now))
-    if silence >= STALLED_AFTER and not job.stalled:
+    if missed >= STALLED_AFTER and not job.stalled:
         return replace(job, stalled=True, updated_at=now)
     return job
 
@@ -145,8 +146,11 @@ def _check(report: JobReport) -> None:
     for name, value in (("completed", report.completed), ("total", report.total)):
         if value is not None and not 0 <= value < 1 << 63:
             raise InvalidArgumentError(f"{name} must not be negative, not {value}")
-    if report.heartbeat < timedelta(0):
-        raise InvalidArgumentError("heartbeat must not be negative")
+    if not 0 <= report.heartbeat.total_seconds() <= _LONGEST_HEARTBEAT:
+        raise InvalidArgumentError(
+            "heartbeat must not be negative or longer than"
+            f" {_LONGEST_HEARTBEAT / 86400:g} days, not {report.heartbeat}"
+        )
 
 
 def _percentage(job: Job, report: JobReport, status: str, completed: int, total: int) -> int:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from streamkit.config import JournalOptions
-from streamkit.errors import InvalidArgumentError
+from streamkit.errors import InvalidArgumentError, StoreError
 from streamkit.generated.streamservice import JobProgress, JobReport, LogEntry, Update
 from streamkit.journal.base import (
     Appended,
@@ -23,9 +23,11 @@ from streamkit.journal.base import (
 from streamkit.journal.live.engine import EngineJournal
 from streamkit.journal.live.reader import Page
 from streamkit.journal.records.items import utc
+from streamkit.journal.records.weights import weight_of
+from streamkit.journal.rules.silence import Steady
 from streamkit.journal.sqlite.lock import StoreLock
 from streamkit.journal.sqlite.reads import Reads
-from streamkit.journal.sqlite.store import Append, Ask, Cancel, Committed, Report, Sweep
+from streamkit.journal.sqlite.requests import Append, Ask, Cancel, Committed, Report, Sweep
 from streamkit.journal.sqlite.writer import Writer
 
 __all__ = ["SqliteJournal", "path_of"]
@@ -42,12 +44,14 @@ class SqliteJournal(EngineJournal):
         path: str,
         options: JournalOptions,
         clock: Clock,
+        steady: Steady,
     ) -> None:
-        super().__init__(options, clock)
-        self.path = os.path.abspath(path)
+        super().__init__(options, clock, steady)
         self._lock = StoreLock(path)
+        self.path = self._lock.store
         self._reads = Reads(self.path)
-        self._writer = Writer(path, options, clock(), self._deliver)
+        self._writer = Writer(self.path, options, self._deliver, self._pinned)
+        self._background.append(self._recurring("watching the store", self._watch))
         self._closed = False
 
     @classmethod
@@ -56,9 +60,10 @@ class SqliteJournal(EngineJournal):
         path: str,
         options: JournalOptions,
         clock: Clock,
+        steady: Steady,
     ) -> SqliteJournal:
         """Open or create the store. Raises StoreError, in one line."""
-        journal = cls(path, options, clock)
+        journal = cls(path, options, clock, steady)
         try:
             epoch, oldest, following = await journal._writer.open()
         except BaseException:
@@ -81,18 +86,34 @@ class SqliteJournal(EngineJournal):
     async def _append(
         self, stream: Stream, messages: Sequence[Any], producer: ProducerId | None
     ) -> Appended:
-        request = Append(self._clock(), stream, messages, producer)
+        request = Append(
+            now=self._clock(),
+            records=len(messages),
+            size=weight_of(messages),
+            stream=stream,
+            messages=messages,
+            producer=producer,
+        )
         appended: Appended = await self._writer.write(request)
         return appended
 
     async def report_jobs(
         self, reports: Sequence[JobReport], *, create: bool = False
     ) -> list[JobProgress]:
-        states: list[JobProgress] = await self._writer.write(Report(self._clock(), reports, create))
+        request = Report(
+            now=self._clock(),
+            records=len(reports),
+            size=weight_of(reports),
+            reports=reports,
+            create=create,
+            seen=self._attendance.seen(),
+        )
+        states: list[JobProgress] = await self._writer.write(request)
         return states
 
     async def cancel_job(self, job_id: str, reason: str = "") -> JobProgress:
-        state: JobProgress = await self._writer.write(Cancel(self._clock(), job_id, reason))
+        request = Cancel(now=self._clock(), size=len(reason), job_id=job_id, reason=reason)
+        state: JobProgress = await self._writer.write(request)
         return state
 
     async def job(self, job_id: str) -> JobProgress | None:
@@ -110,13 +131,14 @@ class SqliteJournal(EngineJournal):
         return await self._reads.run(self._reads.jobs, tuple(statuses), since, limit, tuple(ids))
 
     async def status(self) -> JournalStatus:
-        return JournalStatus(self.path, self._options.durability, _bytes_of(self.path))
+        size = _bytes_of(self.path)
+        return JournalStatus(self.path, self._options.durability, size, self.faults)
 
     async def close(self) -> None:
         if self._closed:
             return
         self._closed = True
-        await self._stop_sweeping()
+        await self._stop_background()
         await self._writer.drain()  # what it still stores is delivered before the readers end
         self._end_readers()
         await self._release()
@@ -133,12 +155,29 @@ class SqliteJournal(EngineJournal):
             for stream, items in done.items.items():
                 self._rings[stream].push(items)
 
-    async def _sweep(self, now: datetime) -> None:
+    async def _sweep(self, now: datetime, seen: float) -> None:
         if self._closed:
             return
-        await self._writer.write(Sweep(now))
-        while await self._writer.write(Ask(now)):  # one step of retention follows each commit
-            pass
+        try:
+            while await self._writer.write(Sweep(now=now, seen=seen, aged=self._believed())):
+                pass
+            while await self._writer.write(Ask(now=now)):  # a step of retention follows each commit
+                pass
+        except StoreError:
+            if self._writer.refusal is None:  # else it is told already
+                raise
+
+    async def _watch(self) -> None:
+        """Whether the store is still the file that was opened. While it is not, nothing is stored:
+        it would be acknowledged and lost."""
+        fault = self._lock.fault()
+        self._writer.refusal = StoreError(fault, hint="Stop the server.") if fault else None
+        if self._writer.refusal is not None:
+            raise self._writer.refusal
+
+    def _pinned(self) -> None:
+        if self.on_pinned is not None:
+            self.on_pinned()
 
     async def _page(self, selector: Selector, after: int, end: int) -> Page[Record]:
         return await self._reads.run(self._reads.page, selector, after, end)

@@ -5,15 +5,18 @@ the sqlite3 module lets go of the interpreter lock at every step, and to get it 
 loop can take milliseconds. So SQLite joins each column of the page to one value, which is split
 here, or makes JSON of the rows where that will not do.
 
-A selector that comes to a few exact keys is a merge of index walks, whose cost is bounded by what
-is wanted and not by what is stored; any other walks along the sequences, a bounded number a time.
+A selector that comes to a few keys or levels is a merge of index walks (walks.py), whose cost is
+bounded by what is wanted and not by what is stored; any other goes along the sequences, a bounded
+number a time, and from one wanted record to the next where these are rare.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
@@ -21,99 +24,80 @@ from streamkit.journal.base import Record, Selector, Stream
 from streamkit.journal.live.reader import Page
 from streamkit.journal.live.ring import BATCH_BYTES, BATCH_RECORDS
 from streamkit.journal.records.columns import StoredItems
-from streamkit.journal.records.items import LEVELS
 from streamkit.journal.records.rows import COLUMNS
 from streamkit.journal.sqlite.schema import TABLES
+from streamkit.journal.sqlite.walks import Walks, walks_of
 
-__all__ = ["KEYS", "LONGEST", "Pages", "Walk", "walks_of"]
+__all__ = ["LONGEST", "Pages"]
 
-KEYS = {Stream.UPDATES: "topic", Stream.LOGS: "service", Stream.JOBS: "job_id"}
-"""Of each stream's table, the column with the key."""
 LONGEST = 16 * 1024 * 1024
 """Bytes that one value of a page may have."""
 
 _NO_LIMIT = 1_000_000_000
-_MOST_WALKS = 32
-"""Index walks that are merged; beyond that a walk along the sequences is cheaper."""
 _SPAN = 16 * BATCH_RECORDS
 """Records that are looked at for a page, before the reader is told how far it is."""
 _PAGE_BYTES = BATCH_BYTES // 2
 """Of text in one page, unless it is a single record."""
-_PACES = 1024
+_STATES = 1024
 _DIVIDER = "\x1e"
 """Between the values of a joined column. A page in which it occurs takes the longer way."""
 _MAPS = ("metadata", "fields")
 
-Walk = tuple[str, tuple[Any, ...]]
-"""One index walk: its WHERE and the parameters of it."""
-
 
 class Pages:
-    """Reads pages. Keeps for each selector how many rows came to a page lately."""
+    """Reads pages. Keeps for each selector how it got on lately."""
 
     def __init__(self) -> None:
-        self._paces: dict[int, int] = {}  # by hash: the selectors themselves may be large
+        self._states: dict[int, _State] = {}  # by hash: the selectors themselves may be large
 
     def read(
         self, connection: sqlite3.Connection, selector: Selector, after: int, end: int
     ) -> Page[Record]:
         """Wanted records after a sequence, up to a stored one."""
         known = hash(selector)
-        pace = self._paces.get(known, BATCH_RECORDS)
+        # Two threads may read for one selector: each takes its own state, the last one keeps it.
+        state = copy.copy(self._states.get(known)) or _State()
         while True:
             try:
-                page, pace = _read(connection, selector, after, end, pace)
+                page = _read(connection, selector, after, end, state)
                 break
             except sqlite3.DataError:  # longer than a page may be
-                if pace == 1:
+                if state.pace == 1:
                     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _NO_LIMIT)
-                pace = max(1, pace // 8)
+                state.pace = max(1, state.pace // 8)
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
-        if len(self._paces) >= _PACES:
-            self._paces.clear()
-        self._paces[known] = pace
+        if len(self._states) >= _STATES:
+            self._states.clear()
+        self._states[known] = state
         return page
 
 
-def walks_of(connection: sqlite3.Connection, selector: Selector) -> list[Walk] | None:
-    """The index walks that a selector comes to, or None if they are too many."""
-    stream = selector.stream
-    logs = stream is Stream.LOGS
-    if selector.every_key() and not (logs and selector.min_rank):
-        return None
-    ranks = range(selector.min_rank, len(LEVELS)) if logs else range(1)
-    most = _MOST_WALKS // max(1, len(ranks))
-    if selector.exact():
-        keys = sorted(set(selector.patterns))
-    else:
-        # Which keys are there? So many hops along the index as there are keys.
-        every = _distinct(connection, TABLES[stream], KEYS[stream], 8 * most)
-        if every is None:
-            return None
-        keys = [key for key in every if any(selector.matches(key, rank) for rank in ranks)]
-    if len(keys) > most:
-        return None
-    if logs:
-        return [("service = ? and severity = ?", (key, rank)) for key in keys for rank in ranks]
-    return [(f"{KEYS[stream]} = ?", (key,)) for key in keys]
+@dataclass(slots=True)
+class _State:
+    """How a selector got on: rows of the next page, and its walks as of a sequence."""
 
-
-def _distinct(connection: sqlite3.Connection, table: str, key: str, most: int) -> list[str] | None:
-    found = connection.execute(
-        f"with recursive keys(name) as (select min({key}) from {table} union all"
-        f" select (select min({key}) from {table} where {key} > name) from keys"
-        " where name is not null)"
-        " select name from keys where name is not null limit ?",
-        (most + 1,),
-    ).fetchall()
-    return None if len(found) > most else [name for (name,) in found]
+    pace: int = BATCH_RECORDS
+    walks: Walks | None = None
+    known_to: int = -1
 
 
 def _read(
-    connection: sqlite3.Connection, selector: Selector, after: int, end: int, pace: int
-) -> tuple[Page[Record], int]:
-    """A page out of at most `pace` rows, and how many the next one shall look at."""
-    walks = walks_of(connection, selector)
+    connection: sqlite3.Connection, selector: Selector, after: int, end: int, state: _State
+) -> Page[Record]:
+    """A page out of at most `state.pace` rows; the state is what the next one goes by."""
+    pace = state.pace
+    if state.known_to <= after:
+        state.walks, state.known_to = walks_of(connection, selector), end
+    walks = state.walks
+    if walks is not None:
+        end = min(end, state.known_to)  # keys that came later are not among the walks
+        if after + 1 < walks.complete_from:
+            end, walks = min(end, walks.complete_from - 1), None
+    if walks is not None and not walks.are_few:
+        if pace == _SPAN:  # few are wanted: on to the next one
+            following = walks.next_after(connection, after)
+            after = end if following is None else max(after, min(following, end) - 1)
+        walks = None
     if walks is None:
         end = min(end, after + pace)
     oldest, rows = _fetch(connection, selector, walks, (after, end, pace))
@@ -134,7 +118,8 @@ def _read(
             pace = min(_SPAN, 2 * pace)
         else:
             pace = min(BATCH_RECORDS, pace + pace // 8 + 1)
-    return Page(found, covered, end + 1 if oldest is None else oldest), pace
+    state.pace = pace
+    return Page(found, covered, end + 1 if oldest is None else oldest)
 
 
 def _fitting(items: StoredItems) -> int:
@@ -149,7 +134,7 @@ def _fitting(items: StoredItems) -> int:
 def _fetch(
     connection: sqlite3.Connection,
     selector: Selector,
-    walks: list[Walk] | None,
+    walks: Walks | None,
     window: tuple[int, int, int],
 ) -> tuple[int | None, StoredItems]:
     """The oldest sequence and the rows after, up to, at most: of one snapshot, in one step."""
@@ -157,15 +142,22 @@ def _fetch(
     table, columns = TABLES[stream], COLUMNS[stream]
     after, end, limit = window
     along = walks is None and not selector.min_rank
+    names = ", ".join(f"{table}.{column}" for column in columns)
+    parameters: list[Any]
     if walks is None:
-        walks = [("severity >= ?", (selector.min_rank,)) if selector.min_rank else ("true", ())]
-    parts = [
-        f"select {', '.join(columns)} from {table} where {where} and sequence > ? and sequence <= ?"
-        for where, _ in walks or [("false", ())]
-    ]
-    source = f"({' union all '.join(parts)} order by sequence limit ?)"
-    parameters = [value for _, values in walks or [("", ())] for value in (*values, after, end)]
-    parameters.append(limit)
+        rank = f"severity >= {selector.min_rank} and" if selector.min_rank else ""
+        source = (
+            f"(select {names} from {table} where {rank} sequence > ? and sequence <= ?"
+            " order by sequence limit ?)"
+        )
+        parameters = [after, end, limit]
+    else:
+        merged, parameters = walks.merged("sequence > ? and sequence <= ?", (after, end))
+        source = (
+            f"(select {names} from ({merged} order by sequence limit ?) as wanted"
+            f" cross join {table} on {table}.sequence = wanted.sequence)"
+        )
+        parameters.append(limit)
 
     def ask(what: str) -> Any:
         what = f"select (select min(sequence) from {table}), {what} from {source}"

@@ -21,8 +21,9 @@ from streamkit.journal.live.reader import Page
 from streamkit.journal.records.items import text_of
 from streamkit.journal.records.rows import JOB_COLUMNS, job_from_row
 from streamkit.journal.rules.jobs import Job
-from streamkit.journal.sqlite.pages import KEYS, LONGEST, Pages, walks_of
+from streamkit.journal.sqlite.pages import LONGEST, Pages
 from streamkit.journal.sqlite.schema import TABLES, store_error
+from streamkit.journal.sqlite.walks import KEYS, walks_of
 
 __all__ = ["Reads"]
 
@@ -30,6 +31,8 @@ R = TypeVar("R")
 
 _SPAN = 16_384
 """Rows that one statement looks at when there is no index to help."""
+_MOST_HOPS = 20_000
+"""Records that are counted one by one along an index."""
 _THREADS = 2
 
 
@@ -86,21 +89,29 @@ class Reads:
         self, connection: sqlite3.Connection, selector: Selector, count: int, newest: int
     ) -> int | None:
         """The sequence of the first of the last `count` wanted records up to `newest`."""
-        table = TABLES[selector.stream]
         walks = walks_of(connection, selector)
         if walks is None:
-            return self._first_of_last_by_scan(connection, selector, count, newest)
-        if not walks:
-            return None
-        source = " union all ".join(
-            f"select sequence from {table} where {where} and sequence <= ?" for where, _ in walks
-        )
-        parameters = [value for _, values in walks for value in (*values, newest)]
-        row = connection.execute(
-            f"select min(sequence) from ({source} order by sequence desc limit ?)",
-            (*parameters, count),
-        ).fetchone()
-        return None if row[0] is None else int(row[0])
+            return self._first_of_last_by_scan(connection, selector, count, newest)[0]
+        place: int | None = None
+        if not walks.are_few:  # many keys may be common ones: then the newest records will do
+            place, left, newest = self._first_of_last_by_scan(
+                connection, selector, count, newest, _SPAN
+            )
+            if not left or not newest:
+                return place
+            if left > _MOST_HOPS:
+                further, *_ = self._first_of_last_by_scan(connection, selector, left, newest)
+                return place if further is None else further
+            count = left
+        found, left = walks.nth_before(connection, count, newest)
+        if found is not None and found < walks.complete_from:
+            return self._first_of_last_by_scan(connection, selector, count, newest)[0]
+        place = place if found is None else found
+        if left and walks.complete_from:
+            below = min(newest, walks.complete_from - 1)
+            further, *_ = self._first_of_last_by_scan(connection, selector, left, below)
+            place = place if further is None else further
+        return place
 
     def place_since(
         self, connection: sqlite3.Connection, stream: Stream, since: datetime, newest: int
@@ -172,8 +183,15 @@ class Reads:
         return [job_from_row(row) for row in found]
 
     def _first_of_last_by_scan(
-        self, connection: sqlite3.Connection, selector: Selector, count: int, newest: int
-    ) -> int | None:
+        self,
+        connection: sqlite3.Connection,
+        selector: Selector,
+        count: int,
+        newest: int,
+        most: int | None = None,
+    ) -> tuple[int | None, int, int]:
+        """The same, along at most so many records: the sequence arrived at, how many are left to
+        count, and the sequence up to which no record was looked at."""
         stream = selector.stream
         table, key = TABLES[stream], KEYS[stream]
         rank = "severity" if stream is Stream.LOGS else "0"
@@ -189,10 +207,14 @@ class Reads:
                     first = sequence
                     count -= 1
                     if not count:
-                        return first
+                        return first, 0, sequence - 1
             if len(found) < _SPAN:
-                return first
+                return first, count, 0
             newest = found[-1][0] - 1
+            if most is not None:
+                most -= len(found)
+                if most <= 0:
+                    return first, count, newest
 
 
 def _glob_of(pattern: str) -> str:

@@ -1,19 +1,26 @@
 """What is too old or too much is removed in small steps, between the writes and by their thread.
 
-A step removes one chunk of the oldest records of one stream, or gives a number of free pages back
-to the file system. What `marks` says about when a sequence was recorded decides about age, so no
+A step removes one chunk of the oldest rows of one table, or gives a number of free pages back to
+the file system. What `marks` says about when a sequence was recorded decides about age, so no
 table needs an index on its times. The newest sequence of a stream is kept in `meta` before its
 records go, so that no number is ever given twice.
 
+What is too much goes where the oldest is, among the tables that take more than their share: an
+eighth of the bound is every table's own, whatever the others hold. So nobody who fills one of them
+empties another, and what was acknowledged a moment ago is not the first to go. Jobs that have not
+ended stay; how many there may be is for the store to say.
+
 Writes go on between the steps, up to a point: a store that is a quarter above its bound is brought
 back below it first. The WAL is kept within a quarter of the bound as well, also when readers, who
-hold back SQLite's own checkpoints, never leave a pause.
+hold back SQLite's own checkpoints, never leave a pause. A reader that stays all the same is told
+of in `pinned`.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from streamkit import config
@@ -21,56 +28,77 @@ from streamkit.journal.base import TERMINAL, Stream
 from streamkit.journal.records.items import text_of, time_of
 from streamkit.journal.rules.dedupe import AGE
 from streamkit.journal.sqlite.schema import TABLES
+from streamkit.journal.sqlite.sizes import MEASURES, Sizes
 
-__all__ = ["Retention"]
+__all__ = ["SHARE", "Retention", "wal_bound"]
+
+SHARE = 8
+"""Each table may keep this part of the bound: one of so many."""
 
 _CHUNK = 2000
+_JOBS_CHUNK = 500
+_REQUEST_COST = 256
 _VACUUM_PAGES = 1000
 _FREE_PAGES_KEPT = 128
-_MOST_REQUESTS = 1_000_000
 _SECOND = timedelta(seconds=1)
 _WAL_LARGE = 32 * 1024 * 1024
 _WAL_SMALL = 1024 * 1024
+_ENDED = sorted(TERMINAL)
+
+
+def wal_bound(settings: config.Retention) -> int:
+    """The bytes that the WAL of a store may have before readers are in its way."""
+    bound = settings.max_bytes
+    return min(_WAL_LARGE, max(bound // 4, _WAL_SMALL)) if bound else _WAL_LARGE
 
 
 class Retention:
-    """Removes from one store. `oldest` and `following` are the store's own, kept up to date."""
+    """Removes from one store. The dictionaries and sizes are the store's own, kept up to date."""
 
     def __init__(
         self,
         connection: sqlite3.Connection,
         path: str,
-        settings: config.Retention,
+        options: config.JournalOptions,
         oldest: dict[Stream, int],
         following: dict[Stream, int],
+        sizes: Sizes,
     ) -> None:
         self._connection = connection
         self._path = path
-        self._settings = settings
+        self._settings = options.retention
         self._oldest = oldest
         self._following = following
+        self._sizes = sizes
+        bound = options.retention.max_bytes
+        self._most_requests = min(options.remembered_bytes, bound // SHARE or 1 << 62)
         self._cuts: dict[Stream, int] = {}
+        self._horizon = ""
+        self._requests_horizon = ""
         self._shrunk = False
-        bound = settings.max_bytes
-        self._most_wal = min(_WAL_LARGE, max(bound // 4, _WAL_SMALL)) if bound else _WAL_LARGE
+        self._most_wal = wal_bound(options.retention)
         self._next_wal = self._most_wal
         self.behind = False
         """Whether the last step left so much above the bound that writes have to wait."""
+        self.pinned = False
+        """Whether a reader kept the WAL from being emptied when it was too large."""
 
     def look(self, now: datetime) -> None:
         """Find out what time made too old; the steps that follow remove it."""
         execute = self._connection.execute
-        self._forget_requests(now)
+        self._next_wal = self._most_wal
+        self._requests_horizon = text_of(now - timedelta(seconds=AGE))
         if not self._settings.max_age:
             return
         horizon = now - timedelta(seconds=self._settings.max_age)
+        self._horizon = text_of(horizon)
         for stream in TABLES:
             # A mark stands for its second: all before it is older, and what it marks is, too,
             # once that second is over.
             row = execute(
                 "select sequence, time from marks where stream = ? and time <= ?"
                 " order by time desc limit 1",
-                (stream, text_of(horizon)),
+                (stream, self._horizon),
             ).fetchone()
             if row is None:
                 continue
@@ -82,30 +110,15 @@ class Retention:
                 ).fetchone()
                 cut = following or self._following[stream]
             self._cuts[stream] = cut
-        ended = ", ".join(f"'{status}'" for status in sorted(TERMINAL))
-        execute(
-            f"delete from jobs where status in ({ended}) and updated_at < ?", (text_of(horizon),)
-        )
 
     def step(self) -> bool:
         """Do one step; False if there is nothing left to do. Raises sqlite3.Error."""
-        self.behind = False
+        self.behind = self.pinned = False
         if self._wal_bytes() > self._next_wal:
             self._empty_wal()
-        for stream, cut in self._cuts.items():
-            if self._oldest[stream] < cut:
-                self._remove(stream, min(cut, self._oldest[stream] + _CHUNK))
-                return True
-        self._cuts.clear()
-        pages, free, size = self._pages()
-        over = (pages - free) * size - self._settings.max_bytes
-        if self._settings.max_bytes and over > 0:
-            first = self._stream_with_oldest()
-            if first is not None:
-                chunk = self._chunk((pages - free) * size, over)
-                self._remove(first, self._oldest[first] + chunk)
-                self.behind = over > self._settings.max_bytes // 4
-                return True
+        if self._remove_old() or self._remove_too_much():
+            return True
+        pages, free, _ = self._pages()
         if free > _FREE_PAGES_KEPT + pages // 8:  # fewer are soon used again
             # Through execute() this pragma frees one page only.
             self._connection.executescript(f"pragma incremental_vacuum({_VACUUM_PAGES})")
@@ -116,13 +129,200 @@ class Retention:
             self._empty_wal()
         return False
 
+    # ---- by age ----
+
+    def _remove_old(self) -> bool:
+        for stream, cut in self._cuts.items():
+            if self._oldest[stream] < cut:
+                self._remove(stream, min(cut, self._oldest[stream] + _CHUNK))
+                return True
+        self._cuts.clear()
+        if self._horizon:
+            if self._remove_jobs(self._horizon):
+                return True
+            self._horizon = ""
+        if self._requests_horizon:
+            oldest = self._oldest_request()
+            if oldest is not None and oldest < self._requests_horizon:
+                self._remove_requests(self._requests_horizon)
+                return True
+            self._requests_horizon = ""
+        return False
+
+    # ---- by size ----
+
+    def _remove_too_much(self) -> bool:
+        excess = self._sizes["dedupe"] - self._most_requests
+        if excess > 0 and self._oldest_request() is not None:
+            self._remove_requests(size=excess)
+            return True
+        bound = self._settings.max_bytes
+        pages, free, size = self._pages()
+        used = (pages - free) * size
+        over = used - bound
+        if not bound or over <= 0:
+            return False
+        table = self._table_with_oldest(used)
+        if table is None:
+            return False
+        if table == "jobs":
+            self._remove_jobs(size=self._excess(table, used, over))
+        elif table == "dedupe":
+            self._remove_requests(size=self._excess(table, used, over))
+        else:
+            stream = Stream(table) if table != "job_events" else Stream.JOBS
+            excess = self._excess(table, used, over)
+            self._remove(stream, self._oldest[stream] + self._chunk(stream, excess))
+        self.behind = over > bound // 4
+        return True
+
+    def _table_with_oldest(self, used: int) -> str | None:
+        """Of the tables that take more than their share, the one whose oldest row is oldest."""
+        share = self._settings.max_bytes // SHARE
+        measured = max(1, self._sizes.total())
+        found: list[tuple[str, str]] = []
+
+        def consider(table: str, oldest: Callable[[], str | None]) -> None:
+            if self._sizes[table] * used // measured > share:
+                time = oldest()
+                if time is not None:
+                    found.append((time, table))
+
+        for stream, table in TABLES.items():
+            consider(table, lambda stream=stream: self._oldest_record(stream))  # type: ignore[misc]
+        consider("jobs", self._oldest_job)
+        consider("dedupe", self._oldest_request)
+        return min(found)[1] if found else None
+
+    def _oldest_record(self, stream: Stream) -> str | None:
+        if self._oldest[stream] >= self._following[stream]:
+            return None
+        (time,) = self._connection.execute(
+            "select max(time) from marks where stream = ? and sequence <= ?",
+            (stream, self._oldest[stream]),
+        ).fetchone()
+        return time or ""
+
+    def _oldest_job(self) -> str | None:
+        times = [time for time, _, _ in self._ended_jobs(1)]
+        return min(times, default=None)
+
+    def _oldest_request(self) -> str | None:
+        time: str | None = self._connection.execute("select min(time) from dedupe").fetchone()[0]
+        return time
+
+    def _ended_jobs(self, most: int) -> list[tuple[str, str, int]]:
+        """The first jobs to have ended with each status: when, their ids and bytes."""
+        found: list[tuple[str, str, int]] = []
+        for status in _ENDED:
+            found += self._connection.execute(
+                f"select updated_at, job_id, {MEASURES['jobs']} from jobs where status = ?"
+                " order by sequence limit ?",
+                (status, most),
+            )
+        return found
+
+    def _excess(self, table: str, used: int, over: int) -> int:
+        """The bytes, as they are measured, that a table has to give up: not of its own share."""
+        measured = self._sizes[table]
+        share = self._settings.max_bytes // SHARE
+        total = max(1, self._sizes.total())
+        return min(over * total // used, measured - share * total // used) + 1
+
+    def _chunk(self, stream: Stream, excess: int) -> int:
+        """How many records of a stream are about so many bytes."""
+        records = self._following[stream] - self._oldest[stream]
+        return max(1, min(_CHUNK, excess * records // max(1, self._sizes[TABLES[stream]])))
+
+    # ---- the removal itself ----
+
+    def _remove(self, stream: Stream, cut: int) -> None:
+        cut = min(cut, self._following[stream])
+        table = TABLES[stream]
+        execute = self._connection.execute
+
+        def remove() -> None:
+            execute(
+                "insert or replace into meta values(?, ?)",
+                (f"next.{stream}", self._following[stream]),
+            )
+            self._sizes.add(table, -self._sizes.of(table, "sequence < ?", (cut,)))
+            execute(f"delete from {table} where sequence < ?", (cut,))
+            if stream is Stream.LOGS:
+                for severity in range(4):
+                    execute(
+                        "delete from log_levels where severity = ? and sequence < ?",
+                        (severity, cut),
+                    )
+            execute(
+                "delete from marks where stream = ? and sequence <"
+                " (select max(sequence) from marks where stream = ? and sequence <= ?)",
+                (stream, stream, cut),
+            )
+            if cut == self._following[stream]:
+                self._sizes.clear(table)
+
+        self._transact(remove)
+        self._oldest[stream] = cut
+
+    def _remove_jobs(self, horizon: str = "", size: int = 0) -> bool:
+        """Some of the jobs that ended first: before a horizon, or of about so many bytes."""
+        ids: list[str] = []
+        for time, job_id, job_size in sorted(self._ended_jobs(_JOBS_CHUNK))[:_JOBS_CHUNK]:
+            if time >= horizon if horizon else size <= 0:
+                break
+            size -= job_size
+            ids.append(job_id)
+        if ids:
+            self._transact(lambda: self._delete_jobs(ids))
+        return bool(ids)
+
+    def _delete_jobs(self, ids: list[str]) -> None:
+        self._sizes.add("jobs", -self._sizes.of_jobs(ids))
+        some = ", ".join("?" * len(ids))
+        self._connection.execute(f"delete from jobs where job_id in ({some})", ids)
+
+    def _remove_requests(self, horizon: str = "", size: int = 0) -> None:
+        """Some of the requests remembered for longest: before a horizon, or at most of about so
+        many bytes."""
+        before, parameters = ("where time < ?", (horizon,)) if horizon else ("", ())
+        most = _CHUNK if horizon else min(_CHUNK, size // _REQUEST_COST + 1)
+        some = (
+            "(stream, producer, request) in (select stream, producer, request from dedupe"
+            f" {before} order by time limit {most})"
+        )
+
+        def remove() -> None:
+            self._sizes.add("dedupe", -self._sizes.of("dedupe", some, parameters))
+            self._connection.execute(f"delete from dedupe where {some}", parameters)
+
+        self._transact(remove)
+
+    def _transact(self, change: Callable[[], None]) -> None:
+        execute = self._connection.execute
+        execute("begin immediate")
+        try:
+            change()
+            self._sizes.save()
+            execute("commit")
+        except BaseException:
+            self._sizes.forget()
+            if self._connection.in_transaction:
+                execute("rollback")
+            raise
+        self._sizes.keep()
+
+    # ---- pages ----
+
     def _empty_wal(self) -> None:
         """Checkpoint and cut the WAL, waiting a moment for the readers that are in the way. If
-        one stays, the next try comes when the WAL has grown by as much again."""
+        one stays, the next try comes when the WAL has grown by as much again, or with a look."""
         self._connection.execute("pragma busy_timeout = 20")
         self._connection.execute("pragma wal_checkpoint(truncate)").fetchall()
         self._connection.execute("pragma busy_timeout = 5000")
-        self._next_wal = self._wal_bytes() + self._most_wal
+        left = self._wal_bytes()
+        self.pinned = left > self._most_wal
+        self._next_wal = left + self._most_wal
 
     def _pages(self) -> tuple[int, int, int]:
         def pragma(name: str) -> int:
@@ -130,55 +330,6 @@ class Retention:
             return value
 
         return pragma("page_count"), pragma("freelist_count"), pragma("page_size")
-
-    def _chunk(self, used: int, over: int) -> int:
-        """How many records are about as much as there is too much."""
-        records = sum(self._following[s] - self._oldest[s] for s in TABLES)
-        return max(1, min(_CHUNK, over * records // used + 1))
-
-    def _stream_with_oldest(self) -> Stream | None:
-        """The stream whose oldest record was recorded first, if any holds a record."""
-        found: list[tuple[str, Stream]] = []
-        for stream in TABLES:
-            if self._oldest[stream] < self._following[stream]:
-                (time,) = self._connection.execute(
-                    "select max(time) from marks where stream = ? and sequence <= ?",
-                    (stream, self._oldest[stream]),
-                ).fetchone()
-                found.append((time or "", stream))
-        return min(found)[1] if found else None
-
-    def _remove(self, stream: Stream, cut: int) -> None:
-        cut = min(cut, self._following[stream])
-        execute = self._connection.execute
-        execute("begin immediate")
-        try:
-            execute(
-                "insert or replace into meta values(?, ?)",
-                (f"next.{stream}", self._following[stream]),
-            )
-            execute(f"delete from {TABLES[stream]} where sequence < ?", (cut,))
-            execute(
-                "delete from marks where stream = ? and sequence <"
-                " (select max(sequence) from marks where stream = ? and sequence <= ?)",
-                (stream, stream, cut),
-            )
-            execute("commit")
-        except sqlite3.Error:
-            if self._connection.in_transaction:
-                execute("rollback")
-            raise
-        self._oldest[stream] = cut
-
-    def _forget_requests(self, now: datetime) -> None:
-        execute = self._connection.execute
-        horizon = text_of(now - timedelta(seconds=AGE))
-        execute("delete from dedupe where time < ?", (horizon,))
-        row = execute(
-            "select time from dedupe order by time desc limit 1 offset ?", (_MOST_REQUESTS,)
-        ).fetchone()
-        if row is not None:
-            execute("delete from dedupe where time <= ?", row)
 
     def _wal_bytes(self) -> int:
         try:

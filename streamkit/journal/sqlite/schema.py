@@ -3,7 +3,7 @@
 Anybody may read the tables with any SQLite tool. Times are UTC text that sorts by time and
 compares with SQLite's own: `WHERE time > datetime('now', '-10 minutes')`. Maps are JSON objects
 or NULL when empty. Sequences are contiguous from the oldest that is kept to the newest.
-`meta`, `dedupe` and `marks` are the journal's own.
+`meta`, `dedupe`, `marks` and `log_levels` are the journal's own.
 """
 
 from __future__ import annotations
@@ -99,7 +99,18 @@ create table marks(
 create index marks_time on marks(stream, time);
 """
 
-MIGRATIONS = (_FIRST,)
+_LEVELS = """
+create table log_levels(
+    severity integer not null,
+    sequence integer not null,
+    primary key(severity, sequence)
+) without rowid;
+insert or replace into meta select 'levels.from', ifnull(max(sequence), 0) + 1 from logs;
+"""
+# Where the lines of each level are, kept from the first line on that is written to the store from
+# now on; the lines of before are added in small steps, while the store is in use (levels.py).
+
+MIGRATIONS = (_FIRST, _LEVELS)
 """The script at index n brings a store of version n to n + 1. Never edited, only added to."""
 
 VERSION = len(MIGRATIONS)

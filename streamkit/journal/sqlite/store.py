@@ -9,7 +9,9 @@ that one that cannot be stored does not take others with it.
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
+from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -18,112 +20,50 @@ from functools import partial
 from typing import Any
 
 from streamkit.config import JournalOptions
-from streamkit.errors import InvalidArgumentError, NotFoundError, StreamkitError
-from streamkit.generated.streamservice import JobReport
+from streamkit.errors import InvalidArgumentError, LimitError, NotFoundError, StreamkitError
 from streamkit.journal.base import TERMINAL, Appended, Entry, Item, ProducerId, Stream
 from streamkit.journal.records import rows
 from streamkit.journal.records.items import Row, dump, log_rows, text_of, update_rows
 from streamkit.journal.rules.dedupe import Answer, Window, Windows, check_producer
 from streamkit.journal.rules.jobs import Job, cancelled, grown_old
-from streamkit.journal.rules.reports import settle
+from streamkit.journal.rules.reports import Settled, settle
+from streamkit.journal.rules.silence import Silences
+from streamkit.journal.sqlite.insert import Insert
+from streamkit.journal.sqlite.levels import Levels
+from streamkit.journal.sqlite.requests import (
+    Append,
+    Ask,
+    Cancel,
+    Committed,
+    Report,
+    Request,
+    Sweep,
+)
 from streamkit.journal.sqlite.retention import Retention
 from streamkit.journal.sqlite.schema import TABLES, end_life, open_store, store_error
+from streamkit.journal.sqlite.sizes import Sizes
 
-__all__ = ["Append", "Ask", "Cancel", "Committed", "Report", "Request", "Store", "Sweep"]
+__all__ = ["Store"]
 
-_PRODUCERS = 1024
+_JOBS_KNOWN = 16_384
+"""Jobs that were reported on or changed last and are kept in memory."""
+_OVERDUE_AT_ONCE = 1000
 
 _INSERT = {
-    "updates": rows.Insert("updates", rows.COLUMNS[Stream.UPDATES]),
-    "logs": rows.Insert("logs", rows.COLUMNS[Stream.LOGS]),
-    "job_events": rows.Insert("job_events", rows.EVENT_COLUMNS),
-    "jobs": rows.Insert("jobs", rows.JOB_COLUMNS, "insert or replace"),
-    "dedupe": rows.Insert(
+    "updates": Insert("updates", rows.COLUMNS[Stream.UPDATES]),
+    "logs": Insert("logs", rows.COLUMNS[Stream.LOGS]),
+    "job_events": Insert("job_events", rows.EVENT_COLUMNS),
+    "jobs": Insert("jobs", rows.JOB_COLUMNS, "insert or replace"),
+    "dedupe": Insert(
         "dedupe", ("stream", "producer", "request", "answer", "time"), "insert or replace"
     ),
-    "marks": rows.Insert("marks", ("stream", "sequence", "time")),
+    "marks": Insert("marks", ("stream", "sequence", "time")),
 }
 
+_STREAM_TABLES = frozenset(TABLES.values())
+_ENDED = ", ".join(f"'{status}'" for status in sorted(TERMINAL))
 
-class Request:
-    """Something to store, by itself nothing. After the commit `result` or `error` is set."""
-
-    def __init__(self, now: datetime) -> None:
-        self.now = now
-        self.result: Any = None
-        self.error: Exception | None = None
-        self.weight = 1
-        """About how many records this is."""
-
-    def apply(self, store: Store) -> None:
-        """Add to the store's next transaction, in the store's thread."""
-
-
-class Append(Request):
-    """Updates or log lines, all or none."""
-
-    def __init__(
-        self,
-        now: datetime,
-        stream: Stream,
-        messages: Sequence[Any],
-        producer: ProducerId | None,
-    ) -> None:
-        super().__init__(now)
-        self.stream = stream
-        self.messages = messages
-        self.producer = producer
-        self.weight = len(messages)
-
-    def apply(self, store: Store) -> None:
-        self.result = store.append(self)
-
-
-class Report(Request):
-    """Job reports, all or none."""
-
-    def __init__(self, now: datetime, reports: Sequence[JobReport], create: bool) -> None:
-        super().__init__(now)
-        self.reports = reports
-        self.create = create
-        self.weight = len(reports)
-
-    def apply(self, store: Store) -> None:
-        self.result = store.report(self)
-
-
-class Cancel(Request):
-    """Somebody wants a job to end."""
-
-    def __init__(self, now: datetime, job_id: str, reason: str) -> None:
-        super().__init__(now)
-        self.job_id = job_id
-        self.reason = reason
-
-    def apply(self, store: Store) -> None:
-        self.result = store.cancel(self)
-
-
-class Sweep(Request):
-    """Time passed."""
-
-    def apply(self, store: Store) -> None:
-        store.sweep(self)
-
-
-class Ask(Request):
-    """Whether retention has something left to do."""
-
-    def apply(self, store: Store) -> None:
-        self.result = store.retaining
-
-
-@dataclass(slots=True)
-class Committed:
-    """What a transaction stored, for the loop's thread."""
-
-    requests: list[Request]
-    items: dict[Stream, list[Entry]]
+_logger = logging.getLogger("streamkit.journal")
 
 
 @dataclass(slots=True)
@@ -135,6 +75,9 @@ class _Group:
     items: dict[Stream, list[Entry]] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
     events: dict[int, Job] = field(default_factory=dict)
+    heard: dict[str, float] = field(default_factory=dict)
+    live: int = 0
+    """By how many there are more jobs that have not ended."""
 
     def add(self, table: str, new: Sequence[Row]) -> None:
         known = self.tables.get(table)
@@ -147,22 +90,27 @@ class _Group:
 class Store:
     """One open store file. Opens it in the constructor; raises StoreError."""
 
-    def __init__(self, path: str, options: JournalOptions, now: datetime) -> None:
+    def __init__(self, path: str, options: JournalOptions) -> None:
         self._connection = open_store(path, options)
-        self._present_since = now
-        self._windows = Windows(_PRODUCERS)
+        self._options = options
+        self._windows = Windows(options.windows_bytes)
         self._group = _Group()
         self.oldest: dict[Stream, int] = {}
         self.following: dict[Stream, int] = {}
         self._marked: dict[Stream, str] = {}
-        self._live: dict[str, Job] = {}
+        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._silences = Silences()
+        self._live = 0
         try:
             self._read_state()
+            self._sizes = Sizes(self._connection, self.oldest, self.following)
+            self._levels = Levels(self._connection)
         except sqlite3.Error as error:
             self._connection.close()
             raise store_error(error) from None
+        self._committed = (dict(self.following), dict(self._marked))
         self._retention = Retention(
-            self._connection, path, options.retention, self.oldest, self.following
+            self._connection, path, options, self.oldest, self.following, self._sizes
         )
         self.retaining = False
         """Whether retention has steps left to do."""
@@ -174,11 +122,16 @@ class Store:
         row = self._connection.execute("select value from meta where key = 'epoch'").fetchone()
         return str(row[0])
 
-    def commit(self, requests: list[Request]) -> list[Committed]:
+    @property
+    def pinned(self) -> bool:
+        """Whether a reader keeps the WAL from being emptied though it is too large."""
+        return self._retention.pinned
+
+    def commit(self, requests: Sequence[Request]) -> list[Committed]:
         """Store what the requests ask for, if possible in one transaction."""
         for request in requests:
             try:
-                request.apply(self)
+                request.result = self._apply(request)
             except sqlite3.Error as error:
                 request.error = store_error(error)
             except Exception as error:  # the caller's to see; the others' requests go on
@@ -187,7 +140,7 @@ class Store:
         try:
             self._write(group)
         except (sqlite3.Error, UnicodeEncodeError, OverflowError) as error:
-            self._undo()
+            self.undo()
             self._make_room(error)
             if len(requests) > 1:
                 for request in requests:
@@ -195,18 +148,56 @@ class Store:
                 return [done for request in requests for done in self.commit([request])]
             requests[0].error = _translated(error)
             return [Committed(requests, {})]
+        self._settle(group)
+        return [Committed(requests, group.items)]
+
+    def undo(self) -> None:
+        """Take back what was not committed, on disk and in memory."""
+        if self._connection.in_transaction:
+            self._connection.execute("rollback")
+        self._group = _Group()
+        self._windows.clear()  # they remember what was not stored
+        self._sizes.forget()
+        following, marked = self._committed
+        self.following.update(following)
+        self._marked.update(marked)
+
+    def _apply(self, request: Request) -> Any:
+        """Add to the transaction to come."""
+        match request:
+            case Append():
+                return self._append(request)
+            case Report():
+                return self._report(request)
+            case Cancel():
+                return self._cancel(request)
+            case Sweep():
+                return self._sweep(request)
+            case Ask():
+                return self.retaining
+        return None
+
+    def _settle(self, group: _Group) -> None:
+        """What was stored is the state from now on."""
+        self._group = _Group()
+        self._committed = (dict(self.following), dict(self._marked))
+        self._sizes.keep()
+        self._windows.trim()
+        self._live += group.live
+        for job_id, job in group.jobs.items():
+            self._jobs[job_id] = job
+            self._jobs.move_to_end(job_id)
+            if job_id in group.heard:
+                self._silences.heard(job, group.heard[job_id])
+            elif job.ended:
+                self._silences.forget(job_id)
+        while len(self._jobs) > _JOBS_KNOWN:
+            self._jobs.popitem(last=False)
         if self._look_after and self._unlooked > self._look_after:
             self._unlooked = 0
             self.retaining = True  # a fast writer does not wait for the next sweep
-        self._group = _Group()
-        for job in group.jobs.values():
-            if job.ended:
-                self._live.pop(job.job_id, None)
-            else:
-                self._live[job.job_id] = job
-        return [Committed(requests, group.items)]
 
-    def append(self, request: Append) -> Appended:
+    def _append(self, request: Append) -> Appended:
         stream = request.stream
         known = self._answered(stream, request.producer)
         if known is not None:
@@ -223,16 +214,24 @@ class Store:
         self._remember(stream, request.producer, (first, len(items)), now)
         return Appended(first, len(items))
 
-    def report(self, request: Report) -> list[Any]:
+    def _report(self, request: Report) -> list[Any]:
+        known: dict[str, Job | None] = {}
+
+        def stored(job_id: str) -> Job | None:
+            known[job_id] = self._job(job_id)
+            return known[job_id]
+
         settled = settle(
             request.reports,
             create=request.create,
             now=request.now,
             next_sequence=self.following[Stream.JOBS],
-            stored=self._job,
+            stored=stored,
             answered=partial(self._answered, Stream.JOBS),
         )
+        self._count_live(known, settled)
         self._group.jobs.update(settled.states)
+        self._group.heard.update(dict.fromkeys(settled.states, request.seen))
         self._add_events(settled.events, request.now)
         for producer, answer in settled.answers.items():
             self._remember(Stream.JOBS, producer, answer, request.now)
@@ -241,27 +240,53 @@ class Store:
             for after in settled.after
         ]
 
-    def cancel(self, request: Cancel) -> Any:
+    def _cancel(self, request: Cancel) -> Any:
         stored = self._job(request.job_id)
         if stored is None:
             raise NotFoundError(f"no job {request.job_id!r}")
         return self._change(stored, cancelled(stored, request.reason, request.now)).progress()
 
-    def sweep(self, request: Sweep) -> None:
-        for job in list(self._live.values()):
-            job = self._group.jobs.get(job.job_id, job)
-            self._change(job, grown_old(job, request.now, self._present_since))
+    def _count_live(self, before: dict[str, Job | None], settled: Settled) -> None:
+        """Jobs that have not ended are never removed, so their number and bytes are bounded."""
+        more = sum(not job.ended for job in settled.states.values())
+        more -= sum(job is not None and not job.ended for job in before.values())
+        bound = self._options.retention.max_bytes // 2
+        if more > 0 and self._live + self._group.live + more > self._options.live_jobs:
+            raise LimitError(
+                f"there are {self._live} jobs that have not ended, as many as may be",
+                hint="End or cancel some of them first.",
+            )
+        if more > 0 and bound and self._sizes["jobs"] > bound:
+            raise LimitError(
+                "the jobs that have not ended fill half of the store",
+                hint="End or cancel some of them first, or give the store more room.",
+            )
+        self._group.live += more
+
+    def _sweep(self, request: Sweep) -> bool:
+        overdue = self._silences.overdue(request.seen, _OVERDUE_AT_ONCE)
+        for job_id, silence in overdue:
+            try:
+                job = self._job(job_id)
+                if job is None:
+                    self._silences.forget(job_id)
+                else:
+                    self._change(job, grown_old(job, request.now, silence))
+            except ValueError:  # a row that somebody else has changed: it must not stop the others
+                _logger.exception("job %r cannot be read and is not watched any more", job_id)
+                self._silences.forget(job_id)
         try:
-            self._retention.look(request.now)
+            self._retention.look(request.aged)
         except sqlite3.Error as error:
             raise store_error(error) from None
         self.retaining = True
+        return len(overdue) == _OVERDUE_AT_ONCE
 
     def retain(self) -> None:
         """One step of retention, or as many as it takes until writes may go on. A failure ends
         this round; the next sweep begins another."""
         try:
-            self.retaining = self._retention.step()
+            self.retaining = self._retention.step() or self._levels.step(self.oldest[Stream.LOGS])
             while self._retention.behind:
                 self.retaining = self._retention.step()
         except sqlite3.Error as error:
@@ -272,20 +297,36 @@ class Store:
         end_life(self._connection)
 
     def _write(self, group: _Group) -> None:
-        self._unlooked += sum(item.size for items in group.items.values() for item in items) // 2
         tables = group.tables
         if not tables:
             return
-        execute = self._connection.execute
+        execute, sizes = self._connection.execute, self._sizes
+        before = sizes.total()
         execute("begin immediate")
         for table, new in tables.items():
+            changed = [row[0] for row in new] if table == "jobs" else []
+            if changed:
+                sizes.add(table, -sizes.of_jobs(changed))
             _INSERT[table](execute, new)
-        for forgotten in group.forgotten:
-            execute(
-                "delete from dedupe where stream = ? and producer = ? and request between 1 and ?",
-                forgotten,
-            )
+            if changed:
+                sizes.add(table, sizes.of_jobs(changed))
+            elif table in _STREAM_TABLES:
+                sizes.add(table, sizes.of(table, "sequence >= ?", (new[0][0],)))
+            elif table == "dedupe":
+                sizes.add(table, sum(64 + 2 * len(row[1]) + len(row[3]) for row in new))
+            if table == "logs":
+                execute(
+                    "insert into log_levels select severity, sequence from logs"
+                    " where sequence >= ?",
+                    (new[0][0],),
+                )
+        for stream, producer, floor in group.forgotten:
+            where = "stream = ? and producer = ? and request between 1 and ?"
+            sizes.add("dedupe", -sizes.of("dedupe", where, (stream, producer, floor)))
+            execute(f"delete from dedupe where {where}", (stream, producer, floor))
+        sizes.save()
         execute("commit")
+        self._unlooked += max(0, sizes.total() - before)
 
     def _make_room(self, error: Exception) -> None:
         """On a full disk, what the WAL holds goes to its place, so that its space is free again
@@ -293,13 +334,6 @@ class Store:
         if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL:
             with suppress(sqlite3.Error):  # then it has to wait until somebody frees some space
                 self._connection.execute("pragma wal_checkpoint(truncate)").fetchall()
-
-    def _undo(self) -> None:
-        if self._connection.in_transaction:
-            self._connection.execute("rollback")
-        self._group = _Group()
-        self._windows.clear()
-        self._read_state()
 
     def _read_state(self) -> None:
         execute = self._connection.execute
@@ -312,11 +346,13 @@ class Store:
             self.oldest[stream] = oldest or self.following[stream]
             (time,) = execute("select max(time) from marks where stream = ?", (stream,)).fetchone()
             self._marked[stream] = time or ""
-        ended = ", ".join(f"'{status}'" for status in sorted(TERMINAL))
-        found = execute(
-            f"select {', '.join(rows.JOB_COLUMNS)} from jobs where status not in ({ended})"
-        )
-        self._live = {job.job_id: job for job in map(rows.job_from_row, found)}
+        (self._live,) = execute(
+            f"select count(*) from jobs where status not in ({_ENDED})"
+        ).fetchone()
+        for job_id, heartbeat in execute(
+            "select job_id, heartbeat from jobs where status = 'running' and heartbeat > 0"
+        ):
+            self._silences.expect(job_id, heartbeat, 0.0)
 
     def _add(self, stream: Stream, items: list[Entry], new: Sequence[Row], now: datetime) -> None:
         time = text_of(now)
@@ -337,13 +373,14 @@ class Store:
 
     def _change(self, stored: Job, job: Job) -> Job:
         if job is not stored:
+            self._group.live -= job.ended
             job = replace(job, sequence=self.following[Stream.JOBS])
             self._group.jobs[job.job_id] = job
             self._add_events([job], job.updated_at)
         return job
 
     def _job(self, job_id: str) -> Job | None:
-        job = self._group.jobs.get(job_id) or self._live.get(job_id)
+        job = self._group.jobs.get(job_id) or self._jobs.get(job_id)
         if job is None:
             row = self._connection.execute(
                 f"select {', '.join(rows.JOB_COLUMNS)} from jobs where job_id = ?", (job_id,)
@@ -394,7 +431,7 @@ class Store:
         window = self._window(stream, producer.id)
         row = (stream, producer.id, producer.sequence, dump(answer), time)
         self._group.add("dedupe", [row])
-        if window.remember(producer.sequence, answer):
+        if self._windows.remember(window, producer.sequence, answer):
             # Request 0 stands for all that are forgotten.
             floor = (stream, producer.id, 0, dump([window.floor]), time)
             self._group.add("dedupe", [floor])

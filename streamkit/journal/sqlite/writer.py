@@ -7,47 +7,56 @@ per commit brings the results back to the loop.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from streamkit.config import JournalOptions
-from streamkit.errors import StoreError
+from streamkit.errors import InternalError, StoreError
 from streamkit.journal.base import Stream
-from streamkit.journal.sqlite.store import Committed, Request, Store
+from streamkit.journal.sqlite.requests import Committed, Request
+from streamkit.journal.sqlite.store import Store
 
 __all__ = ["Writer"]
 
 _GROUP = 8192
 """The most records of one transaction."""
 _QUEUE = 65_536
-"""Records that wait to be written; who brings more waits before the queue."""
+"""Records that wait to be written; who brings more waits before the queue. Their bytes are bounded
+too, by the options."""
+
+_logger = logging.getLogger("streamkit.journal")
 
 
 class Writer:
     """Runs one store in one thread. `deliver` is called on the loop with each commit, in order,
-    before the callers of its requests go on."""
+    before the callers of its requests go on; `pinned` when a reader holds the WAL back."""
 
     def __init__(
         self,
         path: str,
         options: JournalOptions,
-        now: datetime,
         deliver: Callable[[list[Committed], dict[Stream, int]], None],
+        pinned: Callable[[], None],
     ) -> None:
         self._path = path
         self._options = options
-        self._now = now
         self._deliver = deliver
+        self._pinned = pinned
+        self.refusal: StoreError | None = None
+        """Set while nothing may be written: what writers are told."""
         self._loop = asyncio.get_running_loop()
         self._queue: deque[tuple[Request, asyncio.Future[Any]]] = deque()
         self._queued = 0
+        self._queued_bytes = 0
         self._room: asyncio.Future[None] | None = None
         self._turn = asyncio.Lock()
         self._wake = threading.Condition()
         self._idle = False
+        self._told = ""
         self._draining = False
         self._closing = False
         self._opened: asyncio.Future[tuple[str, dict[Stream, int], dict[Stream, int]]] = (
@@ -67,11 +76,13 @@ class Writer:
         Requests are stored in the order of the calls, also when they have to wait for room.
         """
         async with self._turn:  # gives turns in order, and one that is free at once
-            while self._queued >= _QUEUE and not self._draining:
+            while self._is_full() and not self._draining:
                 self._room = self._loop.create_future()
                 await self._room
             if self._draining:
                 raise StoreError("the journal is closed")
+            if self.refusal is not None:
+                raise self.refusal
             future = self._put(request)
         return await future
 
@@ -79,16 +90,24 @@ class Writer:
         """Accept no more, and return when all that was accepted is written and delivered."""
         self._draining = True
         self._make_room()
-        await self._put(Request(self._now))
+        await self._put(Request(now=datetime.now(UTC)))
 
     def _put(self, request: Request) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._queued += request.weight
+        self._queued += request.records
+        self._queued_bytes += request.size
         self._queue.append((request, future))
         if self._idle:
             with self._wake:
                 self._wake.notify()
         return future
+
+    def _is_full(self) -> bool:
+        return (
+            self._queued >= _QUEUE
+            # One request is always taken, however large.
+            or self._queued_bytes >= self._options.waiting_bytes
+        )
 
     async def close(self) -> None:
         """Write what was accepted, close the store, end the thread. May be called twice."""
@@ -103,7 +122,7 @@ class Writer:
     def _run(self) -> None:
         try:
             try:
-                store = Store(self._path, self._options, self._now)
+                store = Store(self._path, self._options)
             except BaseException as error:
                 self._call(self._fail_opening, error)
                 return
@@ -120,14 +139,37 @@ class Writer:
         while True:
             group = self._take(wait=not store.retaining)
             if group:
-                committed = store.commit([request for request, _ in group])
+                committed = self._commit(store, [request for request, _ in group])
                 self._call(self._finish, group, committed, dict(store.oldest))
             elif self._closing:
                 return
             if store.retaining and not self._closing:
-                store.retain()
+                self._retain(store)
                 if not store.retaining:
                     self._call(self._finish, [], [], dict(store.oldest))
+
+    def _commit(self, store: Store, requests: list[Request]) -> list[Committed]:
+        """Commit; a mistake of ours fails these requests and ends nothing."""
+        try:
+            return store.commit(requests)
+        except Exception as error:
+            _logger.exception("writing to the journal failed")
+            store.undo()
+            for request in requests:
+                request.error = InternalError(f"the journal failed: {type(error).__name__}")
+            return [Committed(requests, {})]
+
+    def _retain(self, store: Store) -> None:
+        try:
+            store.retain()
+        except Exception as error:
+            store.retaining = False
+            text = f"{type(error).__name__}: {error}"
+            if text != self._told:
+                self._told = text
+                _logger.exception("retention failed and is tried again")
+        if store.pinned:
+            self._call(self._pinned)
 
     def _take(self, *, wait: bool) -> list[tuple[Request, asyncio.Future[Any]]]:
         queue = self._queue
@@ -143,7 +185,7 @@ class Writer:
         weight = 0
         while queue and weight < _GROUP:
             taken = queue.popleft()
-            weight += taken[0].weight
+            weight += taken[0].records
             group.append(taken)
         return group
 
@@ -169,13 +211,14 @@ class Writer:
     ) -> None:
         self._deliver(committed, oldest)
         for request, future in group:
-            self._queued -= request.weight
+            self._queued -= request.records
+            self._queued_bytes -= request.size
             if not future.done():
                 if request.error is not None:
                     future.set_exception(request.error)
                 else:
                     future.set_result(request.result)
-        if self._queued < _QUEUE:
+        if not self._is_full():
             self._make_room()
 
     def _make_room(self) -> None:

@@ -228,7 +228,8 @@ def context() -> Context:
 
 
 def current() -> Context | None:
-    """Return the context of the call that the current task serves, or None."""
+    """Return the context of the call being served, None outside; calls made inside inherit its
+    deadline."""
     return _CURRENT.get(None)
 
 

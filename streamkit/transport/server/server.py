@@ -119,11 +119,6 @@ class GrpcServer:
         return len(self._connections)
 
     @property
-    def service(self) -> Service:
-        """The methods and what is around them, for other carriers of their calls."""
-        return self._service
-
-    @property
     def calls(self) -> int:
         """How many calls are running."""
         return sum(len(protocol.processor.streams) for protocol in self._connections)

@@ -17,7 +17,17 @@ from streamkit.generated.streamservice import JobReport, LogEntry, Update
 from streamkit.journal import Appended, Journal, ProducerId, Start, Stream, open_journal
 from streamkit.journal.sqlite import schema
 from streamkit.journal.sqlite.journal import SqliteJournal
-from tests.contract.support import Clock, jobs, log, logs, stored, texts, topics, updates
+from tests.contract.support import (
+    Clock,
+    jobs,
+    log,
+    logs,
+    pass_time,
+    stored,
+    texts,
+    topics,
+    updates,
+)
 
 
 @pytest.fixture
@@ -107,11 +117,9 @@ async def test_silence_does_not_count_while_the_server_is_away(path: str) -> Non
         await journal.report_jobs([JobReport(job_id="j", heartbeat=timedelta(seconds=10))])
     clock.advance(1000)
     async with await open_journal(path, clock=clock) as journal:
-        clock.advance(10)
-        await journal.sweep()  # type: ignore[attr-defined]
+        await pass_time(journal, clock, 10)
         assert not (await journal.job("j")).stalled  # type: ignore[union-attr]
-        clock.advance(50)
-        await journal.sweep()  # type: ignore[attr-defined]
+        await pass_time(journal, clock, 50)
         assert (await journal.job("j")).status == "lost"  # type: ignore[union-attr]
 
 

@@ -17,7 +17,6 @@ from streamkit.errors import (
     ConnectError,
     DeadlineError,
     InternalError,
-    InvalidArgumentError,
     LimitError,
     Status,
     StreamGapError,
@@ -303,7 +302,7 @@ async def test_nobody_there(connect: NewChannel, target: str) -> None:
 
 @pytest.mark.parametrize("target", ["host:", "host:x", "host:70000", ":x"])
 async def test_a_target_that_is_no_address(connect: NewChannel, target: str) -> None:
-    with pytest.raises(InvalidArgumentError, match="not an address"):
+    with pytest.raises(ConnectError, match="not an address"):
         connect(target)
 
 

@@ -45,7 +45,7 @@ _SIZED = frozenset({bytearray, bytes})
 _NO_VALUE = re.compile(r"did not supply a value for binding (?:parameter )?(:\w+)")
 _DISK_INTERVAL = 0.5
 _STORAGE_CLASSES = {int: "INTEGER", float: "REAL", bytearray: "TEXT", bytes: "BLOB"}
-_STORE_TABLES_HIDDEN = frozenset({"meta", "dedupe", "marks"})
+_STORE_TABLES_HIDDEN = frozenset({"meta", "dedupe", "marks", "log_levels"})
 
 
 class SqliteSource(Source):

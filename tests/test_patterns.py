@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from streamkit.config import JournalOptions
 from streamkit.errors import LimitError
 from streamkit.journal import Hub, Selector, Start, Stream, open_journal
-from streamkit.journal.patterns import (
+from streamkit.patterns import (
     Globs,
     Patterns,
     Topics,
