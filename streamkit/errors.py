@@ -85,8 +85,8 @@ class InvalidArgumentError(StreamkitError):
     default_status = Status.INVALID_ARGUMENT
 
 
-class DecodeError(InvalidArgumentError):
-    """Bytes that are not a valid message. `reason` says why, `path` names the field."""
+class DecodeError(InvalidArgumentError, ValueError):
+    """Bytes or JSON that are not a valid message. `reason` says why, `path` names the field."""
 
     def __init__(self, reason: str, path: str = "") -> None:
         super().__init__(f"{path}: {reason}" if path else reason)

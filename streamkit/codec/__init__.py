@@ -20,6 +20,7 @@ The rules where Python and protobuf differ:
 from streamkit.codec.codec import StreamkitCodec, decode, encode, frame
 from streamkit.codec.message.behaviour import take_over
 from streamkit.codec.message.install import decoder_for, encoder_for, install
+from streamkit.codec.message.json import from_json, to_json
 from streamkit.codec.wire.apart import apart
 
 __all__ = [
@@ -30,7 +31,9 @@ __all__ = [
     "encode",
     "encoder_for",
     "frame",
+    "from_json",
     "install",
+    "to_json",
 ]
 
 take_over()

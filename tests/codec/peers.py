@@ -35,7 +35,7 @@ class Peers:
 
 
 def compile_proto(target: Path, name: str, include: Path, package: str) -> Peers:
-    """Run protoc on `name`.proto for both; the modules get names of their own."""
+    """Run protoc on `name`.proto for both; betterproto's package is called `{package}_ours`."""
     ours = compile_ours(target, name, include, package, "typing.310")
     protoc(include, target, f"--python_out={target}", f"{name}.proto")
     return Peers(ours, imported(target, f"{name}_pb2"))
@@ -49,6 +49,16 @@ def compile_ours(target: Path, name: str, include: Path, package: str, option: s
     protoc(include, target, *ours, f"{name}.proto")
     (plain / package).rename(target / f"{package}_ours")
     return imported(target, f"{package}_ours")
+
+
+def compile_described(target: Path, name: str, include: Path, package: str) -> Peers:
+    """The same with the schema's descriptors beside the package, which keeps its name."""
+    ours = (f"--python_betterproto_out={target}", "--python_betterproto_opt=typing.310")
+    descriptors = ("--include_imports", f"--descriptor_set_out={target / 'descriptors.binpb'}")
+    # The plug-in asks whether the package is there already.
+    protoc(include, target, *ours, *descriptors, f"{name}.proto")
+    protoc(include, target, f"--python_out={target}", f"{name}.proto")
+    return Peers(imported(target, package), imported(target, f"{name}_pb2"))
 
 
 def protoc(include: Path, target: Path, *arguments: str) -> None:

@@ -260,6 +260,51 @@ def test_json_holds_every_kind_of_field(every: Peers) -> None:
     assert encode(ours.Every().from_json(text)) == encode(message)
 
 
+@dataclass(eq=False, repr=False)
+class Names(betterproto.Message):
+    """Names that protobuf allows and betterproto's own JSON stumbles over."""
+
+    sha_256: str = betterproto.string_field(1)
+    x_1_y: int = betterproto.int32_field(2)
+    to_dict: str = betterproto.string_field(3)  # type: ignore[assignment]  # the point of it
+    struct: Struct = betterproto.message_field(4)  # noqa: RUF009
+    leaf: Update = betterproto.message_field(5)  # noqa: RUF009
+
+
+def test_json_of_odd_names_and_of_what_was_received() -> None:
+    struct = Struct.FromString(bytes(Struct(fields={"a": Value(number_value=1)})))
+    message = Names("a", 1, "b", struct, Update(topic="t"))
+    assert json.loads(message.to_json()) == {
+        "sha256": "a", "x1Y": 1, "toDict": "b", "struct": {"a": 1}, "leaf": {"topic": "t"},
+    }  # fmt: skip
+    assert Names().from_json(message.to_json()) == message
+    assert Names.from_dict({"sha_256": "a", "x_1_y": 1}) == Names("a", 1)
+    assert struct.to_dict() == json.loads(struct.to_json()) == {"a": 1}
+    assert Struct().from_json('{"a": 1}') == struct
+
+
+def test_one_value_or_an_iterator_is_shown_for_a_list_of_enums(every: Peers) -> None:
+    ours = every.ours
+    assert ours.Every(colours=ours.Colour.RED).to_dict() == {"colours": ["RED"]}
+    assert ours.Every(colours=7).to_dict() == {"colours": ["BLUE"]}
+    colours = (one for one in (ours.Colour.RED, ours.Colour.BELOW))
+    assert ours.Every(colours=colours).to_dict() == {"colours": ["RED", "BELOW"]}
+
+
+def test_loading_a_message_of_another_size_is_a_value_error() -> None:
+    data = bytes(FULL)
+    for size in (len(data) - 1, len(data) + 1):
+        with pytest.raises(ValueError, match=r"truncated|were announced"):
+            Update().load(io.BytesIO(data), size)
+    assert Update().load(io.BytesIO(data + b"more"), len(data)) == FULL
+    stream = io.BytesIO()
+    FULL.dump(stream, betterproto.SIZE_DELIMITED)
+    stream.truncate(len(data) - 2)
+    stream.seek(0)
+    with pytest.raises(ValueError, match="were announced"):
+        Update().load(stream, betterproto.SIZE_DELIMITED)
+
+
 # --- values ------------------------------------------------------------------------------------
 
 

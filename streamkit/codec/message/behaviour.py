@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 import betterproto
 
 from streamkit.codec.message.install import blank, decoder_for, encoder_for, ready
-from streamkit.codec.message.json import from_dict_values, to_dict
+from streamkit.codec.message.json import from_dict_values, from_json_method, to_dict, to_json_method
 from streamkit.codec.plan import UNSET, Field
 from streamkit.errors import DecodeError
 
@@ -210,6 +210,8 @@ _METHODS: Final[dict[str, Any]] = {
     "dump": _dump,
     "is_set": _is_set,
     "to_dict": to_dict,
+    "to_json": to_json_method,
+    "from_json": from_json_method,
     "_from_dict_init": classmethod(from_dict_values),
 }
 

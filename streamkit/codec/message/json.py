@@ -1,27 +1,57 @@
-"""`to_dict` and `from_dict`, with betterproto's conventions, for every value that can be decoded.
+"""Messages as JSON, by protobuf's rules: what every other protobuf reads and writes.
 
-betterproto's own raise on the number of an unknown enum member and leave bytes and times inside of
-maps and wrappers as they are, which JSON then cannot hold.
+Two faces: the functions `to_json` and `from_json` are strict, for peers; `to_dict`, `from_dict` and
+the methods of their names keep betterproto's conventions where those are no contradiction.
 """
 
 from __future__ import annotations
 
-from base64 import b64decode, b64encode
-from collections.abc import Callable, Mapping
-from datetime import timedelta
-from typing import Any, Final
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import betterproto
-from betterproto import Casing, _dump_float, _Duration, _parse_float, _Timestamp
-from betterproto.casing import safe_snake_case
-from dateutil.parser import isoparse  # type: ignore[import-untyped]
+from betterproto import Casing
 
-from streamkit.codec.message.install import blank, ready
-from streamkit.codec.plan import UNSET, Field
+from streamkit.codec.message.json_read import Reader, parsed
+from streamkit.codec.message.json_values import Unfit
+from streamkit.codec.message.json_write import Writer
+from streamkit.errors import DecodeError, EncodeError
 
-__all__ = ["from_dict_values", "to_dict"]
+__all__ = [
+    "from_dict_values",
+    "from_json",
+    "from_json_method",
+    "to_dict",
+    "to_json",
+    "to_json_method",
+]
 
-_INT64: Final = frozenset({"int64", "uint64", "sint64", "fixed64", "sfixed64"})
+_M = TypeVar("_M", bound=betterproto.Message)
+
+
+def to_json(message: betterproto.Message) -> str:
+    """Return the message as JSON in its shortest form.
+
+    Raises EncodeError, with the path of the field, for a value that its field cannot hold and for
+    what JSON has no form of: an Any of a class that is not loaded, a Value that is not finite.
+    """
+    plain = _written(message, Writer(type(message).__module__))
+    return json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def from_json(
+    cls: type[_M], text: str | bytes | bytearray | memoryview, *, ignore_unknown: bool = False
+) -> _M:
+    """Return the message that the JSON stands for.
+
+    Raises DecodeError with the path of the wrong field. With `ignore_unknown`, fields and members
+    of enums whose names nobody knows are passed over.
+    """
+    reader = Reader(cls.__module__, ignore_fields=ignore_unknown, ignore_members=ignore_unknown)
+    with _refusals(cls):
+        return reader.message(cls, parsed(text))
 
 
 def to_dict(
@@ -29,117 +59,68 @@ def to_dict(
     casing: Callable[[str], str] = Casing.CAMEL,
     include_default_values: bool = False,
 ) -> dict[str, Any]:
-    """Return what `json.dumps` takes. Fields that are not set are left out, unless asked for."""
-    values = self.__dict__
-    output: dict[str, Any] = {}
-    for field in ready(type(self)).declared:
-        value = values.get(field.name, UNSET)
-        if not include_default_values and not _shown(field, value):
-            continue
-        if value is UNSET:
-            bare = field.kind == "message" and not field.plural and not field.optional
-            value = blank(field.target) if bare else field.default()
-        name = casing(field.name).rstrip("_")
-        if value is None:
-            output[name] = None
-        elif field.kind == "map":
-            assert field.value is not None
-            item = field.value
-            output[name] = {
-                key: _plain(item, one, casing, include_default_values, in_map=True)
-                for key, one in value.items()
-            }
-        elif field.repeated:
-            output[name] = [_plain(field, one, casing, include_default_values) for one in value]
-        else:
-            output[name] = _plain(field, value, casing, include_default_values)
-    return output
+    """Return what `json.dumps` takes. Fields that are not set are left out, unless asked for.
+
+    Members of enums have the names that they have in Python.
+    """
+    writer = Writer(
+        type(self).__module__,
+        lenient=True,
+        # Protobuf's own rule is camel case too, and right for more names.
+        casing=None if casing == Casing.CAMEL else casing,
+        defaults=include_default_values,
+    )
+    plain: dict[str, Any] = _written(self, writer)
+    return plain
 
 
-def _shown(field: Field, value: Any) -> bool:
-    if value is UNSET or value is None:
-        return False
-    if field.plural:
-        return len(value) > 0
-    if field.group or field.optional:
-        return True
-    if field.kind == "message":
-        return bool(value._serialized_on_wire)
-    return field.presence or bool(value != field.default())
-
-
-def _plain(
-    field: Field, value: Any, casing: Any, include_default_values: bool, in_map: bool = False
-) -> Any:
-    kind = field.kind
-    if value is None:
-        return None
-    if kind == "message":
-        if not isinstance(value, betterproto.Message):
-            return value  # what Struct.from_dict leaves are plain values already
-        return value.to_dict(casing, include_default_values)
-    if kind == "timestamp":
-        return _Timestamp.timestamp_to_json(value)
-    if kind == "duration":
-        return _Duration.delta_to_json(value)
-    if kind == "enum" and not in_map:
-        assert field.target is not None
-        member = field.target.try_value(value)  # type: ignore[attr-defined]
-        return int(value) if member.name is None else member.name
-    if isinstance(value, (bytes, bytearray)):
-        return b64encode(value).decode()
-    if kind in _INT64 and not in_map:
-        return str(value)
-    return _dump_float(value) if isinstance(value, float) else value
-
-
-def from_dict_values(
-    cls: type[betterproto.Message], mapping: Mapping[str, Any]
-) -> Mapping[str, Any]:
+def from_dict_values(cls: type[betterproto.Message], mapping: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of the constructor for what `to_dict` or JSON gives."""
-    by_name = ready(cls).by_name
-    values: dict[str, Any] = {}
-    for key, value in mapping.items():
-        field = by_name.get(safe_snake_case(key))
-        if field is None or value is None:
-            continue
-        if field.kind == "map":
-            assert field.key is not None and field.value is not None
-            item = field.value
-            values[field.name] = {_key(field.key, one): _value(item, value[one]) for one in value}
-        elif isinstance(value, list):
-            values[field.name] = [_value(field, one) for one in value]
-        else:
-            values[field.name] = _value(field, value)
+    reader = Reader(cls.__module__, ignore_fields=True, lenient=True)
+    with _refusals(cls):
+        values: dict[str, Any] = reader.values(cls, mapping)
     return values
 
 
-def _key(field: Field, key: Any) -> Any:
-    """JSON has only text for keys."""
-    if field.kind == "string" or not isinstance(key, str):
-        return key
-    return key == "true" if field.kind == "bool" else int(key)
+def from_json_method(self: _M, value: str | bytes) -> _M:
+    """Set the fields that the JSON has, and return the message. Unknown fields are passed over."""
+    cls = type(self)
+    with _refusals(cls):
+        values = Reader(cls.__module__, ignore_fields=True).values(cls, parsed(value))
+    self._serialized_on_wire = True
+    for name, one in values.items():
+        setattr(self, name, one)
+    return self
 
 
-def _value(field: Field, value: Any) -> Any:
-    kind = field.wrapped.kind if field.kind == "wrapper" else field.kind
-    if kind == "message":
-        if isinstance(value, betterproto.Message):
-            return value
-        assert field.target is not None
-        return field.target.from_dict(value)  # type: ignore[attr-defined]
-    if kind == "enum":
-        assert field.target is not None
-        enum: Any = field.target
-        return enum.from_string(value) if isinstance(value, str) else enum.try_value(value)
-    if not isinstance(value, str):
-        return float(value) if kind in ("float", "double") and value is not None else value
-    if kind == "timestamp":
-        return isoparse(value)
-    if kind == "duration":
-        return timedelta(seconds=float(value[:-1]))
-    if kind == "bytes":
-        return b64decode(value)
-    if kind in ("float", "double"):
-        return _parse_float(value)
-    return value if kind in ("string", "bool") else int(value)
+def to_json_method(
+    self: betterproto.Message,
+    indent: int | str | None = None,
+    include_default_values: bool = False,
+    casing: Callable[[str], str] = Casing.CAMEL,
+) -> str:
+    """Return what `to_dict` gives as text."""
+    return json.dumps(to_dict(self, casing, include_default_values), indent=indent)
+
+
+def _written(message: betterproto.Message, writer: Writer) -> Any:
+    try:
+        return writer.message(message)
+    except Unfit as bad:
+        raise EncodeError(bad.reason, _path(type(message), bad)) from None
+    except RecursionError:
+        raise EncodeError("nested too deeply", type(message).__name__) from None
+
+
+@contextmanager
+def _refusals(cls: type) -> Iterator[None]:
+    try:
+        yield
+    except Unfit as bad:
+        raise DecodeError(bad.reason, _path(cls, bad)) from None
+    except RecursionError:
+        raise DecodeError("nested too deeply", cls.__name__) from None
+
+
+def _path(cls: type, bad: Unfit) -> str:
+    return "".join([cls.__name__, *reversed(bad.path)])
