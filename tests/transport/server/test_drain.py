@@ -238,3 +238,18 @@ async def test_a_server_with_idle_clients_ends(serve: Serve, dial: Dial) -> None
     started = time.monotonic()
     await asyncio.wait_for(server.drain(5), 3)
     assert time.monotonic() - started < 1.5, sys.version
+
+
+async def test_a_call_late_in_the_idle_time_begins_it_anew(serve: Serve, dial: Dial) -> None:
+    server = await serve(max_connection_idle=3600.0)
+    client = await dial(server)
+    assert await client.pong()
+    (aging,) = server._connections.values()
+    stream = client.call(ask("count:1"))
+    await client.ended(stream)
+    aging._check_idle(0)  # the time since the connection began is over
+    assert await client.pong()
+    assert not client.goaways
+    aging._check_idle(1)  # the time since is, too
+    await client.gone()
+    assert client.goaways
