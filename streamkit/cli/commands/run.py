@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
 from pathlib import Path
-from typing import Annotated
+from secrets import token_hex
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streamkit.cli.session import Session, UsageError, command
+from streamkit.cli import exits
+from streamkit.cli.input.parsing import duration, size
+from streamkit.cli.session import Session, UsageError, command, value_of
+
+if TYPE_CHECKING:
+    from streamkit.cli.input.child import Child
 
 __all__ = ["register"]
 
@@ -26,6 +33,7 @@ def register(app: typer.Typer) -> None:
     """Add the command to the application."""
     settings = {"ignore_unknown_options": False, "allow_interspersed_args": False}
     command(app, "run", context_settings=settings)(_run)
+    command(app, "deliver")(_deliver)
 
 
 async def _run(
@@ -49,13 +57,32 @@ async def _run(
             "total.",
         ),
     ] = "",
+    total: Annotated[
+        int, typer.Option("--total", metavar="N", min=0, help="What one group counts up to.")
+    ] = 0,
+    timeout: Annotated[
+        str, typer.Option("--timeout", metavar="TIME", help="End the command then; exit code 124.")
+    ] = "",
+    pty: Annotated[
+        bool, typer.Option("--pty", help="Give the command a terminal to write to.")
+    ] = False,
+    spool: Annotated[
+        str,
+        typer.Option(
+            "--spool",
+            metavar="SIZE",
+            help="Disk for the output while the server is away; 0 is none.",
+        ),
+    ] = "64MB",
 ) -> int:
     """Run a command as a job: watch it with watch-job, read its output with logs.
 
-    The exit code is the command's own. A server that is away changes nothing for the command.
+    The exit code is the command's own. A server that is away changes nothing for the command: what
+    it does not take waits on disk for the next run.
     """
     from streamkit.cli.input.child import Child
     from streamkit.cli.reporting import Reporter
+    from streamkit.cli.spool import Spool, spool_folder
 
     try:
         pattern = re.compile(progress) if progress else None
@@ -64,56 +91,100 @@ async def _run(
     if pattern is not None and pattern.groups not in (1, 2):
         raise UsageError("--progress-regex needs one or two groups")
     job_id = job or _job_id(line[0])
-    reporter = Reporter(session, job_id, service or job_id, pattern)
+    _check_names(job_id, service or job_id)
+    seconds = value_of("--timeout", duration, timeout) if timeout else None
+    limit = value_of("--spool", size, spool)
+    name = f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', job_id)[:40]}-{token_hex(4)}"
+    kept = Spool(spool_folder(session.server) / name, limit)
+    reporter = Reporter(session, job_id, service or job_id, pattern, kept, total=total)
     environ = {"PYTHONUNBUFFERED": "1", **os.environ}
     environ |= {"STREAMKIT_JOB": job_id, "STREAMKIT_SERVER": session.server}
+    child = Child(reporter.take, quiet=quiet, terminal=pty, note=session.note)
+    # Before there is a command: what comes now is passed on to it when it is there.
+    _forward_signals(child)
     try:
-        child = Child(line, environ, reporter.take, quiet=quiet)
+        child.start(line, environ)
     except FileNotFoundError:
         session.note(f"{line[0]}: no such command")
         return NO_SUCH_COMMAND
     except OSError as error:
         session.note(f"{line[0]}: {error.strerror}")
         return NOT_EXECUTABLE
-    _forward_signals(child.pass_on)
     reporting = asyncio.create_task(reporter.run(" ".join(line)))
-    stopping = asyncio.create_task(_stop_when_cancelled(reporter, child))
+    ending = _Ending(child)
+    stopping = asyncio.create_task(ending.when_cancelled(reporter.cancel_requested))
+    timing = asyncio.create_task(ending.after(seconds))
     try:
         code = await child.wait()
-        await reporter.finish(code)
-        return code
+        why = f"it was ended after {timeout}" if ending.timed_out else ""
+        await reporter.finish(code, why)
+        return exits.TIMEOUT if ending.timed_out else code
     finally:
-        for task in (stopping, reporting):
+        tasks = (stopping, timing, reporting)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(stopping, reporting, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        kept.close()
 
 
 def _job_id(name: str) -> str:
-    from secrets import token_hex
-
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(name).stem).strip("-") or "job"
     return f"{stem[:40]}-{token_hex(3)}"
 
 
-def _forward_signals(pass_on: object) -> None:
+async def _deliver(session: Session) -> int:
+    """Deliver what `run` kept while the server was away."""
+    from streamkit.cli.reporting import deliver_kept
+
+    async with session.client() as client:
+        if not await deliver_kept(session, client):
+            session.note(f"nothing waits for {session.server}")
+    return exits.OK
+
+
+def _check_names(job_id: str, service: str) -> None:
+    """Refuse before the command runs what the server would refuse while it does."""
+    from streamkit.errors import InvalidArgumentError
+    from streamkit.generated.streamservice import LogEntry
+    from streamkit.handlers.validation import check_job_id, check_log_entries
+
+    try:
+        check_job_id(job_id, "--job")
+        check_log_entries([LogEntry(service=service)], "log")
+    except InvalidArgumentError as error:
+        option = "--job" if service == job_id else "--service"
+        text = re.sub(r"^(log\[0\]\.service|--job)", option, str(error))
+        raise UsageError(text) from None
+
+
+def _forward_signals(child: Child) -> None:
     """From now on signals are the command's, and we end when it ends."""
     loop = asyncio.get_running_loop()
-    for name in FORWARDED:
-        number = getattr(signal, name, None)
-        if number is None:
-            continue
-        try:
-            loop.add_signal_handler(number, pass_on, number)  # type: ignore[arg-type]
-        except NotImplementedError:  # Windows has no process groups to think of either
-            return
+    with contextlib.suppress(NotImplementedError):  # Windows has no process groups to think of
+        for name in FORWARDED:
+            number = getattr(signal, name)
+            loop.add_signal_handler(number, child.pass_on, number)
+        loop.add_signal_handler(signal.SIGWINCH, child.resized)
 
 
-async def _stop_when_cancelled(reporter: object, child: object) -> None:
-    from streamkit.cli.input.child import Child
-    from streamkit.cli.reporting import Reporter
+class _Ending:
+    """Ends the command, first kindly, then not."""
 
-    assert isinstance(reporter, Reporter) and isinstance(child, Child)
-    await reporter.cancel_requested.wait()
-    child.send(signal.SIGTERM)
-    await asyncio.sleep(KILL_AFTER)
-    child.send(signal.SIGKILL)
+    def __init__(self, child: Child) -> None:
+        self._child = child
+        self.timed_out = False
+
+    async def when_cancelled(self, requested: asyncio.Event) -> None:
+        await requested.wait()
+        await self._end()
+
+    async def after(self, seconds: float | None) -> None:
+        if seconds is not None:
+            await asyncio.sleep(seconds)
+            self.timed_out = True
+            await self._end()
+
+    async def _end(self) -> None:
+        self._child.send(signal.SIGTERM)
+        await asyncio.sleep(KILL_AFTER)
+        self._child.send(signal.SIGKILL)

@@ -21,7 +21,7 @@ from streamkit.cli.session import Session, UsageError, command, value_of
 
 if TYPE_CHECKING:
     from streamkit.cli.input.following import Follower
-    from streamkit.cli.ledger import Ledger
+    from streamkit.cli.input.ledger import Ledger
     from streamkit.client import LogWriter
 
 __all__ = ["register"]
@@ -52,7 +52,7 @@ async def _ship(
             "the start if there was none.",
         ),
     ] = "here",
-    new: Annotated[bool, typer.Option("--new", hidden=True)] = False,
+    new: Annotated[bool, typer.Option("--new", hidden=True, help="As --from end.")] = False,
     minimum: Annotated[
         str,
         typer.Option("-l", "--level", metavar="LEVEL|auto", help="Of the lines; auto reads them."),
@@ -128,7 +128,7 @@ async def _follow(
     """Ship a file for ever, each line once, however often the two ends are started again."""
     from streamkit.cli.input.following import Follower
     from streamkit.cli.input.intake import followed
-    from streamkit.cli.ledger import InUseError, Ledger, ledger_path
+    from streamkit.cli.input.ledger import InUseError, Ledger, ledger_path
 
     started = time.monotonic()
     kept = ledger_path(session.server, service, path)
@@ -224,7 +224,7 @@ def _is_pipe(file: str) -> bool:
 
 def _levels(text: str) -> Callable[[str], str]:
     if text == "auto":
-        from streamkit.cli.levels import detect_level
+        from streamkit.cli.input.levels import detect_level
 
         return detect_level
     fixed = value_of("--level", level, text) or "info"

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from streamkit.cli.input.lines import LineSplitter, encoding_of
-from streamkit.cli.rotations import candidates
+from streamkit.cli.input.rotations import candidates
 
 __all__ = ["Batch", "Follower", "Place"]
 

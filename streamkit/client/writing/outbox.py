@@ -181,6 +181,10 @@ class Outbox:
             self.acknowledged += sealed.records
         return sealed
 
+    def unsettled(self) -> list[WriteRequest]:
+        """The requests that have no answer. Records that are in no request are not among them."""
+        return [sealed.request for sealed in self._sealed]
+
     def rewind(self) -> None:
         """The connection is gone: everything that is unanswered goes out again, in order."""
         self._sent = 0

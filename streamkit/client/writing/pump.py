@@ -95,11 +95,16 @@ class Pump:
 
     async def put_request(self, records: Sequence[tuple[Record, int]], number: int) -> None:
         """Take records in as one request with that number, waiting for room."""
-        self._check()
-        while not self.outbox.offer_request(records, number):
+        while not self.try_request(records, number):
             await self.room()
-            self._check()
+
+    def try_request(self, records: Sequence[tuple[Record, int]], number: int) -> bool:
+        """As `put_request` without waiting: False if there is no room. Raises `failure`."""
+        self._check()
+        if not self.outbox.offer_request(records, number):
+            return False
         self._begin()
+        return True
 
     def _begin(self) -> None:
         if not self._work.is_set():

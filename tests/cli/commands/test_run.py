@@ -17,8 +17,10 @@ from typing import Any
 
 import pytest
 
+from streamkit.cli.input.child import Child
 from streamkit.cli.reporting import Reporter
 from streamkit.cli.session import Session
+from streamkit.cli.spool import Spool
 from streamkit.client import AsyncClient
 from streamkit.config import Backoff
 from streamkit.testing import FaultProxy, serve
@@ -148,7 +150,7 @@ def test_server_away(nowhere: str) -> None:
     assert done.returncode == 7 and done.stdout.count("\n") == 30000
     notes = done.stderr.splitlines()
     assert len(notes) == 2 and "the command goes on" in notes[0]
-    assert "did not reach" in notes[1] and re.search(r"\b30000 lines", notes[1])
+    assert "wait in " in notes[1] and re.search(r"\b30000 lines", notes[1])
     assert time.monotonic() - started < 60, "three seconds, on a machine that has nothing else"
 
 
@@ -240,10 +242,139 @@ def test_other_signals_are_passed_on(server: str, number: signal.Signals) -> Non
     process.stdout.close()
 
 
-def test_a_background_process_does_not_hold_us(server: str) -> None:
-    started = time.monotonic()
-    done = streamkit("run", "--", "sh", "-c", "sleep 60 & echo done", server=server)
-    assert done.stdout == "done\n" and time.monotonic() - started < 30
+def run_into_file(server: str, file: Path, *arguments: str) -> int:
+    """Both outputs into one file, as a shell's `> file 2>&1` does."""
+    with file.open("wb") as target:
+        done = subprocess.run(
+            [*COMMAND, "run", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=target,
+            stderr=target,
+            env=environment(server),
+            timeout=60,
+            check=False,
+        )
+    return done.returncode
+
+
+def test_a_background_process_outlives_us(server: str, tmp_path: Path) -> None:
+    """It holds nobody up, it is not killed by its next line, and that line is shown."""
+    shown, gate, marker = tmp_path / "shown", tmp_path / "gate", tmp_path / "marker"
+    late = f"(until [ -e {gate} ]; do sleep 0.1; done; echo late; echo alive > {marker}) & echo now"
+    assert run_into_file(server, shown, "-j", "background", "--", "sh", "-c", late) == 0
+    told = shown.read_text()
+    assert told.startswith("now\n") and "a process in the background goes on" in told
+    gate.touch()
+    wait_for(marker.exists)
+    wait_for(lambda: shown.read_text().endswith("late\n"))
+
+
+def test_one_file_for_both_outputs_keeps_their_order(server: str, tmp_path: Path) -> None:
+    script = "for i in $(seq 100); do echo out $i; echo err $i >&2; done"
+    file = tmp_path / "both"
+    assert run_into_file(server, file, "-j", "ordered", "--", "bash", "-c", script) == 0
+    expected = [f"{name} {number}" for number in range(1, 101) for name in ("out", "err")]
+    assert file.read_text().splitlines() == expected
+    assert [entry["message"] for entry in lines(server, "ordered")] == expected
+
+
+@pytest.mark.parametrize(
+    ("regex", "line", "state"),
+    [
+        (r"([\d,]+)/([\d,]+)", "1,000/4,000 files", (1000, 4000, 25)),
+        (r"progress=(\S+)%", "progress=N/A%", (0, 0, 0)),
+        (r"(\S+) (\S+)", "inf nan", (0, 0, 0)),
+        (r"(x)?(\d+)", "7", (0, 0, 0)),
+    ],
+)
+def test_a_progress_that_is_no_number_is_none(
+    server: str, regex: str, line: str, state: tuple[int, int, int]
+) -> None:
+    job = f"number-{abs(hash(line))}"
+    arguments = ["run", "-j", job, "--progress-regex", regex, "--"]
+    done = streamkit(*arguments, "sh", "-c", f"echo '{line}'; echo end; exit 3", server=server)
+    assert (done.returncode, done.stdout, done.stderr) == (3, f"{line}\nend\n", "")
+    listed = json.loads(invoke("jobs", "-n", "500", "-o", "json", server=server).stdout)
+    found = next(entry for entry in listed if entry["job_id"] == job)
+    assert tuple(found.get(key, 0) for key in ("completed", "total", "percentage")) == state
+
+
+async def test_nothing_of_ours_reaches_the_command(tmp_path: Path) -> None:
+    async def fail(name: str, lines: list[str], now: datetime) -> None:
+        raise RuntimeError("no")
+
+    notes: list[str] = []
+    child = Child(fail, quiet=True, note=notes.append)
+    file = tmp_path / "end"
+    child.start(["sh", "-c", f"seq 100000; echo x > {file}"], dict(os.environ))
+    assert await child.wait() == 0 and file.exists()
+    assert "could not be reported: RuntimeError" in notes[0]
+
+
+async def test_a_signal_that_comes_before_the_command_is_passed_on() -> None:
+    async def drop(name: str, lines: list[str], now: datetime) -> None:
+        pass
+
+    child = Child(drop, quiet=True)
+    child.pass_on(signal.SIGINT)
+    child.start(["sleep", "60"], dict(os.environ))
+    assert await child.wait() == 130
+
+
+@pytest.mark.parametrize("job", ["a*b", "", "x\ny", "x" * 300])
+def test_a_name_that_the_server_refuses_is_refused_first(
+    server: str, tmp_path: Path, job: str
+) -> None:
+    option = ["--job", job] if job else ["--job", "fine", "--service", "a*b"]
+    done = invoke("run", *option, "--", "touch", str(tmp_path / "ran"), server=server)
+    assert done.returncode == 2 and option[-2] in done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
+def test_timeout_and_total(server: str) -> None:
+    line = ["run", "-j", "timed", "--timeout", "1s", "--total", "8", "--progress-regex", r"(\d+)"]
+    done = streamkit(*line, "--", "sh", "-c", "echo 2 of 8; exec sleep 60", server=server)
+    assert done.returncode == 124
+    watched = invoke("watch-job", "timed", "-o", "jsonl", server=server)
+    last = json.loads(watched.stdout.splitlines()[-1])
+    assert (last["status"], last["completed"], last["total"]) == ("failed", 2, 8)
+    assert "ended after 1s" in last["error"]
+
+
+def test_a_terminal_for_the_command(server: str) -> None:
+    code = "import os, sys; print(*map(os.isatty, (1, 2, 0))); print('e', file=sys.stderr)"
+    done = streamkit("run", "-j", "pty", "--pty", "--", sys.executable, "-c", code, server=server)
+    assert done.stdout == "True True False\ne\n", done.stderr
+    assert [entry["message"] for entry in lines(server, "pty")] == ["True True False", "e"]
+
+
+def test_what_waits_on_disk_is_delivered(
+    start_server: Callable[..., ServerProcess], nowhere: str, tmp_path: Path
+) -> None:
+    """The server is away all the time; a later run brings it all, once and in order."""
+    env = {"XDG_CACHE_HOME": str(tmp_path)}
+    script = "for i in $(seq 30000); do echo line $i; done; exit 7"
+    done = streamkit("run", "-q", "-j", "kept", "--", "bash", "-c", script, server=nowhere, env=env)
+    assert done.returncode == 7 and "30000 lines of output and the end wait in" in done.stderr
+    server = start_server(port=int(nowhere.rpartition(":")[2])).address
+    done = streamkit("deliver", server=nowhere, env=env)
+    assert done.returncode == 0 and "30000 lines that waited" in done.stderr, done.stderr
+    stored = [entry["message"] for entry in lines(server, "kept")]
+    assert stored == [f"line {number}" for number in range(1, 30_001)]
+    watched = json.loads(invoke("watch-job", "kept", "-o", "jsonl", server=server).stdout)
+    assert (watched["status"], watched["exit_code"]) == ("failed", 7)
+    done = streamkit("deliver", server=nowhere, env=env)
+    assert "nothing waits" in done.stderr
+
+
+def test_a_spool_is_bounded(nowhere: str) -> None:
+    script = "for i in $(seq 60000); do echo line $i; done"
+    line = ["run", "-q", "--spool", "10K", "--", "bash", "-c", script]
+    done = streamkit(*line, server=nowhere)
+    told = re.findall(r"(\d+) lines of output", done.stderr)
+    assert len(told) == 2 and sum(map(int, told)) == 60_000, done.stderr
+    done = streamkit("run", "-q", "--spool", "0", "--", "echo", "x", server=nowhere)
+    assert "1 lines of output did not reach" in done.stderr
 
 
 def test_the_reader_of_the_output_goes(server: str) -> None:
@@ -272,11 +403,14 @@ def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("back", [True, False])
-async def test_a_command_that_ends_after_an_outage(unhurried: None, back: bool) -> None:
+async def test_a_command_that_ends_after_an_outage(
+    unhurried: None, back: bool, tmp_path: Path
+) -> None:
     """A server that is back gets the end at once; one that is not is told nothing wrong later."""
     async with serve() as address, FaultProxy(address) as proxy, AsyncClient(address) as client:
         session = Session(server=proxy.address)
-        reporter = Reporter(session, "outlived", "outlived", None)
+        spool = Spool(tmp_path / "spool", 1_000_000)
+        reporter = Reporter(session, "outlived", "outlived", None, spool)
         reporting = asyncio.create_task(reporter.run("make"))
         try:
             await asyncio.wait_for(reporter._job_known.wait(), 10)

@@ -12,7 +12,7 @@ import pytest
 
 from streamkit.cli.input import following
 from streamkit.cli.input.following import Batch, Follower
-from streamkit.cli.rotations import candidates
+from streamkit.cli.input.rotations import candidates
 
 _followers: list[Follower] = []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streamkit.cli.levels import detect_level
+from streamkit.cli.input.levels import detect_level
 
 
 @pytest.mark.parametrize(
