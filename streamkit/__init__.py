@@ -10,78 +10,286 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from streamkit.access.rules import (
+        Rules,
+    )
     from streamkit.client import (
         AsyncClient,
         ClientEvent,
+        Cursor,
+        Iteration,
         JobHandle,
+        JobWatch,
         KeyCursor,
         Last,
+        LogStream,
         LogWriter,
+        OnDrop,
+        OnEvent,
+        OnLoss,
+        Parameters,
         Publisher,
         Query,
         Reconnect,
+        RecordStream,
         ResumingCall,
+        Retry,
+        RetryBudget,
+        StartAt,
+        Subscription,
         after,
         last,
+        resume,
         since,
     )
-    from streamkit.client.blocking.client import Client
-    from streamkit.client.blocking.logging import StreamHandler
-    from streamkit.client.blocking.track import track
-    from streamkit.config import Backoff, JournalOptions, QueryLimits, Retention, TransportLimits
-    from streamkit.errors import StreamkitError
-    from streamkit.journal import Hub, Position, open_journal
-    from streamkit.server import Server
-    from streamkit.transport import Channel, Context, Framed, GrpcServer, context
+    from streamkit.client.blocking.client import (
+        Client,
+    )
+    from streamkit.client.blocking.handles import (
+        SyncJob,
+        SyncLogWriter,
+        SyncPublisher,
+        SyncQuery,
+        SyncStream,
+    )
+    from streamkit.client.blocking.logging import (
+        StreamHandler,
+    )
+    from streamkit.client.blocking.track import (
+        track,
+    )
+    from streamkit.config import (
+        Backoff,
+        JournalOptions,
+        QueryLimits,
+        Retention,
+        TransportLimits,
+    )
+    from streamkit.errors import (
+        AbortedError,
+        AlreadyExistsError,
+        AuthError,
+        CallCancelledError,
+        ConnectError,
+        DeadlineError,
+        DecodeError,
+        EncodeError,
+        InternalError,
+        InvalidArgumentError,
+        JobFailedError,
+        LimitError,
+        NotFoundError,
+        PreconditionError,
+        QueryError,
+        Status,
+        StoreError,
+        StreamGapError,
+        StreamkitError,
+        UnimplementedError,
+    )
+    from streamkit.generated.streamservice import (
+        Column,
+        Gap,
+        JobProgress,
+        JobReport,
+        JobRequest,
+        LogEntry,
+        LogRequest,
+        QueryResult,
+        ServerStatus,
+        SubscribeRequest,
+        Table,
+        TableSchema,
+        Update,
+    )
+    from streamkit.journal import (
+        Appended,
+        Batch,
+        Bounds,
+        Delivery,
+        Hub,
+        Item,
+        Journal,
+        JournalStatus,
+        Loss,
+        Position,
+        ProducerId,
+        Record,
+        Selector,
+        Start,
+        Stream,
+        joined_frames,
+        open_journal,
+    )
+    from streamkit.rights import (
+        Action,
+        Identity,
+        Quota,
+    )
+    from streamkit.server import (
+        Server,
+    )
+    from streamkit.transport import (
+        Carrier,
+        Channel,
+        ClientCall,
+        ClientInterceptor,
+        Context,
+        Framed,
+        GrpcServer,
+        Servable,
+        ServerInterceptor,
+        client_tls,
+        context,
+        server_tls,
+    )
 
 __all__ = [
+    "AbortedError",
+    "Action",
+    "AlreadyExistsError",
+    "Appended",
     "AsyncClient",
+    "AuthError",
     "Backoff",
+    "Batch",
+    "Bounds",
+    "CallCancelledError",
+    "Carrier",
     "Channel",
     "Client",
+    "ClientCall",
     "ClientEvent",
+    "ClientInterceptor",
+    "Column",
+    "ConnectError",
     "Context",
+    "Cursor",
+    "DeadlineError",
+    "DecodeError",
+    "Delivery",
+    "EncodeError",
     "Framed",
+    "Gap",
     "GrpcServer",
     "Hub",
+    "Identity",
+    "InternalError",
+    "InvalidArgumentError",
+    "Item",
+    "Iteration",
+    "JobFailedError",
     "JobHandle",
+    "JobProgress",
+    "JobReport",
+    "JobRequest",
+    "JobWatch",
+    "Journal",
     "JournalOptions",
+    "JournalStatus",
     "KeyCursor",
     "Last",
+    "LimitError",
+    "LogEntry",
+    "LogRequest",
+    "LogStream",
     "LogWriter",
+    "Loss",
+    "NotFoundError",
+    "OnDrop",
+    "OnEvent",
+    "OnLoss",
+    "Parameters",
     "Position",
+    "PreconditionError",
+    "ProducerId",
     "Publisher",
     "Query",
+    "QueryError",
     "QueryLimits",
+    "QueryResult",
+    "Quota",
     "Reconnect",
+    "Record",
+    "RecordStream",
     "ResumingCall",
     "Retention",
+    "Retry",
+    "RetryBudget",
+    "Rules",
+    "Selector",
+    "Servable",
     "Server",
+    "ServerInterceptor",
+    "ServerStatus",
+    "Start",
+    "StartAt",
+    "Status",
+    "StoreError",
+    "Stream",
+    "StreamGapError",
     "StreamHandler",
     "StreamkitError",
+    "SubscribeRequest",
+    "Subscription",
+    "SyncJob",
+    "SyncLogWriter",
+    "SyncPublisher",
+    "SyncQuery",
+    "SyncStream",
+    "Table",
+    "TableSchema",
     "TransportLimits",
+    "UnimplementedError",
+    "Update",
     "__version__",
     "after",
+    "client_tls",
     "context",
+    "joined_frames",
     "last",
     "open_journal",
+    "resume",
+    "server_tls",
     "since",
     "track",
 ]
 
 _HOMES = {
+    "streamkit.access.rules": "Rules",
     "streamkit.client": (
-        "AsyncClient ClientEvent JobHandle KeyCursor Last LogWriter Publisher Query Reconnect "
-        "ResumingCall after last since"
+        "AsyncClient ClientEvent Cursor Iteration JobHandle JobWatch KeyCursor Last "
+        "LogStream LogWriter OnDrop OnEvent OnLoss Parameters Publisher Query Reconnect "
+        "RecordStream ResumingCall Retry RetryBudget StartAt Subscription after last "
+        "resume since"
     ),
-    "streamkit.client.blocking.logging": "StreamHandler",
-    "streamkit.client.blocking.client": "Client",
-    "streamkit.client.blocking.track": "track",
-    "streamkit.config": "Backoff JournalOptions QueryLimits Retention TransportLimits",
-    "streamkit.errors": "StreamkitError",
-    "streamkit.journal": "Hub Position open_journal",
-    "streamkit.server": "Server",
-    "streamkit.transport": "Channel Context Framed GrpcServer context",
+    "streamkit.client.blocking.client": ("Client"),
+    "streamkit.client.blocking.handles": (
+        "SyncJob SyncLogWriter SyncPublisher SyncQuery SyncStream"
+    ),
+    "streamkit.client.blocking.logging": ("StreamHandler"),
+    "streamkit.client.blocking.track": ("track"),
+    "streamkit.config": ("Backoff JournalOptions QueryLimits Retention TransportLimits"),
+    "streamkit.errors": (
+        "AbortedError AlreadyExistsError AuthError CallCancelledError ConnectError "
+        "DeadlineError DecodeError EncodeError InternalError InvalidArgumentError "
+        "JobFailedError LimitError NotFoundError PreconditionError QueryError Status "
+        "StoreError StreamGapError StreamkitError UnimplementedError"
+    ),
+    "streamkit.generated.streamservice": (
+        "Column Gap JobProgress JobReport JobRequest LogEntry LogRequest QueryResult "
+        "ServerStatus SubscribeRequest Table TableSchema Update"
+    ),
+    "streamkit.journal": (
+        "Appended Batch Bounds Delivery Hub Item Journal JournalStatus Loss Position "
+        "ProducerId Record Selector Start Stream joined_frames open_journal"
+    ),
+    "streamkit.rights": ("Action Identity Quota"),
+    "streamkit.server": ("Server"),
+    "streamkit.transport": (
+        "Carrier Channel ClientCall ClientInterceptor Context Framed GrpcServer Servable "
+        "ServerInterceptor client_tls context server_tls"
+    ),
 }
 _MODULES = ("config", "errors", "testing")
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}

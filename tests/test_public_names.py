@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import pkgutil
 import subprocess
 import sys
+import types
+import typing
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,3 +72,56 @@ def test_every_module_of_the_client_lists_its_names() -> None:
         module = importlib.import_module(info.name)
         for name in module.__all__:
             assert hasattr(module, name), f"{info.name}.{name}"
+
+
+HANDED_OUT = {
+    *("ClientCall", "Context", "JobHandle", "LogWriter", "Publisher", "Query", "RecordStream"),
+    "Rules",
+}
+"""Made by streamkit and not by its users, as are all that are called Sync...: how is its affair."""
+
+NOT_FOR_USERS = {
+    *("Rules.by_tokens", "Rules.grants_of"),
+    *("Carrier.submit", "Channel.new_call", "Channel.request", "JobHandle.on_reply"),
+    "Server.health",
+}
+"""What stubs and streamkit itself call."""
+
+
+def _signatures() -> Iterator[tuple[str, Any]]:
+    for name in streamkit.__all__:
+        thing = getattr(streamkit, name)
+        if inspect.isfunction(thing):
+            yield name, thing
+        elif inspect.isclass(thing) and not thing.__module__.startswith("streamkit.generated"):
+            made_here = name in HANDED_OUT or name.startswith("Sync")
+            for member, value in inspect.getmembers(thing):
+                function = value.fget if isinstance(value, property) else value
+                public = not member.startswith("_") or (member == "__init__" and not made_here)
+                ours = str(getattr(function, "__module__", "")).startswith("streamkit")
+                if public and ours and inspect.isfunction(function):
+                    yield f"{name}.{member}", function
+
+
+def _classes(hint: Any) -> Iterator[type]:
+    for inner in typing.get_args(hint):
+        for part in inner if isinstance(inner, list) else [inner]:
+            yield from _classes(part)
+    kind = typing.get_origin(hint) or hint
+    if inspect.isclass(kind) and kind.__module__.startswith("streamkit"):
+        yield kind
+
+
+@pytest.mark.parametrize(("where", "function"), list(_signatures()), ids=lambda value: str(value))
+def test_what_a_public_signature_mentions_is_public(where: str, function: Any) -> None:
+    if where in NOT_FOR_USERS:
+        return
+    known = {name: getattr(streamkit, name) for name in streamkit.__all__}
+    names = {**known, **function.__globals__}
+    names |= {
+        name: types.SimpleNamespace(DataFrame=Any, Table=Any, RecordBatch=Any, Schema=Any)
+        for name in ("pandas", "pyarrow")
+    }
+    for hint in typing.get_type_hints(function, names).values():
+        for kind in _classes(hint):
+            assert known.get(kind.__name__) is kind, f"{where} mentions {kind}: give it to __init__"

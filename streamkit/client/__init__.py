@@ -6,26 +6,33 @@
 
 from streamkit.client.aio import AsyncClient
 from streamkit.client.attempts import Reconnect
-from streamkit.client.events import ClientEvent
-from streamkit.client.reading.cursor import Cursor, KeyCursor
-from streamkit.client.reading.query import Query
+from streamkit.client.events import ClientEvent, OnEvent
+from streamkit.client.reading.cursor import Cursor, KeyCursor, OnLoss
+from streamkit.client.reading.iteration import Iteration
+from streamkit.client.reading.own import resume
+from streamkit.client.reading.query import Parameters, Query
 from streamkit.client.reading.resume import ResumingCall
-from streamkit.client.reading.start import Last, Position, after, last, since
+from streamkit.client.reading.start import Last, Position, StartAt, after, last, since
 from streamkit.client.reading.streams import JobWatch, LogStream, RecordStream, Subscription
 from streamkit.client.retry import Retry, RetryBudget, backoff, is_retryable
 from streamkit.client.writing.job import JobHandle
-from streamkit.client.writing.writers import LogWriter, Publisher
+from streamkit.client.writing.writers import LogWriter, OnDrop, Publisher
 
 __all__ = [
     "AsyncClient",
     "ClientEvent",
     "Cursor",
+    "Iteration",
     "JobHandle",
     "JobWatch",
     "KeyCursor",
     "Last",
     "LogStream",
     "LogWriter",
+    "OnDrop",
+    "OnEvent",
+    "OnLoss",
+    "Parameters",
     "Position",
     "Publisher",
     "Query",
@@ -34,10 +41,12 @@ __all__ = [
     "ResumingCall",
     "Retry",
     "RetryBudget",
+    "StartAt",
     "Subscription",
     "after",
     "backoff",
     "is_retryable",
     "last",
+    "resume",
     "since",
 ]

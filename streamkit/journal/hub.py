@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
 from typing import Generic, TypeVar
 
 from streamkit.errors import PreconditionError
@@ -29,16 +30,15 @@ class Hub(Generic[T]):
 
         class Ticker(TickerBase):
             async def watch(self, request: WatchRequest) -> AsyncIterator[Tick]:
-                after = Position(request.epoch, request.sequence) if request.epoch else None
-                async with aclosing(hub.subscribe(request.symbol, after=after)) as deliveries:
-                    async for delivery in deliveries:
-                        for item in delivery.entries:
-                            yield item.message
+                place = (request.epoch, request.after)
+                async for tick in hub.stream(request.symbols, after=place):
+                    yield tick
 
-        hub.publish("EURUSD", Tick(price=1.07))
+        hub.publish("EURUSD", Tick(hub.epoch, hub.position.sequence + 1, price=1.07))
 
-    For speed send `Framed(joined_frames(delivery, frame), len(delivery.entries))` instead of the
-    messages: the bytes are then made once for all subscribers. A hub belongs to one event loop.
+    For speed read `subscribe` and send `Framed(joined_frames(delivery, frame),
+    len(delivery.entries))` instead of the messages: the bytes are then made once for all
+    subscribers. A hub belongs to one event loop.
     """
 
     def __init__(self, *, max_records: int = 65_536, max_bytes: int = 32 << 20) -> None:
@@ -97,6 +97,38 @@ class Hub(Generic[T]):
         selector = Selector(Stream.UPDATES, patterns, min_rank)
         manner = Manner(heartbeat=heartbeat, latest=latest, tell_loss=tell_loss)
         return Reader(self._ring, None, selector, manner).live(begin)
+
+    async def stream(
+        self,
+        patterns: str | Iterable[str],
+        *,
+        after: Position | tuple[str, int] | int | None = None,
+    ) -> AsyncGenerator[T, None]:
+        """The records themselves, for a handler to yield: what was published after a position,
+        then what comes.
+
+        `after` is what the caller's last record said: its epoch and number. No epoch, and that of
+        another life, start with the oldest record that is kept, so that a caller misses nothing of
+        this life; None starts from now on. A bare number is of another life if it is higher than
+        this one has come. A position that is older than what is kept raises StreamGapError, and so
+        does falling behind by more than the hub keeps.
+
+            async def watch(self, request: WatchRequest) -> AsyncIterator[Order]:
+                place = (request.epoch, request.after)
+                async for order in self.hub.stream(request.topics, after=place):
+                    yield order
+        """
+        place = None
+        if isinstance(after, int):
+            after = (self.epoch if 0 < after <= self._ring.newest else "", after)
+        if after is not None:
+            epoch, number = after
+            place = Position(self.epoch, number if epoch == self.epoch else self._ring.floor)
+        names = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+        async with aclosing(self.subscribe(*names, after=place)) as deliveries:
+            async for delivery in deliveries:
+                for item in delivery.entries:
+                    yield item.message
 
     def close(self) -> None:
         """End all subscriptions, once they have read what is there."""

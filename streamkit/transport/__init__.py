@@ -1,7 +1,7 @@
 """gRPC over hardened HTTP/2: the only package that touches grpclib and h2 internals."""
 
 from streamkit.framing import Framed
-from streamkit.transport.client.call import ClientCall
+from streamkit.transport.client.call import Carrier, ClientCall
 from streamkit.transport.client.channel import Channel
 from streamkit.transport.client.interceptors import ClientInterceptor
 from streamkit.transport.loop import loop_factory, run
@@ -11,6 +11,7 @@ from streamkit.transport.server.serving import Servable, Service
 from streamkit.transport.tls import client_tls, server_tls
 
 __all__ = [
+    "Carrier",
     "Channel",
     "ClientCall",
     "ClientInterceptor",

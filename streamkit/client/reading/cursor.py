@@ -86,6 +86,8 @@ class KeyCursor(Generic[Request, Reply]):
         """Whether messages were seen that share a place."""
         self._past: deque[Any] = deque(maxlen=16)
         """The lives before the present one."""
+        self.on_life: Callable[[Any], object] | None = None
+        """Told the place of the first message of a new life."""
         self._repeated: int | None = None
         """While an attempt may begin with what is known: how many of the present place are."""
 
@@ -123,6 +125,8 @@ class KeyCursor(Generic[Request, Reply]):
         if life is not None and life != _life(place):
             self._past.append(life)
             self._before = None  # of no use to the new life
+            if self.on_life is not None:
+                self.on_life(place)
         else:
             self._before = self.position
         self.position, self._taken = place, 1

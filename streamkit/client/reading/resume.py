@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from streamkit.client.attempts import Attempts, Reconnect
+from streamkit.client.events import ClientEvent, tell
 from streamkit.client.reading.cursor import Cursor, KeyCursor
 from streamkit.errors import ConnectError, StreamkitError
 
@@ -66,16 +67,22 @@ class ResumingCall(Generic[Request, Reply]):
         metadata: Mapping[str, str] | None = None,
         timeout: float | None = None,
     ) -> None:
+        name = path.rpartition("/")[2]
+        self._reconnect = reconnect or Reconnect()
         if cursor is None:
             if request_from is None or position_of is None:
                 raise TypeError("give request_from and position_of, or a cursor")
             cursor = KeyCursor(request_from, position_of)
+        if isinstance(cursor, KeyCursor) and cursor.on_life is None:
+            detail = (
+                f"{name}: the server began a new life; what it last said in the old one is gone"
+            )
+            event = ClientEvent("gap", detail)
+            cursor.on_life = lambda _: tell(self._reconnect.on_event, event)
         self._channel = channel
         self._path = path
         self._types = request_type, reply_type
         self._cursor = cursor
-        self._reconnect = reconnect or Reconnect()
-        name = path.rpartition("/")[2]
         self._attempts = Attempts(self._reconnect, name, channel.closing, tells_loss=True)
         self._idle_timeout = idle_timeout
         self._confirm = confirm

@@ -17,6 +17,7 @@ from grpclib.encoding.base import CodecBase
 from grpclib.metadata import Deadline
 from multidict import MultiDict
 
+from streamkit.codec import StreamkitCodec
 from streamkit.config import TransportLimits
 from streamkit.errors import InvalidArgumentError
 from streamkit.transport.client.call import CallSettings, Carrier, ClientCall
@@ -56,7 +57,7 @@ class Channel(grpclib.client.Channel):
         self,
         target: str,
         *,
-        codec: CodecBase,
+        codec: CodecBase | None = None,
         limits: TransportLimits | None = None,
         interceptors: Sequence[ClientInterceptor] = (),
         ssl: _ssl.SSLContext | bool | None = None,
@@ -66,6 +67,7 @@ class Channel(grpclib.client.Channel):
         server_name: str | None = None,
         carrier: Carrier | None = None,
     ) -> None:
+        codec = StreamkitCodec() if codec is None else codec
         limits = TransportLimits() if limits is None else limits
         if keepalive is not None:
             limits = dataclasses.replace(limits, keepalive_time=keepalive)
