@@ -12,6 +12,7 @@ from streamkit.errors import InvalidArgumentError
 
 __all__ = [
     "Backoff",
+    "DoorLimits",
     "JournalOptions",
     "QueryLimits",
     "RequestLimits",
@@ -250,6 +251,22 @@ class AccessLimits:
     """Whose use is remembered beside those that use something now."""
     signed_tokens: int = 4_096
     """Verified ones that are not verified again."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DoorLimits:
+    """What those that speak plain HTTP may cost the server, beside `TransportLimits`."""
+
+    shared_bytes: int = 2 * MIB
+    """Of the records that are kept as events or JSON, for each kind of reader; those take a few
+    times as much."""
+    heartbeat: float = 15.0
+    """Seconds of silence after which an event stream sends a comment."""
+    patterns: int = 100
+    """Topics, services and jobs that one address may ask for."""
 
     def __post_init__(self) -> None:
         _require_positive(self)

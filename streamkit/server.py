@@ -46,7 +46,7 @@ from streamkit.handlers import (
 )
 from streamkit.journal import Journal, open_journal
 from streamkit.rights import STORE
-from streamkit.transport import GrpcServer, Servable, ServerInterceptor, run
+from streamkit.transport import Door, GrpcServer, Servable, ServerInterceptor, Service, run
 
 __all__ = ["Server", "dedicate_process"]
 
@@ -92,6 +92,8 @@ class Server:
         interceptors: Sequence[ServerInterceptor] = (),
         access: str | os.PathLike[str] | Rules | None = None,
         descriptor_sets: Iterable[bytes] = (),
+        web: bool = False,
+        allow_origins: Iterable[str] = (),
         grace: float = 5.0,
     ) -> None:
         if databases and journal is None:
@@ -112,6 +114,8 @@ class Server:
         self._interceptors = tuple(interceptors)
         self._access = access
         self._descriptor_sets = tuple(descriptor_sets)
+        self._web = web
+        self._origins = tuple(allow_origins)
         self._grace = grace
         self._health = HealthHandler()
         self._resources: AsyncExitStack | None = None
@@ -150,12 +154,18 @@ class Server:
                 interceptors=interceptors,
                 ssl=self._ssl,
                 on_drain=self._on_drain,
+                door=self._door if self._web or self._origins else None,
             )
             resources.push_async_callback(self._grpc.close)
             await self._listen(self._grpc)
             if self._databases is not None:
                 self._databases.prepare()
             self._resources = resources.pop_all()
+
+    def _door(self, service: Service) -> Door:
+        from streamkit.doors.door import WebDoor
+
+        return WebDoor(service, origins=self._origins)
 
     async def stop(self, grace: float | None = None) -> None:
         """Take no new calls, give the live ones `grace` seconds to end, then close everything.

@@ -49,6 +49,7 @@ ONE_IMPORTER = {
     "h2": "streamkit/transport/",
     "hyperframe": "streamkit/transport/",
     "hpack": "streamkit/transport/",
+    "h11": "streamkit/doors/",
     "sqlite3": None,
 }
 

@@ -8,6 +8,7 @@ from streamkit.transport.loop import loop_factory, run
 from streamkit.transport.server.context import Context, ServerInterceptor, context
 from streamkit.transport.server.server import GrpcServer
 from streamkit.transport.server.serving import Servable, Service
+from streamkit.transport.server.web import Door, Guest, Visit, WebCall
 from streamkit.transport.tls import client_tls, server_tls
 
 __all__ = [
@@ -16,11 +17,15 @@ __all__ = [
     "ClientCall",
     "ClientInterceptor",
     "Context",
+    "Door",
     "Framed",
     "GrpcServer",
+    "Guest",
     "Servable",
     "ServerInterceptor",
     "Service",
+    "Visit",
+    "WebCall",
     "client_tls",
     "context",
     "loop_factory",

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import os
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,7 @@ class _ReloadingContext(ssl.SSLContext):
     _files: tuple[Path, ...]
     _stamp: tuple[tuple[int, int, int], ...]
     _current: ssl.SSLContext
+    _alpn: list[str] | None = None
 
     @classmethod
     def create(
@@ -125,6 +126,10 @@ class _ReloadingContext(ssl.SSLContext):
         self.check_hostname = self._current.check_hostname
         return self
 
+    def set_alpn_protocols(self, alpn_protocols: Iterable[str]) -> None:
+        self._alpn = list(alpn_protocols)
+        self._current.set_alpn_protocols(self._alpn)
+
     def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
         self._refresh()
         return self._current.wrap_bio(*args, **kwargs)
@@ -140,6 +145,8 @@ class _ReloadingContext(ssl.SSLContext):
         self._stamp = stamp  # before building: files that do not load are reported once
         try:
             self._current = self._build()
+            if self._alpn is not None:
+                self._current.set_alpn_protocols(self._alpn)
         except OSError as error:
             log.warning("keeping the former certificate files: %s", _reason(error))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import struct
 from collections.abc import Callable
 from contextvars import Context
 
@@ -21,6 +20,7 @@ from streamkit.transport.http2.cutter import TooBusyError
 from streamkit.transport.http2.endings import StreamLost
 from streamkit.transport.http2.machine import FRAME, Http2
 from streamkit.transport.http2.stream import WireStream
+from streamkit.transport.peer import peer_certificate, peer_name, peer_uid
 
 __all__ = ["LOG", "WireConnection"]
 
@@ -29,7 +29,6 @@ LOG = QuietLog(logging.getLogger("streamkit.transport"))
 _LEADING = 16 * 1024  # bytes of a message that may leave ahead; a frame that every peer takes
 _LINGER = 1.0  # seconds in which a peer may read why it was cut
 _GOAWAY_ALL = 2**31 - 1
-_UCRED = struct.Struct("3i")  # pid, uid, gid
 
 
 class WireConnection(Connection):
@@ -420,24 +419,14 @@ class WireConnection(Connection):
     @property
     def peer_name(self) -> str:
         """The peer's address as text: "ipv4:host:port", "ipv6:[host]:port" or "unix:"."""
-        address = self._transport.get_extra_info("peername")
-        if isinstance(address, tuple):
-            host, port = address[0], address[1]
-            return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
-        return f"unix:{address}" if isinstance(address, str) else "unix:"
+        return peer_name(self._transport)
 
     @property
     def peer_uid(self) -> int | None:
         """The user at the other end of a unix socket, as the kernel noted it at the connect."""
-        sock = self._transport.get_extra_info("socket")
-        if sock is None or sock.family != socket.AF_UNIX or not hasattr(socket, "SO_PEERCRED"):
-            return None
-        data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-        uid: int = _UCRED.unpack(data)[1]
-        return uid
+        return peer_uid(self._transport)
 
     @property
     def peer_certificate(self) -> dict[str, object] | None:
         """The verified certificate of the peer as ssl.SSLSocket.getpeercert gives it."""
-        ssl_object = self._transport.get_extra_info("ssl_object")
-        return None if ssl_object is None else (ssl_object.getpeercert() or None)
+        return peer_certificate(self._transport)

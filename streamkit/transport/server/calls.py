@@ -16,18 +16,20 @@ from streamkit.transport.http2.stream import WireStream
 from streamkit.transport.server.exchange import Exchange
 from streamkit.transport.server.grpc_exchange import GrpcExchange
 from streamkit.transport.server.outcome import Outcome
-from streamkit.transport.server.request import Refusal, Request, read_request
-from streamkit.transport.server.serving import Call, Service
+from streamkit.transport.server.request import Refusal, Request, read_request, read_web
+from streamkit.transport.server.serving import Service
+from streamkit.transport.server.web import Door, Http2Call, Visit, is_grpc
 
 __all__ = ["Calls"]
 
 
 class Calls(AbstractHandler):
-    """Accepts the requests of one connection."""
+    """Accepts the requests of one connection; what is no gRPC goes to the door, if there is one."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, door: Door | None = None) -> None:
         self._service = service
-        self._calls: dict[WireStream, Call] = {}
+        self._door = door
+        self._calls: dict[WireStream, Visit] = {}
         self.closing = False
 
     @property
@@ -43,6 +45,9 @@ class Calls(AbstractHandler):
     ) -> None:
         """A request arrived: answer it at once or start its call."""
         service = self._service
+        if self._door is not None and not is_grpc(headers):
+            self._visit(self._door, stream, headers, release_stream)
+            return
         asked = read_request(headers, service.codec.__content_subtype__, service.limits)
         if isinstance(asked, Refusal):
             self._refuse(stream, asked, release_stream)
@@ -58,6 +63,22 @@ class Calls(AbstractHandler):
         if call is not None:
             self._calls[stream] = call
             stream.connection.h2.active = len(self._calls)
+
+    def _visit(
+        self, door: Door, stream: WireStream, headers: Headers, release: Callable[[], None]
+    ) -> None:
+        refusal = read_web(headers, self._service.limits)
+        if refusal is not None:
+            self._refuse(stream, refusal, release)
+            return
+
+        def done() -> None:
+            self._calls.pop(stream, None)
+            stream.connection.h2.active = len(self._calls)
+            release()
+
+        self._calls[stream] = door.accept(Http2Call(stream, headers), done)
+        stream.connection.h2.active = len(self._calls)
 
     def _refuse(self, stream: WireStream, refusal: Refusal, release: Callable[[], None]) -> None:
         if refusal.headers is None:

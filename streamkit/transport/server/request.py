@@ -11,7 +11,7 @@ from streamkit.errors import Status, UnimplementedError
 from streamkit.transport.grpc.compression import ACCEPTED, inflater, offered
 from streamkit.transport.grpc.metadata import Headers, Metadata, decode_metadata, decode_timeout
 
-__all__ = ["Refusal", "Request", "read_request"]
+__all__ = ["Refusal", "Request", "read_request", "read_web"]
 
 _NAME = re.compile(r":?[!#$%&'*+\-.^_`|~0-9a-z]+")
 _FORBIDDEN = re.compile(r"[\x00\r\n]")
@@ -65,7 +65,7 @@ def read_request(headers: Headers, subtype: str, limits: TransportLimits) -> Req
     fields = _fields(headers)
     if fields is None:
         return _MALFORMED
-    size = sum(len(name) + len(value) + _FIELD_OVERHEAD for name, value in headers)
+    size = _size(headers)
     if size > limits.max_header_list:
         text = f"header list of {size} bytes is over the limit of {limits.max_header_list}"
         return _refuse(200, Status.RESOURCE_EXHAUSTED, text)
@@ -98,6 +98,17 @@ def read_request(headers: Headers, subtype: str, limits: TransportLimits) -> Req
         inflate=inflate,
         accepts=offered(value for name, value in headers if name == "grpc-accept-encoding"),
     )
+
+
+def read_web(headers: Headers, limits: TransportLimits) -> Refusal | None:
+    """Return why a request that is no gRPC is refused at once; None: it is not."""
+    if _fields(headers) is None:
+        return _MALFORMED
+    return Refusal([(":status", "431")]) if _size(headers) > limits.max_header_list else None
+
+
+def _size(headers: Headers) -> int:
+    return sum(len(name) + len(value) + _FIELD_OVERHEAD for name, value in headers)
 
 
 def _fields(headers: Headers) -> dict[str, str] | None:

@@ -17,7 +17,9 @@ from streamkit.transport.server.aging import Aging
 from streamkit.transport.server.calls import Calls
 from streamkit.transport.server.context import ServerInterceptor
 from streamkit.transport.server.descriptors import few_left, raise_limit, wait_with
+from streamkit.transport.server.front import Front
 from streamkit.transport.server.serving import Servable, Service
+from streamkit.transport.server.web import Door, Guest
 
 __all__ = ["GrpcServer"]
 
@@ -29,7 +31,8 @@ _UNWINDING = 1.0  # seconds that cancelled handlers have to end after their conn
 class GrpcServer:
     """Serves betterproto, grpclib and google.protobuf services on any number of listeners.
 
-    `on_drain` is called once when the server begins to go away.
+    `on_drain` is called once when the server begins to go away. With a `door` the same port answers
+    HTTP/1.1, and whatever is no gRPC over HTTP/2, by what that makes for the server's methods.
     """
 
     def __init__(
@@ -41,11 +44,14 @@ class GrpcServer:
         interceptors: Sequence[ServerInterceptor] = (),
         ssl: ssl.SSLContext | None = None,
         on_drain: Callable[[], None] | None = None,
+        door: Callable[[Service], Door] | None = None,
     ) -> None:
         self._limits = TransportLimits() if limits is None else limits
         self._ssl = ssl
         self._on_drain = on_drain
         self._service = Service(handlers, codec, self._limits, interceptors)
+        self._door = None if door is None else door(self._service)
+        self._guests: set[Guest] = set()
         self._listeners: list[asyncio.Server] = []
         self._paths: list[str] = []
         self._connections: dict[WireProtocol, Aging] = {}
@@ -68,7 +74,7 @@ class GrpcServer:
         secure = self._ssl
         timeout = None
         if secure is not None:
-            secure.set_alpn_protocols(["h2"])
+            secure.set_alpn_protocols(["h2"] if self._door is None else ["h2", "http/1.1"])
             timeout = self._limits.handshake_timeout
         listener: asyncio.Server
         if path is not None:
@@ -116,16 +122,40 @@ class GrpcServer:
     @property
     def connections(self) -> int:
         """How many connections are open."""
-        return len(self._connections)
+        return len(self._connections) + len(self._guests)
 
     @property
     def calls(self) -> int:
         """How many calls are running."""
         return sum(len(protocol.processor.streams) for protocol in self._connections)
 
-    def _protocol(self) -> WireProtocol:
+    def _protocol(self) -> asyncio.Protocol:
+        if self._door is None:
+            return self._wire()
+        door = self._door
+        return Front(
+            self._wire,
+            lambda: door.guest(self._guest_made, self._guest_lost),
+            patience=self._limits.preface_timeout,
+            on_made=self._guest_made,
+            on_lost=self._guest_lost,
+        )
+
+    def _guest_made(self, guest: Guest) -> bool:
+        if self.connections >= self._limits.max_connections or self._draining:
+            return False
+        if guest.transport is not None and few_left(guest.transport):
+            return False
+        self._guests.add(guest)
+        return True
+
+    def _guest_lost(self, guest: Guest) -> None:
+        self._guests.discard(guest)
+        self._changed.set()
+
+    def _wire(self) -> WireProtocol:
         return WireProtocol(
-            Calls(self._service),
+            Calls(self._service, self._door),
             self._limits,
             client=False,
             on_made=self._made,
@@ -133,7 +163,7 @@ class GrpcServer:
         )
 
     def _made(self, protocol: WireProtocol) -> None:
-        if len(self._connections) >= self._limits.max_connections:
+        if self.connections >= self._limits.max_connections:
             protocol.connection.abort("too many connections")
             return
         if few_left(protocol.connection.transport):
@@ -170,9 +200,14 @@ class GrpcServer:
             protocol.leave()
         for protocol in list(self._connections):
             self._calls_of(protocol).drain(everything=False)
+        for guest in list(self._guests):
+            guest.leave()
+            guest.drain(everything=False)
         await self._empty(until - min(0.25, grace / 4))
         for protocol in list(self._connections):
             self._calls_of(protocol).drain(everything=True)
+        for guest in list(self._guests):
+            guest.drain(everything=True)
         await self._empty(until)
         await self.close()
 
@@ -195,7 +230,7 @@ class GrpcServer:
         """Wait until the last connection is gone, at most until a time of the loop's clock."""
         try:
             async with asyncio.timeout_at(until):
-                while self._connections:
+                while self.connections:
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
@@ -209,12 +244,17 @@ class GrpcServer:
             calls = self._calls_of(protocol)
             tasks += calls.tasks
             calls.drain(everything=True)
+        for guest in list(self._guests):
+            tasks += guest.tasks
+            guest.drain(everything=True)
         # One turn of the loop: handlers unwind and their statuses go out.
         if tasks:
             await asyncio.wait(tasks, timeout=_UNWINDING)
         for protocol in list(self._connections):
             protocol.connection.go_away(final=True)
             protocol.connection.close()
+        for guest in list(self._guests):
+            guest.close()
         stubborn = [task for task in tasks if not task.done()]
         if stubborn:
             LOG.warning("handlers that do not end when cancelled", len(stubborn))
@@ -223,6 +263,8 @@ class GrpcServer:
         await self._empty(loop.time() + _UNWINDING)
         for protocol in list(self._connections):
             protocol.connection.transport.abort()
+        for guest in list(self._guests):
+            guest.abort()
         await self._empty(loop.time() + _UNWINDING)
         for listener in self._listeners:
             await listener.wait_closed()

@@ -1,0 +1,120 @@
+"""Records as server-sent events, made once for all who read them.
+
+The id of an event is the position after it, EPOCH.SEQUENCE.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import betterproto
+
+from streamkit.codec import to_json
+from streamkit.config import DoorLimits
+from streamkit.doors.transcode import Shared, messages_in
+from streamkit.generated.streamservice import JobProgress, LogEntry, Update
+
+__all__ = [
+    "JOB",
+    "LOGS",
+    "SOURCES",
+    "UPDATES",
+    "EventSource",
+    "Makers",
+    "event",
+    "plain",
+    "threaded",
+]
+
+_SERVICE = "/streamservice.StreamService/"
+_FINAL = frozenset({"completed", "failed", "cancelled", "lost"})
+
+Threaded = list[tuple[int, bytes]]
+"""Events without their ids, each with the sequence that it leads to."""
+
+T = TypeVar("T")
+
+
+class EventSource:
+    """One thing that can be read as events: its method, its records, its name among others."""
+
+    def __init__(self, method: str, message: type[Any], name: str) -> None:
+        self.method = _SERVICE + method
+        self.message = message
+        self.name = name
+
+
+UPDATES = EventSource("SubscribeToUpdates", Update, "update")
+LOGS = EventSource("TailLogs", LogEntry, "log")
+JOB = EventSource("WatchJobProgress", JobProgress, "job")
+SOURCES = (UPDATES, LOGS, JOB)
+
+
+class Makers(Generic[T]):
+    """What makes events, by source and life of the journal. One for a server."""
+
+    def __init__(
+        self, make: Callable[[EventSource, str], Callable[[bytes], T]], limits: DoorLimits
+    ) -> None:
+        self._make = make
+        self._limits = limits
+        self._shared: dict[tuple[str, str], Shared[T]] = {}
+
+    def of(self, source: EventSource, epoch: str) -> Shared[T]:
+        """Return what makes events of a source's frames."""
+        key = (source.name, epoch)
+        shared = self._shared.get(key)
+        if shared is None:
+            for old in [k for k in self._shared if k[0] == source.name]:
+                del self._shared[old]  # of an earlier life nothing is read any more
+            shared = self._shared[key] = Shared(self._make(source, epoch), self._limits)
+        return shared
+
+
+def plain(source: EventSource, epoch: str) -> Callable[[bytes], bytes]:
+    """Return what makes the events of a response with one source, ids included."""
+    threads = threaded(source, epoch)
+
+    def make(frames: bytes) -> bytes:
+        head = f"id: {epoch}.".encode()
+        return b"".join(b"%b%d\n%b" % (head, number, text) for number, text in threads(frames))
+
+    return make
+
+
+def threaded(source: EventSource, epoch: str) -> Callable[[bytes], Threaded]:
+    """Return what makes events whose ids each reader adds, because it reads other sources too."""
+
+    def make(frames: bytes) -> Threaded:
+        found: Threaded = []
+        for message in messages_in(source.message, frames):
+            kind: str = ""
+            control: Any = None
+            if message.control is not None:
+                kind, control = betterproto.which_one_of(message.control, "kind")
+            if kind == "heartbeat":
+                found.append((control.position.sequence, b":\n\n"))
+            elif kind == "gap":
+                found.append(
+                    (control.last, gap(source, control.first, control.last, control.reason))
+                )
+            else:
+                found.append((message.sequence, b"data: %b\n\n" % to_json(message).encode()))
+                if source is JOB and message.status in _FINAL:
+                    end = {"jobId": message.job_id, "status": message.status}
+                    found.append((message.sequence, event("end", end)))
+        return found
+
+    return make
+
+
+def gap(source: EventSource, first: int, last: int, reason: str) -> bytes:
+    """Return the event that says which records its reader will never get."""
+    return event("gap", {"source": source.name, "first": first, "last": last, "reason": reason})
+
+
+def event(name: str, told: dict[str, Any]) -> bytes:
+    """Return an event of a kind of its own."""
+    return f"event: {name}\ndata: {json.dumps(told)}\n\n".encode()

@@ -1,0 +1,136 @@
+"""A call of a service whose request and response are those of HTTP."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from grpclib.encoding.base import CodecBase
+
+from streamkit.errors import StreamkitError
+from streamkit.transport import WebCall
+from streamkit.transport.grpc.metadata import Headers, Metadata, decode_metadata
+from streamkit.transport.server.exchange import Body
+from streamkit.transport.server.outcome import Outcome
+
+__all__ = ["WebExchange", "metadata_of"]
+
+_NOT_METADATA = frozenset(
+    {
+        *("accept", "cache-control", "connection", "cookie", "dnt", "expect", "host", "keep-alive"),
+        *("last-event-id", "origin", "pragma", "priority", "referer", "te", "transfer-encoding"),
+        *("upgrade", "upgrade-insecure-requests", "x-grpc-web", "x-user-agent"),
+    }
+)
+"""What a request of HTTP carries for others than the handler."""
+_NOT_PREFIXES = ("sec-", "connect-", "grpc-", "accept-", "content-")
+
+
+class WebExchange(ABC):
+    """The part of an Exchange, and of its Body, that every door shares. One request message."""
+
+    carrier: str
+    accepts: frozenset[str] = frozenset()
+
+    def __init__(
+        self,
+        call: WebCall,
+        method: str,
+        request: bytes,
+        codec: CodecBase,
+        *,
+        metadata: Metadata,
+        timeout: float | None = None,
+    ) -> None:
+        self.call = call
+        self.method = method
+        self.metadata = metadata
+        self.deadline = None if timeout is None else time.monotonic() + timeout
+        self.user_agent = dict(call.headers).get("user-agent", "")
+        self.codec = codec
+        self.headers_sent = False
+        self.body: Body = self
+        self._requests = [request]
+        self._error: StreamkitError | None = None
+
+    @property
+    def peer(self) -> str:
+        return self.call.peer
+
+    @property
+    def peer_certificate(self) -> dict[str, object] | None:
+        return self.call.peer_certificate
+
+    @property
+    def peer_uid(self) -> int | None:
+        return self.call.peer_uid
+
+    @property
+    def lost(self) -> bool:
+        return self.call.lost
+
+    @property
+    def received_all(self) -> bool:
+        return True
+
+    @property
+    def unread(self) -> int:
+        return sum(map(len, self._requests))
+
+    def reset(self) -> None:
+        self.call.reset()
+
+    @abstractmethod
+    def put_headers(self, metadata: Headers, compression: str) -> None:
+        """Begin the response."""
+
+    @abstractmethod
+    def put_status(self, outcome: Outcome) -> None:
+        """End the response."""
+
+    # The body -----------------------------------------------------------------------------------
+
+    @property
+    def pending_size(self) -> int:
+        return self.call.pending_size
+
+    async def messages(self) -> list[bytes]:
+        """The one request message, then the end."""
+        if self._error is not None:
+            raise self._error
+        found, self._requests = self._requests, []
+        return found
+
+    def fail_reading(self, error: StreamkitError) -> None:
+        self._error = error
+
+    def put_message(self, prefix: bytes, body: bytes) -> bool:
+        return self.put_parts((prefix, body))
+
+    @abstractmethod
+    def put_parts(self, parts: Sequence[bytes | memoryview]) -> bool:
+        """Add whole messages with gRPC's prefixes."""
+
+    def flush_out(self) -> None:
+        self.call.flush_out()
+
+    async def drain(self) -> None:
+        await self.call.drain()
+
+    async def flushed(self) -> None:
+        await self.call.flushed()
+
+    def drop_pending(self) -> None:
+        self.call.drop_pending()
+
+
+def metadata_of(headers: Headers) -> Metadata:
+    """Return what of a request's headers is the caller's own. ValueError for broken binary ones."""
+    return decode_metadata(
+        [
+            (name, value)
+            for name, value in headers
+            if name not in _NOT_METADATA and not name.startswith(_NOT_PREFIXES)
+        ]
+    )
