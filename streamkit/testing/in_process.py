@@ -64,7 +64,7 @@ class InProcess:
         if self.closing.is_set():
             stream.fail(ConnectError("the channel is closed"))
         else:
-            stream.start(_Attempt(stream, self))
+            stream.start(_Attempt(stream, self), self.target)
 
     def peer(self) -> InProcess:
         """The server, as grpclib's stubs ask for it."""

@@ -22,6 +22,7 @@ from streamkit.errors import (
 from streamkit.transport.client.interceptors import ClientInterceptor, Onion
 from streamkit.transport.client.request import ClientStream
 from streamkit.transport.grpc.compression import compress
+from streamkit.transport.grpc.deadline import Served
 from streamkit.transport.grpc.metadata import (
     Headers,
     Metadata,
@@ -110,6 +111,7 @@ class ClientCall(Generic[Request, Reply]):
         request: Request | None,
         metadata: Metadata,
         deadline: float | None,
+        served: Served | None = None,
         compression: str,
         decoder: Callable[[bytes], Reply] | None = None,
     ) -> None:
@@ -118,6 +120,13 @@ class ClientCall(Generic[Request, Reply]):
         """The request's; interceptors may change it until the call is sent."""
         self.deadline = deadline
         """In seconds of the event loop's clock, or None."""
+        self._own_deadline = deadline
+        self._served: Served | None = None
+        left = None if served is None else served.time_left
+        if left is not None:
+            inherited = asyncio.get_running_loop().time() + left
+            if deadline is None or inherited < deadline:
+                self.deadline, self._served = inherited, served
         self._settings = settings
         self._request_type = request_type
         self._request = request
@@ -300,11 +309,18 @@ class ClientCall(Generic[Request, Reply]):
         return self._stream
 
     def _expire(self) -> None:
-        if self._stream is not None:
-            self._stream.fail(DeadlineError("the deadline of the call is over"))
+        if self._stream is None:
+            return
+        if self._served is not None and self._served.over:
+            # The call that has set this deadline has ended: it binds nobody any more.
+            self.deadline, self._served = self._own_deadline, None
+            if self.deadline is not None:
+                self._timer = asyncio.get_running_loop().call_at(self.deadline, self._expire)
+            return
+        self._stream.fail(DeadlineError("the deadline of the call is over"))
 
-    def _headers(self) -> Headers:
-        headers = [(":path", self.method), *self._settings.base_headers]
+    def _headers(self, authority: str) -> Headers:
+        headers = [(":path", self.method), (":authority", authority), *self._settings.base_headers]
         if self.deadline is not None:
             left = self.deadline - asyncio.get_running_loop().time()
             headers.append(("grpc-timeout", encode_timeout(left)))

@@ -20,13 +20,14 @@ from multidict import MultiDict
 from streamkit.codec import StreamkitCodec
 from streamkit.config import TransportLimits
 from streamkit.errors import InvalidArgumentError
+from streamkit.transport.client.addresses import parse_target
 from streamkit.transport.client.call import CallSettings, Carrier, ClientCall
 from streamkit.transport.client.interceptors import ClientInterceptor
-from streamkit.transport.client.pool import Address, Pool
+from streamkit.transport.client.pool import Pool
 from streamkit.transport.client.stub import StubStream
 from streamkit.transport.grpc.compression import ACCEPTED
+from streamkit.transport.grpc.deadline import checked_seconds, served
 from streamkit.transport.grpc.metadata import MetadataLike
-from streamkit.transport.server.context import current
 from streamkit.transport.tls import client_tls
 
 __all__ = ["Channel"]
@@ -34,13 +35,17 @@ __all__ = ["Channel"]
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
 
+_FOREVER = 1e6  # seconds: eleven days, and no number that a clock or a socket cannot take
 _USER_AGENT = f"grpc-python-streamkit/{version('streamkit')} ({platform.system().lower()})"
 
 
 class Channel(grpclib.client.Channel):
     """Calls to one server.
 
-    `target` is "host:port", "[ipv6]:port" or "unix:/path". Nothing is dialled before the first
+    `target` is "host:port", "[ipv6]:port", "unix:/path", or "dns:///name:port" for a name that is
+    several servers; or several of these with commas between. Of several, in an order drawn once,
+    the first that answers is taken; the next is tried after 250 ms, and one that refused or went
+    away is tried last for 10 s. Nothing is dialled before the first
     call; a connection that was lost, or that the server sends away, is replaced at the next one,
     while the calls on the old one go on. `connect_timeout` bounds the wait for a connection and for
     a free stream on it. After `keepalive` seconds of silence (`limits.keepalive_time` unless given)
@@ -70,17 +75,20 @@ class Channel(grpclib.client.Channel):
         codec = StreamkitCodec() if codec is None else codec
         limits = TransportLimits() if limits is None else limits
         if keepalive is not None:
-            limits = dataclasses.replace(limits, keepalive_time=keepalive)
-        address = Address(target)
+            silence = checked_seconds(keepalive, "keepalive")
+            limits = dataclasses.replace(limits, keepalive_time=silence or _FOREVER)
+        address = parse_target(target)[0]
+        patience = checked_seconds(connect_timeout, "connect_timeout")
+        patience = _FOREVER if patience is None else patience
         tls = client_tls() if ssl is True else ssl or None
         # The base class is there for isinstance() and for the attributes that its users read.
         super().__init__(address.host or None, address.port, codec=codec, ssl=tls)
-        self._path = address.path
+        self._path = address.path  # grpclib's
         self._pool = carrier or Pool(
-            address,
+            target,
             limits=limits,
             tls=tls,
-            connect_timeout=connect_timeout,
+            connect_timeout=patience,
             server_name=server_name,
         )
         self._compression = _checked_compression(compression)
@@ -88,7 +96,6 @@ class Channel(grpclib.client.Channel):
         base = [
             (":method", "POST"),
             (":scheme", self._scheme),
-            (":authority", server_name or address.authority),
             ("te", "trailers"),
             (
                 "content-type",
@@ -178,10 +185,9 @@ class Channel(grpclib.client.Channel):
         compression: str | None = None,
         decoder: Callable[[bytes], Reply] | None = None,
     ) -> ClientCall[Request, Reply]:
-        serving = current()
-        left = None if serving is None else serving.time_left()
-        if left is not None:
-            timeout = left if timeout is None else min(left, timeout)
+        if not (path.isascii() and path.isprintable()):
+            raise InvalidArgumentError(f"{path!a} is not the path of a method")
+        timeout = checked_seconds(timeout)
         deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
         return ClientCall(
             self._settings,
@@ -191,6 +197,7 @@ class Channel(grpclib.client.Channel):
             request=request,
             metadata=MultiDict(_pairs(metadata)),
             deadline=deadline,
+            served=served(),
             compression=self._compression
             if compression is None
             else _checked_compression(compression),
@@ -209,6 +216,7 @@ class Channel(grpclib.client.Channel):
         metadata: Any = None,
     ) -> StubStream[Request, Reply]:
         """What stubs call; grpclib's signature."""
+        timeout = checked_seconds(timeout)
         if timeout is not None:
             own = Deadline.from_timeout(timeout)
             deadline = own if deadline is None else min(own, deadline)

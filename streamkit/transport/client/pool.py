@@ -18,13 +18,14 @@ from h2.events import ConnectionTerminated
 
 from streamkit.config import TransportLimits
 from streamkit.errors import ConnectError, LimitError, StreamkitError
+from streamkit.transport.client.addresses import Addresses, Endpoint
 from streamkit.transport.client.attempt import WireAttempt
 from streamkit.transport.client.request import ClientStream
 from streamkit.transport.client.status import unreachable_error
 from streamkit.transport.http2.protocol import WireProtocol
 from streamkit.transport.tls import require_h2
 
-__all__ = ["Address", "Pool"]
+__all__ = ["Pool"]
 
 _POLITE_KEEPALIVE = 305.0
 """gRPC's servers allow a ping each five minutes, unless they are set otherwise."""
@@ -46,29 +47,26 @@ class _NoRequests(AbstractHandler):
         return None
 
 
-class Address:
-    """Where a target is: `host:port` (IPv6 in brackets) or `unix:/path`."""
+@dataclasses.dataclass(slots=True, eq=False)
+class _Link:
+    """One connection, and where it leads."""
 
-    __slots__ = ("authority", "host", "path", "port", "target")
+    protocol: WireProtocol
+    endpoint: Endpoint
+    authority: str
+    gone: asyncio.Future[None]
+    """Done when the connection is over."""
 
-    def __init__(self, target: str, default_port: int = 50051) -> None:
-        self.target = target
-        self.path: str | None = None
-        self.host, self.port = "", default_port
-        if target.startswith("unix:"):
-            self.path = target.removeprefix("unix:")
-            if self.path.startswith("//"):
-                self.path = self.path[2:]
-            self.authority = "localhost"
-            return
-        host, colon, port = target.rpartition(":")
-        if not colon or (host.count(":") and not host.endswith("]")):
-            host, port = target, str(default_port)  # a bare name, or a bare IPv6 address
-        if not port.isascii() or not port.isdigit() or int(port) > 65535:
-            raise ConnectError(f"{target!r} is not an address", hint="write it as host:port")
-        self.host = host.removeprefix("[").removesuffix("]") or "localhost"
-        self.port = int(port)
-        self.authority = f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
+    @property
+    def usable(self) -> bool:
+        connection = self.protocol.connection
+        return not (connection.draining or connection.dead or connection.is_closing())
+
+    @property
+    def has_slot(self) -> bool:
+        """Whether the server lets another stream begin."""
+        allowed: int = self.protocol.connection.h2.remote_settings.max_concurrent_streams
+        return len(self.protocol.processor.streams) < allowed
 
 
 class Pool:
@@ -76,21 +74,21 @@ class Pool:
 
     def __init__(
         self,
-        address: Address,
+        target: str,
         *,
         limits: TransportLimits,
         tls: ssl.SSLContext | None,
         connect_timeout: float,
         server_name: str | None = None,
     ) -> None:
-        self._address = address
+        self._addresses = Addresses(target)
         self._limits = dataclasses.replace(limits, resets=max(limits.resets, _RESETS))
         self._tls = tls
         self._connect_timeout = connect_timeout
         self._server_name = server_name
         self._keepalive = limits.keepalive_time
-        self._current: WireProtocol | None = None
-        self._alive: dict[WireProtocol, asyncio.Future[None]] = {}
+        self._current: _Link | None = None
+        self._alive: dict[WireProtocol, _Link] = {}
         self._queue: dict[ClientStream, asyncio.TimerHandle] = {}
         self._dialling: asyncio.Task[None] | None = None
         self.closing = asyncio.Event()
@@ -98,7 +96,7 @@ class Pool:
 
     @property
     def target(self) -> str:
-        return self._address.target
+        return self._addresses.target
 
     def peer(self) -> Peer | None:
         connection = self.connection
@@ -107,17 +105,22 @@ class Pool:
     @property
     def connection(self) -> WireProtocol | None:
         """The connection that takes new streams, if there is one."""
+        link = self._link
+        return None if link is None else link.protocol
+
+    @property
+    def _link(self) -> _Link | None:
         current = self._current
-        return current if current is not None and _usable(current) else None
+        return current if current is not None and current.usable else None
 
     def submit(self, stream: ClientStream) -> None:
         """Start a stream as soon as there is a place for it; it fails when there will be none."""
         if self.closing.is_set():
             stream.fail(ConnectError("the channel is closed"))
             return
-        current = self.connection
-        if current is not None and not self._queue and _has_slot(current):
-            stream.start(WireAttempt(stream, current))
+        link = self._link
+        if link is not None and not self._queue and link.has_slot:
+            stream.start(WireAttempt(stream, link.protocol), link.authority)
             return
         loop = asyncio.get_running_loop()
         self._queue[stream] = loop.call_later(self._connect_timeout, self._give_up, stream)
@@ -143,7 +146,7 @@ class Pool:
         self.closing.set()
         for stream in list(self._queue):
             stream.fail(ConnectError("the channel is closed"))
-        gone = list(self._alive.values())
+        gone = [link.gone for link in self._alive.values()]
         for protocol in list(self._alive):
             protocol.connection.go_away(final=True)
             protocol.processor.close("the channel is closed")
@@ -155,17 +158,17 @@ class Pool:
     def _serve(self) -> None:
         """Start those that wait, as far as there is room; dial if there is no connection."""
         while self._queue:
-            current = self.connection
-            if current is None:
+            link = self._link
+            if link is None:
                 if self._dialling is None and not self.closing.is_set():
                     loop = asyncio.get_running_loop()
                     self._dialling = loop.create_task(self._dial())
                 return
-            if not _has_slot(current):
+            if not link.has_slot:
                 return
             stream = next(iter(self._queue))
             self._withdraw(stream)
-            stream.start(WireAttempt(stream, current))
+            stream.start(WireAttempt(stream, link.protocol), link.authority)
 
     def _on_goaway(self, protocol: WireProtocol, event: ConnectionTerminated) -> None:
         note = event.additional_data or b""
@@ -173,14 +176,21 @@ class Pool:
             self._keepalive = max(2 * self._keepalive, _POLITE_KEEPALIVE)
         text = ascii(note[:100].decode("latin-1"))[1:-1]
         protocol.connection.reason = f"the server is going away{text and f' ({text})'}"
+        self._avoid(protocol)
         self._serve()
 
     def _on_lost(self, protocol: WireProtocol) -> None:
         protocol.connection.room()  # a dial that waits for settings waits in vain
-        gone = self._alive.pop(protocol, None)
-        if gone is not None:
-            _settle(gone)
+        self._avoid(protocol)
+        link = self._alive.pop(protocol, None)
+        if link is not None:
+            _settle(link.gone)
         self._serve()
+
+    def _avoid(self, protocol: WireProtocol) -> None:
+        link = self._alive.get(protocol)
+        if link is not None:
+            self._addresses.avoid(link.endpoint)
 
     def _withdraw(self, stream: ClientStream) -> None:
         timer = self._queue.pop(stream, None)
@@ -191,11 +201,11 @@ class Pool:
     def _give_up(self, stream: ClientStream) -> None:
         if self._current is None:
             error: StreamkitError = unreachable_error(
-                self._address.target, TimeoutError(f"no answer within {self._connect_timeout:g} s")
+                self.target, TimeoutError(f"no answer within {self._connect_timeout:g} s")
             )
         else:
             error = LimitError(
-                f"no free stream on {self._address.target} within {self._connect_timeout:g} s",
+                f"no free stream on {self.target} within {self._connect_timeout:g} s",
                 hint="the server limits the concurrent calls of one connection",
             )
         stream.fail(error)
@@ -204,15 +214,14 @@ class Pool:
         error: StreamkitError | None = None
         try:
             async with asyncio.timeout(self._connect_timeout):
-                self._current = await self._connect()
+                self._current = await self._addresses.connect(self._connect, _discard)
         except TimeoutError:
             reason = TimeoutError(f"no answer within {self._connect_timeout:g} s")
-            error = unreachable_error(self._address.target, reason)
+            error = unreachable_error(self.target, reason)
         except StreamkitError as refusal:
             error = refusal
-        except (OSError, ValueError) as failure:
-            # ValueError: a host name that cannot be one, before anything is sent.
-            error = unreachable_error(self._address.target, failure)
+        except Exception as fault:  # whatever it is, those who wait must hear of it
+            error = unreachable_error(self.target, fault)
         finally:
             self._dialling = None
         if error is not None:
@@ -220,9 +229,9 @@ class Pool:
                 stream.fail(error)
         self._serve()
 
-    async def _connect(self) -> WireProtocol:
+    async def _connect(self, endpoint: Endpoint) -> _Link:
         loop = asyncio.get_running_loop()
-        address = self._address
+        address = endpoint.address
         # Connected means that the server's settings are here: now its stream limit holds, and
         # something that accepts and stays silent is not taken for a server.
         settled = loop.create_future()
@@ -231,7 +240,7 @@ class Pool:
             _NoRequests(),
             self._limits,
             client=True,
-            on_made=partial(self._on_made, settled),
+            on_made=partial(self._on_made, settled, endpoint),
             on_lost=self._on_lost,
         )
         tls: dict[str, Any] = {}
@@ -241,7 +250,7 @@ class Pool:
         if address.path is not None:
             _, protocol = await loop.create_unix_connection(make, address.path, **tls)
         else:
-            _, protocol = await loop.create_connection(make, address.host, address.port, **tls)
+            _, protocol = await loop.create_connection(make, endpoint.place, address.port, **tls)
         connection = protocol.connection
         try:
             require_h2(connection.transport)
@@ -259,24 +268,22 @@ class Pool:
         connection.on_room = self._serve
         if self._keepalive != self._limits.keepalive_time:
             connection.keep_alive(self._keepalive)
-        return protocol
+        return self._alive[protocol]
 
-    def _on_made(self, settled: asyncio.Future[None], protocol: WireProtocol) -> None:
-        self._alive[protocol] = asyncio.get_running_loop().create_future()
+    def _on_made(
+        self, settled: asyncio.Future[None], endpoint: Endpoint, protocol: WireProtocol
+    ) -> None:
+        authority = self._server_name or endpoint.address.authority
+        gone = asyncio.get_running_loop().create_future()
+        self._alive[protocol] = _Link(protocol, endpoint, authority, gone)
         protocol.connection.on_room = partial(_settle, settled)
         protocol.processor.on_terminated = partial(self._on_goaway, protocol)
+
+
+def _discard(link: _Link) -> None:
+    link.protocol.connection.transport.abort()
 
 
 def _settle(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def _usable(protocol: WireProtocol) -> bool:
-    connection = protocol.connection
-    return not (connection.draining or connection.dead or connection.is_closing())
-
-
-def _has_slot(protocol: WireProtocol) -> bool:
-    allowed: int = protocol.connection.h2.remote_settings.max_concurrent_streams
-    return len(protocol.processor.streams) < allowed

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from streamkit.errors import CallCancelledError, StreamkitError
+from streamkit.errors import CallCancelledError, InternalError, StreamkitError
 from streamkit.transport.client.status import (
     lost_error,
     reset_error,
@@ -79,12 +79,12 @@ class ClientStream:
     """The state of one request, from queued through open to done.
 
     `submit` is called with the stream when it needs a connection: at first, and again when a server
-    has refused it. `headers` makes the request headers, with the time that is left.
+    has refused it. `headers` makes the request headers for an authority, with the time left.
     """
 
     def __init__(
         self,
-        headers: Callable[[], Headers],
+        headers: Callable[[str], Headers],
         submit: Callable[[ClientStream], None],
         *,
         subtype: str,
@@ -207,13 +207,16 @@ class ClientStream:
 
     # The pool's side
 
-    def start(self, attempt: Attempt) -> None:
-        """Send the request by an attempt that has room for it."""
+    def start(self, attempt: Attempt, authority: str) -> None:
+        """Send the request by an attempt that has room for it, to whom it concerns there."""
         bare = self._ending and not self._unsent
         try:
-            attempt.open(self._headers(), bare)
+            attempt.open(self._headers(authority), bare)
         except StreamkitError as error:
             self._finish(error)
+            return
+        except Exception as fault:  # of this call alone: others wait for their turn
+            self._finish(InternalError(f"the call cannot be sent: {fault!r}"))
             return
         self._attempt = attempt
         self._inbox = attempt.messages_in

@@ -21,6 +21,7 @@ from streamkit.transport.grpc.metadata import Headers, decode_message
 
 __all__ = [
     "lost_error",
+    "reason_of",
     "reset_error",
     "response_error",
     "status_error",
@@ -86,12 +87,13 @@ def lost_error(reason: str) -> ConnectError:
 def unreachable_error(target: str, error: BaseException) -> ConnectError:
     """Return the error of a connection that could not be made."""
     return ConnectError(
-        f"cannot connect to {target}: {_reason(error)}",
+        f"cannot connect to {target}: {reason_of(error)}",
         hint="is the server running there, and is the address right?",
     )
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """Return in few words why a connection could not be made."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not accepted: {error.verify_message}"
     if isinstance(error, ssl.SSLError):

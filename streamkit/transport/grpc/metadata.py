@@ -50,9 +50,9 @@ def decode_timeout(value: str) -> float:
 def encode_timeout(seconds: float) -> str:
     """Return the grpc-timeout header for a time left; at most eight digits, never rounded up."""
     for unit in "numSMH":
-        amount = int(seconds / _SECONDS[unit])
+        amount = seconds / _SECONDS[unit]
         if amount < 100_000_000:
-            return f"{max(amount, 0)}{unit}"
+            return f"{max(int(amount), 0)}{unit}"
     return "99999999H"
 
 

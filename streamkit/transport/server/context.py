@@ -228,8 +228,7 @@ def context() -> Context:
 
 
 def current() -> Context | None:
-    """Return the context of the call being served, None outside; calls made inside inherit its
-    deadline."""
+    """Return the context of the call that the current task serves, or None."""
     return _CURRENT.get(None)
 
 

@@ -125,6 +125,11 @@ class GrpcServer:
         return len(self._connections) + len(self._guests)
 
     @property
+    def service(self) -> Service:
+        """The methods and what is around them, for other carriers of their calls."""
+        return self._service
+
+    @property
     def calls(self) -> int:
         """How many calls are running."""
         return sum(len(protocol.processor.streams) for protocol in self._connections)

@@ -17,6 +17,7 @@ from grpclib.encoding.base import CodecBase
 
 from streamkit.config import TransportLimits
 from streamkit.errors import InvalidArgumentError, LimitError, Status, StreamkitError
+from streamkit.transport.grpc.deadline import Served
 from streamkit.transport.http2.connection import LOG
 from streamkit.transport.server.context import Context, Next, ServerInterceptor, enter
 from streamkit.transport.server.exchange import Exchange
@@ -85,7 +86,7 @@ class Service:
 class Call:
     """One running call: why it was asked to end, if it was."""
 
-    __slots__ = ("_context", "_exchange", "_on_done", "_stream", "_verdict", "task")
+    __slots__ = ("_context", "_exchange", "_on_done", "_served", "_stream", "_verdict", "task")
 
     def __init__(
         self,
@@ -97,6 +98,7 @@ class Call:
         self._exchange = exchange
         self._on_done = on_done
         self._verdict: Outcome | None = None
+        self._served: Served | None = None
         self._context = Context(
             exchange,
             streams_requests=method.cardinality.client_streaming,
@@ -136,6 +138,8 @@ class Call:
     def _done(self, task: asyncio.Task[None]) -> None:
         # Not in the task: one that is cancelled before its first step runs nothing.
         self.task = None
+        if self._served is not None:
+            self._served.end()
         context = self._context
         if context.outcome is None:
             context.outcome = self._verdict or GONE
@@ -157,6 +161,7 @@ class Call:
         """Run the handler inside the interceptors and send its status."""
         context = self._context
         enter(context)
+        self._served = Served(context.deadline)
         timer: asyncio.TimerHandle | None = None
         left = context.time_left()
         if left is not None:

@@ -36,6 +36,7 @@ from streamkit.generated.streamservice import (
 )
 from streamkit.testing import InProcess
 from streamkit.transport import Channel, ClientCall, GrpcServer, context
+from streamkit.transport.client.addresses import Address, parse_target
 from streamkit.transport.grpc.receive import Inflated
 from tests.transport.client.conftest import NewChannel, Target
 
@@ -265,6 +266,112 @@ async def test_a_deadline_travels(connect: NewChannel, target: Target) -> None:
         assert 0.5 * timeout < float(reply.message) <= timeout
 
 
+async def test_an_ended_call_binds_nobody(
+    connect: NewChannel, target: Target, service: Service
+) -> None:
+    """What a handler starts and leaves behind goes on after its deadline, in each way."""
+    channel = connect(target)
+    left: list[Any] = []
+
+    class Starting(Service):
+        async def tail_logs(self, request: LogRequest) -> AsyncIterator[LogEntry]:
+            async def feed() -> int:
+                async with channel.stream(
+                    SUBSCRIBE, SubscribeRequest, Update, request=SubscribeRequest()
+                ) as call:
+                    left.append(call)
+                    count = 0
+                    async for _ in call:
+                        count += 1
+                        if asyncio.get_running_loop().time() > started + 0.6:
+                            break
+                    return count
+
+            async def later() -> JobProgress:
+                await asyncio.sleep(0.4)
+                return await watch(channel)
+
+            left.extend([asyncio.create_task(feed()), asyncio.create_task(later())])
+            call = channel.stream(SUBSCRIBE, SubscribeRequest, Update, request=SubscribeRequest())
+            await call.open()
+            left.append(call)
+            yield LogEntry(message="done")
+
+    front = InProcess([Starting()])
+    async with Channel("front", codec=StreamkitCodec(), carrier=front) as caller:
+        started = asyncio.get_running_loop().time()
+        await caller.unary(LOGS, LogRequest(), LogEntry, timeout=0.3)
+        feed, later, call, *_ = left
+        assert await feed > 0
+        assert (await later).job_id == "j"
+        assert isinstance(call, ClientCall)
+
+
+async def test_an_inherited_deadline_ends_with_the_call_that_set_it(
+    connect: NewChannel, target: Target
+) -> None:
+    """A call that was made in the handler's own task and outlives it here; what its server was told
+    at the beginning cannot be taken back."""
+    channel = connect(target)
+    kept: list[Call] = []
+
+    class Keeping(Service):
+        async def tail_logs(self, request: LogRequest) -> AsyncIterator[LogEntry]:
+            call = channel.stream(SUBSCRIBE, SubscribeRequest, Update, timeout=50)
+            await call.open()
+            kept.append(call)
+            yield LogEntry(message="done")
+
+    front = InProcess([Keeping()])
+    async with Channel("front", codec=StreamkitCodec(), carrier=front) as caller:
+        await caller.unary(LOGS, LogRequest(), LogEntry, timeout=5)
+        while front.calls:
+            await asyncio.sleep(0.001)
+        (call,) = kept
+        assert call.deadline is not None
+        before = call.deadline
+        call._expire()
+        assert call.error is None
+        assert call.deadline > before + 40
+        await call.leave()
+
+
+async def test_times_that_are_no_times(connect: NewChannel, target: Target) -> None:
+    """The first call on a channel as well as later ones, and one that waits beside them."""
+    channel = connect(target)
+    beside = asyncio.create_task(watch(channel, timeout=30))
+    assert (await watch(channel, timeout=float("inf"))).job_id == "j"
+    assert (await beside).job_id == "j"
+    for bad in (float("nan"), "soon"):
+        with pytest.raises(InvalidArgumentError, match="number of seconds"):
+            await watch(channel, timeout=bad)
+    for late in (0, -1, float("-inf")):
+        with pytest.raises(DeadlineError):
+            await watch(channel, timeout=late)
+    assert (await watch(channel, timeout=1e300)).job_id == "j"
+    stub = StreamServiceStub(channel, timeout=float("inf"))
+    assert [reply.job_id async for reply in stub.watch_job_progress(JobRequest(job_id="j"))]
+    for name in ("connect_timeout", "keepalive"):
+        with pytest.raises(InvalidArgumentError, match=name):
+            connect(target, **{name: float("nan")})
+        assert (await watch(connect(target, **{name: float("inf")}))).job_id == "j"
+
+
+async def test_a_call_that_cannot_be_sent_is_alone_with_it(
+    connect: NewChannel, target: Target
+) -> None:
+    channel = connect(target)
+    for path in ("/a\udce4/b", "/a\r\n/b", "/\u00e4/b"):
+        with pytest.raises(InvalidArgumentError, match="path"):
+            await channel.unary(path, JobRequest(), JobProgress)
+    broken = channel.stream(WATCH, JobRequest, JobProgress, request=JobRequest())
+    broken._headers = lambda authority: 1 / 0  # type: ignore[assignment, method-assign]
+    beside = asyncio.create_task(watch(channel, timeout=30))
+    with pytest.raises(StreamkitError, match="cannot be sent"):
+        await broken.open()
+    assert (await beside).job_id == "j"
+
+
 # Compression ------------------------------------------------------------------------------------
 
 
@@ -417,16 +524,21 @@ async def test_iterating_and_receiving_give_each_message_once(
     assert found == [str(number) for number in range(len(found))]
 
 
-async def test_targets() -> None:
+def test_targets() -> None:
     for target, host, port, path in (
         ("localhost:1", "localhost", 1, None),
         ("localhost", "localhost", 50051, None),
         ("[::1]:5", "::1", 5, None),
         ("::1", "::1", 50051, None),
+        ("dns:///name:5", "name", 5, None),
+        ("dns:name", "name", 50051, None),
         ("unix:/a/b", "", 50051, "/a/b"),
         ("unix:///a/b", "", 50051, "/a/b"),
     ):
-        channel = Channel(target, codec=StreamkitCodec())
-        address = channel._pool._address
+        address = Address(target)
         assert (address.host, address.port, address.path) == (host, port, path)
-        await channel.aclose()
+        assert address.many == target.startswith("dns:")
+    assert [a.target for a in parse_target("a:1, unix:/b")] == ["a:1", "unix:/b"]
+    for target in ("host:abc", "host:70000", "unix:", "a:1,", "a:1,,b:2", "dns://8.8.8.8/name:5"):
+        with pytest.raises(InvalidArgumentError):
+            parse_target(target)

@@ -17,6 +17,7 @@ from streamkit.errors import (
     ConnectError,
     DeadlineError,
     InternalError,
+    InvalidArgumentError,
     LimitError,
     Status,
     StreamGapError,
@@ -302,7 +303,7 @@ async def test_nobody_there(connect: NewChannel, target: str) -> None:
 
 @pytest.mark.parametrize("target", ["host:", "host:x", "host:70000", ":x"])
 async def test_a_target_that_is_no_address(connect: NewChannel, target: str) -> None:
-    with pytest.raises(ConnectError, match="not an address"):
+    with pytest.raises(InvalidArgumentError, match="not an address"):
         connect(target)
 
 

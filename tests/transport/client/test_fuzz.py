@@ -127,7 +127,7 @@ async def play(seed: int, frames: int, ends: Counter[str], tally: Counter[str]) 
     server = FuzzingServer(seed, frames)
     before = asyncio.all_tasks()
     with in_place_of_sockets(server):
-        channel = Channel("fuzz:1", codec=StreamkitCodec(), limits=LIMITS, connect_timeout=5.0)
+        channel = Channel("192.0.2.1:1", codec=StreamkitCodec(), limits=LIMITS, connect_timeout=5.0)
         calls = {
             asyncio.create_task(outcome(channel, kind)): kind
             for kind in chance.choices(KINDS, k=CALLS)
