@@ -40,7 +40,7 @@ def generate(target: Path) -> None:
             "--python_betterproto_opt=typing.310",
             f"--descriptor_set_out={target / DESCRIPTORS}",
             "--include_imports",
-            *sorted(file.name for file in SCHEMA.glob("*.proto")),
+            *sorted(str(file.relative_to(SCHEMA)) for file in SCHEMA.rglob("*.proto")),
         ],
         check=True,
         cwd=target,

@@ -26,7 +26,8 @@ status back into the same class. asyncio.CancelledError is never part of this tr
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Iterable
+from typing import Any, ClassVar, Self, TypeVar
 
 from grpclib.const import Status
 
@@ -52,7 +53,12 @@ __all__ = [
     "StreamkitError",
     "UnimplementedError",
     "error_from_status",
+    "internal",
 ]
+
+
+Detail = TypeVar("Detail")
+Error = TypeVar("Error", bound="StreamkitError")
 
 
 class StreamkitError(Exception):
@@ -69,11 +75,40 @@ class StreamkitError(Exception):
     """How the call ended that failed with this, in the words of `streamkit.client.endings`; empty
     for what did not come from a call's other side."""
 
-    def __init__(self, message: str, *, hint: str = "", status: Status | None = None) -> None:
+    internal: bool = False
+    """Whether no caller is to hear of it: it came from a call that was made here, or tells of a
+    mistake made here. A handler that lets it pass is at fault itself: its caller gets INTERNAL, the
+    log a line. `own` makes it the handler's."""
+
+    details: tuple[Any, ...] = ()
+    """Messages that say more (of `streamkit.generated.google.rpc`, say), both ways."""
+
+    status_details: bytes = b""
+    """Of an error from another side: the google.rpc.Status with the details, as it came."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        status: Status | None = None,
+        details: Iterable[Any] = (),
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
         self.status = self.default_status if status is None else status
+        if details:
+            self.details = tuple(details)
+
+    def detail(self, kind: type[Detail]) -> Detail | None:
+        """Return the first detail of this class, or None."""
+        return next((found for found in self.details if isinstance(found, kind)), None)
+
+    def own(self) -> Self:
+        """Return the error as one of this side's own, which may go on to a caller."""
+        self.internal = False
+        return self
 
     def __str__(self) -> str:
         return self.message
@@ -101,6 +136,7 @@ class EncodeError(InvalidArgumentError):
     """
 
     default_status = Status.INTERNAL
+    internal = True
 
     def __init__(self, reason: str, path: str = "") -> None:
         super().__init__(f"{path}: {reason}" if path else reason)
@@ -229,4 +265,10 @@ def error_from_status(status: Status, message: str) -> StreamkitError:
     """Return the tree's error for a status other than OK; its `status` is the one given."""
     error = _BY_STATUS[status](message or status.name)
     error.status = status
+    return error
+
+
+def internal(error: Error) -> Error:
+    """Return the error as one that no caller is to hear of (`StreamkitError.internal`)."""
+    error.internal = True
     return error

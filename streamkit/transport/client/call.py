@@ -18,6 +18,7 @@ from streamkit.errors import (
     InternalError,
     PreconditionError,
     StreamkitError,
+    internal,
 )
 from streamkit.transport.client.interceptors import ClientInterceptor, Onion
 from streamkit.transport.client.request import ClientStream
@@ -212,7 +213,9 @@ class ClientCall(Generic[Request, Reply]):
         while stream.congested:
             await stream.wait_for_room()
         if stream.done:
-            raise stream.error or PreconditionError("the call has ended; nothing can be sent")
+            raise stream.error or internal(
+                PreconditionError("the call has ended; nothing can be sent")
+            )
         stream.write(self._frame(message, compress))
         while stream.congested:
             await stream.wait_for_room()
@@ -247,7 +250,9 @@ class ClientCall(Generic[Request, Reply]):
             found = await self.receive()
             replies += found
         if len(replies) != 1:
-            raise InternalError(f"the server sent {len(replies) or 'no'} replies instead of one")
+            raise internal(
+                InternalError(f"the server sent {len(replies) or 'no'} replies instead of one")
+            )
         return replies[0]
 
     def __aiter__(self) -> ClientCall[Request, Reply]:
@@ -270,7 +275,7 @@ class ClientCall(Generic[Request, Reply]):
 
     async def _open(self) -> None:
         if self._stream is not None:
-            raise PreconditionError("a call can be made once")
+            raise internal(PreconditionError("a call can be made once"))
         settings = self._settings
         stream = ClientStream(
             self._headers,
@@ -288,7 +293,7 @@ class ClientCall(Generic[Request, Reply]):
         loop = asyncio.get_running_loop()
         if self.deadline is not None:
             if self.deadline <= loop.time():
-                raise DeadlineError("the deadline was over before the call")
+                raise internal(DeadlineError("the deadline was over before the call"))
             self._timer = loop.call_at(self.deadline, self._expire)
         self._stream = stream
         try:
@@ -305,7 +310,7 @@ class ClientCall(Generic[Request, Reply]):
 
     def _opened(self) -> ClientStream:
         if self._stream is None:
-            raise PreconditionError("the call has not been made yet")
+            raise internal(PreconditionError("the call has not been made yet"))
         return self._stream
 
     def _expire(self) -> None:
@@ -341,7 +346,7 @@ class ClientCall(Generic[Request, Reply]):
             found = stream.take()
         except StreamkitError as error:
             stream.fail(error)
-            stream.error = stream.error or error
+            stream.error = stream.error or internal(error)
             raise stream.error from None
         decode = self._decode
         replies: list[Reply] = []
@@ -351,7 +356,7 @@ class ClientCall(Generic[Request, Reply]):
         except Exception as fault:
             bad = fault if isinstance(fault, StreamkitError) else _undecodable(fault)
             stream.fail(bad)
-            stream.error = bad
+            stream.error = internal(bad)
             if not replies:
                 raise bad from fault
         return replies

@@ -19,7 +19,7 @@ from multidict import MultiDict
 
 from streamkit.codec import StreamkitCodec
 from streamkit.config import TransportLimits
-from streamkit.errors import InvalidArgumentError
+from streamkit.errors import InvalidArgumentError, internal
 from streamkit.transport.client.addresses import parse_target
 from streamkit.transport.client.call import CallSettings, Carrier, ClientCall
 from streamkit.transport.client.interceptors import ClientInterceptor
@@ -186,7 +186,7 @@ class Channel(grpclib.client.Channel):
         decoder: Callable[[bytes], Reply] | None = None,
     ) -> ClientCall[Request, Reply]:
         if not (path.isascii() and path.isprintable()):
-            raise InvalidArgumentError(f"{path!a} is not the path of a method")
+            raise internal(InvalidArgumentError(f"{path!a} is not the path of a method"))
         timeout = checked_seconds(timeout)
         deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
         return ClientCall(
@@ -274,5 +274,5 @@ def _pairs(metadata: MetadataLike | None) -> list[tuple[str, str | bytes]]:
 
 def _checked_compression(name: str) -> str:
     if name not in ("", "identity", "gzip", "deflate"):
-        raise InvalidArgumentError(f"compression {name!r} is unknown", hint="use gzip")
+        raise internal(InvalidArgumentError(f"compression {name!r} is unknown", hint="use gzip"))
     return "" if name == "identity" else name

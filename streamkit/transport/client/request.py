@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from streamkit.errors import CallCancelledError, InternalError, StreamkitError
+from streamkit.errors import CallCancelledError, InternalError, StreamkitError, internal
 from streamkit.transport.client.status import (
     lost_error,
     reset_error,
@@ -300,7 +300,7 @@ class ClientStream:
             self._submit(self)
 
     def _finish(self, error: StreamkitError | None) -> None:
-        self.error = error
+        self.error = None if error is None else internal(error)
         self.done = True
         self._request = None
         self._unsent.clear()

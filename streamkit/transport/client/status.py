@@ -17,6 +17,7 @@ from streamkit.errors import (
     StreamkitError,
     error_from_status,
 )
+from streamkit.transport.grpc.details import DETAILS, unpack_details
 from streamkit.transport.grpc.metadata import Headers, decode_message
 
 __all__ = [
@@ -150,6 +151,8 @@ def status_error(trailers: Iterable[tuple[str, str]]) -> StreamkitError | None:
         return None
     message = decode_message(fields.get("grpc-message", ""))
     error = error_from_status(status, message)
+    if DETAILS in fields:
+        error.status_details, error.details = unpack_details(fields[DETAILS])
     error.ending = "status"
     error.hint = decode_message(fields.get("streamkit-hint", ""))
     if isinstance(error, StreamGapError):

@@ -7,7 +7,7 @@ import math
 import time
 from contextvars import ContextVar
 
-from streamkit.errors import InvalidArgumentError
+from streamkit.errors import InvalidArgumentError, internal
 
 __all__ = ["Served", "checked_seconds", "served"]
 
@@ -22,7 +22,7 @@ def checked_seconds(value: float | None, name: str = "timeout") -> float | None:
     except (TypeError, ValueError, OverflowError):
         seconds = math.nan
     if math.isnan(seconds):
-        raise InvalidArgumentError(f"{name} is not a number of seconds: {value!r}")
+        raise internal(InvalidArgumentError(f"{name} is not a number of seconds: {value!r}"))
     return None if seconds == math.inf else seconds
 
 

@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote
 
 from multidict import MultiDict
 
-from streamkit.errors import InvalidArgumentError
+from streamkit.errors import InvalidArgumentError, internal
 
 __all__ = [
     "Headers",
@@ -110,20 +110,21 @@ def _from_base64(text: str) -> bytes:
 
 
 def encode_metadata(metadata: MetadataLike) -> Headers:
-    """Return header fields for custom metadata; InvalidArgumentError names a bad key."""
+    """Return header fields for custom metadata; InvalidArgumentError names a bad key, which is a
+    mistake of this side's."""
     items = metadata.items() if isinstance(metadata, Mapping) else metadata
     headers: Headers = []
     for key, value in items:
         key = key.lower()
         if key in _OWN or _is_grpcs(key) or not _KEY.fullmatch(key):
-            raise InvalidArgumentError(f"metadata key {key[:60]!r} is not allowed")
+            raise internal(InvalidArgumentError(f"metadata key {key[:60]!r} is not allowed"))
         if key.endswith("-bin"):
             if not isinstance(value, bytes):
-                raise InvalidArgumentError(f"metadata {key!r} needs bytes")
+                raise internal(InvalidArgumentError(f"metadata {key!r} needs bytes"))
             headers.append((key, b64encode(value).rstrip(b"=").decode("ascii")))
         elif isinstance(value, str) and _VALUE.fullmatch(value):
             # A space at either end is not a valid field value in HTTP/2.
             headers.append((key, value.strip(" ")))
         else:
-            raise InvalidArgumentError(f"metadata {key!r} needs printable ASCII text")
+            raise internal(InvalidArgumentError(f"metadata {key!r} needs printable ASCII text"))
     return headers

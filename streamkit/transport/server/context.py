@@ -9,7 +9,7 @@ from typing import Any
 
 from multidict import MultiDict
 
-from streamkit.errors import InvalidArgumentError, PreconditionError, StreamkitError
+from streamkit.errors import InvalidArgumentError, PreconditionError, StreamkitError, internal
 from streamkit.rights import Action, Identity, Rights
 from streamkit.transport.grpc.metadata import Metadata, MetadataLike, encode_metadata
 from streamkit.transport.server.exchange import Exchange
@@ -165,7 +165,7 @@ class Context:
     def set_initial_metadata(self, metadata: MetadataLike) -> None:
         """Add metadata to the response's headers; before the first message."""
         if self._exchange.headers_sent:
-            raise PreconditionError("the headers were sent already")
+            raise internal(PreconditionError("the headers were sent already"))
         self._initial = _merged(self._initial, metadata)
 
     async def send_initial_metadata(self) -> None:
@@ -188,7 +188,7 @@ class Context:
         Before the first message. `compress` switches it off and on for single messages.
         """
         if self._exchange.headers_sent:
-            raise PreconditionError("the headers were sent already")
+            raise internal(PreconditionError("the headers were sent already"))
         if encoding not in self._exchange.accepts:
             return False
         self.compression = encoding
@@ -198,7 +198,7 @@ class Context:
 
 def _merged(old: Metadata | None, new: MetadataLike) -> Metadata:
     if isinstance(new, str | bytes):
-        raise InvalidArgumentError("metadata is a mapping or pairs")
+        raise internal(InvalidArgumentError("metadata is a mapping or pairs"))
     merged: Metadata = MultiDict() if old is None else old
     merged.extend(new)
     encode_metadata(merged)  # a bad key is the setter's fault and shows up there
@@ -224,7 +224,7 @@ def context() -> Context:
     try:
         return _CURRENT.get()
     except LookupError:
-        raise PreconditionError("no call is being served here") from None
+        raise internal(PreconditionError("no call is being served here")) from None
 
 
 def current() -> Context | None:

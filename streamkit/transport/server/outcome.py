@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from grpclib.exceptions import GRPCError
 
 from streamkit.errors import Status, StreamGapError, StreamkitError
+from streamkit.transport.grpc.details import details_header, pack_details
 from streamkit.transport.grpc.metadata import Headers, Metadata, encode_message, encode_metadata
 
-__all__ = ["DRAINED", "GONE", "LATE", "OK", "Outcome", "details_field", "outcome_of"]
+__all__ = ["BROKEN", "DRAINED", "GONE", "LATE", "OK", "Outcome", "details_of", "outcome_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,8 @@ class Outcome:
 
 
 OK = Outcome(Status.OK)
+BROKEN = Outcome(Status.INTERNAL, "internal error", unexpected=True)
+"""Of a handler that is at fault: what it was stays here."""
 LATE = Outcome(Status.DEADLINE_EXCEEDED, "the deadline is over", hasty=True)
 GONE = Outcome(Status.CANCELLED, "the caller is gone")
 """Of a call that nobody waits for: no status is sent."""
@@ -45,20 +49,30 @@ def outcome_of(error: BaseException) -> Outcome:
 
     The text of an unexpected error stays in the server's log: it may name anything.
     """
-    if isinstance(error, StreamkitError):
+    if isinstance(error, StreamkitError) and not error.internal:
         trailers: Headers = []
         if isinstance(error, StreamGapError):
             trailers.append(("streamkit-oldest", str(error.oldest)))
             trailers.append(("streamkit-newest", str(error.newest)))
         if error.hint:
             trailers.append(("streamkit-hint", encode_message(error.hint)))
+        if error.details:
+            trailers.append(details_of(error.status, str(error), error.details))
         return Outcome(error.status, str(error), trailers)
     if isinstance(error, GRPCError):
-        details = [details_field(error.details)] if isinstance(error.details, bytes) else []
-        return Outcome(error.status, error.message or "", details)
-    return Outcome(Status.INTERNAL, "internal error", unexpected=True)
+        text = error.message or ""
+        details = [] if not error.details else [details_of(error.status, text, error.details)]
+        return Outcome(error.status, text, details)
+    return BROKEN
 
 
-def details_field(details: bytes) -> tuple[str, str]:
-    """Return the trailer for an encoded google.rpc.Status."""
-    return "grpc-status-details-bin", b64encode(details).rstrip(b"=").decode("ascii")
+def details_of(status: Status, message: str, details: Any) -> tuple[str, str]:
+    """Return the trailer for messages, or for an encoded google.rpc.Status.
+
+    InternalError for what is neither.
+    """
+    if not isinstance(details, bytes):
+        if isinstance(details, str) or not isinstance(details, Iterable):
+            details = [details]
+        details = pack_details(status.value, message, details)
+    return details_header(details)

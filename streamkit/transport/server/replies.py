@@ -30,12 +30,24 @@ async def send_replies(
     put, drain = stream.put_message, stream.drain
     try:
         async for reply in replies:
-            if put(reply):
+            try:
+                full = put(reply)
+            except Exception as error:
+                _place(error, replies)
+                raise
+            if full:
                 await drain()
     finally:
         close = getattr(replies, "aclose", None)
         if close is not None:
             await close()
+
+
+def _place(error: Exception, replies: object) -> None:
+    """Note where a message comes from: the generator is no part of the traceback."""
+    frame = getattr(replies, "ag_frame", None)
+    if frame is not None:
+        error.place = f"{frame.f_code.co_filename}:{frame.f_lineno}"  # type: ignore[attr-defined]
 
 
 def adopt(handler: object) -> None:

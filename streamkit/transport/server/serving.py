@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
+import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from grpclib.const import Handler
@@ -21,14 +24,16 @@ from streamkit.transport.grpc.deadline import Served
 from streamkit.transport.http2.connection import LOG
 from streamkit.transport.server.context import Context, Next, ServerInterceptor, enter
 from streamkit.transport.server.exchange import Exchange
-from streamkit.transport.server.outcome import DRAINED, GONE, LATE, OK, Outcome, outcome_of
+from streamkit.transport.server.outcome import BROKEN, DRAINED, GONE, LATE, OK, Outcome, outcome_of
 from streamkit.transport.server.replies import adopt
 from streamkit.transport.server.stream import ServerStream
 
 __all__ = ["Call", "Servable", "Service"]
 
+_TRACES = logging.getLogger("streamkit.transport.handlers")
+"""Where a fault's traceback goes, at the level of debugging."""
+_PACKAGE = str(Path(__file__).parents[2])
 _NO_METHOD = Outcome(Status.UNIMPLEMENTED, "no such method")
-_BROKEN = Outcome(Status.INTERNAL, "internal error", unexpected=True)
 
 
 class Servable(Protocol):
@@ -192,6 +197,7 @@ class Call:
             if stream.ended:
                 return None
             if stream.owes_reply:
+                LOG.warning("fault in a handler", f"{exchange.method} sent no reply")
                 return Outcome(Status.INTERNAL, "the method sent no reply", unexpected=True)
             stream.check_single()
             return OK
@@ -207,16 +213,29 @@ class Call:
                 return self._waited_for()
             if asked_to:
                 raise
-            return _BROKEN  # the handler awaited something that was cancelled
+            # The handler awaited something that was cancelled.
+            LOG.warning("fault in a handler", f"{exchange.method} was cancelled by itself")
+            return BROKEN
         except Exception as error:
             if exchange.lost:
                 return None
             if self._verdict is not None:
                 return self._waited_for()
+            return self._outcome_of(error)
+
+    def _outcome_of(self, error: Exception) -> Outcome:
+        """The status of an error; a line in the log when the handler is at fault."""
+        try:
             outcome = outcome_of(error)
-            if outcome.unexpected:
-                LOG.warning("fault in a handler", f"{exchange.method}: {error!r}", error)
-            return outcome
+            fault = error
+        except StreamkitError as unfit:  # its details cannot be sent
+            fault, outcome = unfit, BROKEN
+        if outcome.unexpected:
+            place = place_of(error)
+            text = f"{self._exchange.method} at {place}: {fault!r}"
+            LOG.warning("fault in a handler", text, kind=place)
+            _TRACES.debug("%s", text, exc_info=error)
+        return outcome
 
     def _waited_for(self) -> Outcome | None:
         return None if self._verdict is GONE else self._verdict
@@ -239,6 +258,17 @@ class Call:
         except Exception:
             if not exchange.lost:
                 raise
+
+
+def place_of(error: BaseException) -> str:
+    """Return "file:line" of the innermost code that is not streamkit's, else of streamkit's."""
+    place: str | None = getattr(error, "place", None)
+    if place is not None:
+        return place
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if not frame.filename.startswith(_PACKAGE)]
+    found = (theirs or frames)[-1:]
+    return "".join(f"{frame.filename}:{frame.lineno}" for frame in found) or "nowhere"
 
 
 def _over(error: StreamkitError) -> None:

@@ -30,7 +30,7 @@ from streamkit.transport.grpc.metadata import MetadataLike, encode_metadata
 from streamkit.transport.grpc.receive import PREFIX, PREFIX_SIZE, Inflated
 from streamkit.transport.server.context import Context
 from streamkit.transport.server.exchange import Exchange
-from streamkit.transport.server.outcome import Outcome, details_field
+from streamkit.transport.server.outcome import Outcome, details_of
 
 __all__ = ["ServerStream"]
 
@@ -240,7 +240,8 @@ class ServerStream(Stream[_Recv, _Send]):
         status_details: Any = None,
         metadata: Any = None,
     ) -> None:
-        """End the call with this status; `status_details` is an encoded google.rpc.Status."""
+        """End the call with this status; `status_details` are messages, or an encoded
+        google.rpc.Status."""
         if self._send_trailing_metadata_done:
             raise ProtocolError("Trailing metadata was already sent")
         if (
@@ -250,8 +251,8 @@ class ServerStream(Stream[_Recv, _Send]):
         ):
             raise ProtocolError("Unary response with OK status requires a single message")
         extra = encode_metadata(metadata) if metadata is not None else []
-        if isinstance(status_details, bytes):
-            extra.append(details_field(status_details))
+        if status_details:
+            extra.append(details_of(status, status_message or "", status_details))
         await self.finish(Outcome(status, status_message or "", extra))
 
     async def finish(self, outcome: Outcome) -> None:
