@@ -46,7 +46,15 @@ from streamkit.handlers import (
 )
 from streamkit.journal import Journal, open_journal
 from streamkit.rights import STORE
-from streamkit.transport import Door, GrpcServer, Servable, ServerInterceptor, Service, run
+from streamkit.transport import (
+    Check,
+    Door,
+    GrpcServer,
+    Servable,
+    ServerInterceptor,
+    Service,
+    run,
+)
 
 __all__ = ["Server", "dedicate_process"]
 
@@ -72,6 +80,9 @@ class Server:
     With `access`, the path of an access file or rules, every call needs an identity and a role
     that allows it; the file is read again when it changes. Without it everybody may do everything.
 
+    `check` is called with every request message before its handler; a ValueError that it raises
+    (pydantic's, too) is INVALID_ARGUMENT with the violations of fields.
+
     It listens on `host` and `port` (0: any free one), or on the unix socket `path`. Use it as a
     context manager, or call `serve()`, or `run()` where there is no event loop yet.
     """
@@ -90,6 +101,7 @@ class Server:
         query_limits: QueryLimits | None = None,
         journal_options: JournalOptions | None = None,
         interceptors: Sequence[ServerInterceptor] = (),
+        check: Check | None = None,
         access: str | os.PathLike[str] | Rules | None = None,
         descriptor_sets: Iterable[bytes] = (),
         web: bool = False,
@@ -112,6 +124,7 @@ class Server:
         self._query_limits = query_limits or QueryLimits()
         self._journal_options = journal_options or JournalOptions()
         self._interceptors = tuple(interceptors)
+        self._check = check
         self._access = access
         self._descriptor_sets = tuple(descriptor_sets)
         self._web = web
@@ -152,6 +165,7 @@ class Server:
                 codec=StreamkitCodec(),
                 limits=self._limits,
                 interceptors=interceptors,
+                check=self._check,
                 ssl=self._ssl,
                 on_drain=self._on_drain,
                 door=self._door if self._web or self._origins else None,

@@ -15,7 +15,7 @@ from grpclib.encoding.base import CodecBase
 from streamkit.codec import StreamkitCodec
 from streamkit.config import TransportLimits
 from streamkit.errors import CallCancelledError, ConnectError, LimitError, StreamkitError
-from streamkit.transport import Servable, ServerInterceptor, Service
+from streamkit.transport import Check, Servable, ServerInterceptor, Service
 from streamkit.transport.client.request import ClientStream
 from streamkit.transport.grpc.in_place import InPlaceBuffer
 from streamkit.transport.grpc.metadata import Headers
@@ -47,9 +47,14 @@ class InProcess:
         codec: CodecBase | None = None,
         limits: TransportLimits | None = None,
         interceptors: Sequence[ServerInterceptor] = (),
+        check: Check | None = None,
     ) -> None:
         self.service = Service(
-            list(handlers), codec or StreamkitCodec(), limits or TransportLimits(), interceptors
+            list(handlers),
+            codec or StreamkitCodec(),
+            limits or TransportLimits(),
+            interceptors,
+            check,
         )
         self.attempts: set[_Attempt] = set()
         self.closing = asyncio.Event()

@@ -13,6 +13,7 @@ from streamkit.server import Server
 from streamkit.testing.in_process import InProcess
 from streamkit.transport import (
     Channel,
+    Check,
     ClientInterceptor,
     GrpcServer,
     Servable,
@@ -29,6 +30,7 @@ async def connected(
     limits: TransportLimits | None = None,
     interceptors: Sequence[ServerInterceptor] = (),
     client_interceptors: Sequence[ClientInterceptor] = (),
+    check: Check | None = None,
     carrier: Literal["socket", "inproc"] = "socket",
 ) -> AsyncIterator[Channel]:
     """Serve just these handlers and give a channel to them.
@@ -47,13 +49,15 @@ async def connected(
             codec=codec,
             limits=limits,
             interceptors=client_interceptors,
-            carrier=InProcess(handlers, limits=limits, interceptors=interceptors),
+            carrier=InProcess(handlers, limits=limits, interceptors=interceptors, check=check),
         ) as channel:
             yield channel
         return
     with tempfile.TemporaryDirectory(prefix="streamkit-") as directory:
         path = f"{directory}/socket"
-        server = GrpcServer(list(handlers), codec=codec, limits=limits, interceptors=interceptors)
+        server = GrpcServer(
+            list(handlers), codec=codec, limits=limits, interceptors=interceptors, check=check
+        )
         await server.start(path=path)
         try:
             async with Channel(

@@ -5,6 +5,7 @@ from streamkit.transport.client.call import Carrier, ClientCall
 from streamkit.transport.client.channel import Channel
 from streamkit.transport.client.interceptors import ClientInterceptor
 from streamkit.transport.loop import loop_factory, run
+from streamkit.transport.server.checking import Check
 from streamkit.transport.server.context import Context, ServerInterceptor, context
 from streamkit.transport.server.server import GrpcServer
 from streamkit.transport.server.serving import Servable, Service
@@ -14,6 +15,7 @@ from streamkit.transport.tls import client_tls, server_tls
 __all__ = [
     "Carrier",
     "Channel",
+    "Check",
     "ClientCall",
     "ClientInterceptor",
     "Context",

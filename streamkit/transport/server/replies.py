@@ -6,11 +6,13 @@ its `finally` then waits for the garbage collector. Here it is closed before the
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 from betterproto.grpc.grpclib_server import ServiceBase
 
+from streamkit.errors import InvalidArgumentError
 from streamkit.transport.server.stream import ServerStream
 
 __all__ = ["adopt", "send_replies"]
@@ -43,6 +45,13 @@ async def send_replies(
             await close()
 
 
+def _methods(service: type) -> Iterator[str]:
+    """The RPC methods of a service, by the generated class that declares them."""
+    for cls in service.__mro__:
+        if ServiceBase in cls.__bases__:
+            yield from (name for name in vars(cls) if not name.startswith("_"))
+
+
 def _place(error: Exception, replies: object) -> None:
     """Note where a message comes from: the generator is no part of the traceback."""
     frame = getattr(replies, "ag_frame", None)
@@ -51,8 +60,18 @@ def _place(error: Exception, replies: object) -> None:
 
 
 def adopt(handler: object) -> None:
-    """Give a betterproto service this glue, unless its class has its own."""
+    """Give a betterproto service this glue, unless its class has its own.
+
+    InvalidArgumentError when a method is a plain generator: it would hold up the event loop.
+    """
     if isinstance(handler, ServiceBase):
+        for name in _methods(type(handler)):
+            if inspect.isgeneratorfunction(getattr(handler, name)):
+                raise InvalidArgumentError(
+                    f"{type(handler).__name__}.{name} is a generator without `async`",
+                    hint="Write `async def`, and await what takes long: asyncio.to_thread for "
+                    "what blocks.",
+                )
         own = getattr(type(handler), _GLUE, None) is not getattr(ServiceBase, _GLUE)
         if not own:
             setattr(handler, _GLUE, send_replies)

@@ -15,6 +15,7 @@ from streamkit.transport.http2.connection import LOG
 from streamkit.transport.http2.protocol import WireProtocol
 from streamkit.transport.server.aging import Aging
 from streamkit.transport.server.calls import Calls
+from streamkit.transport.server.checking import Check
 from streamkit.transport.server.context import ServerInterceptor
 from streamkit.transport.server.descriptors import few_left, raise_limit, wait_with
 from streamkit.transport.server.front import Front
@@ -33,6 +34,9 @@ class GrpcServer:
 
     `on_drain` is called once when the server begins to go away. With a `door` the same port answers
     HTTP/1.1, and whatever is no gRPC over HTTP/2, by what that makes for the server's methods.
+    `on_drain` is called once when the server begins to go away. `check` is called with each request
+    message before its handler; a ValueError that it raises (pydantic's, too) is INVALID_ARGUMENT
+    with the violations of fields as details.
     """
 
     def __init__(
@@ -45,11 +49,12 @@ class GrpcServer:
         ssl: ssl.SSLContext | None = None,
         on_drain: Callable[[], None] | None = None,
         door: Callable[[Service], Door] | None = None,
+        check: Check | None = None,
     ) -> None:
         self._limits = TransportLimits() if limits is None else limits
         self._ssl = ssl
         self._on_drain = on_drain
-        self._service = Service(handlers, codec, self._limits, interceptors)
+        self._service = Service(handlers, codec, self._limits, interceptors, check)
         self._door = None if door is None else door(self._service)
         self._guests: set[Guest] = set()
         self._listeners: list[asyncio.Server] = []

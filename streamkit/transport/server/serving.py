@@ -22,6 +22,7 @@ from streamkit.config import TransportLimits
 from streamkit.errors import InvalidArgumentError, LimitError, Status, StreamkitError
 from streamkit.transport.grpc.deadline import Served
 from streamkit.transport.http2.connection import LOG
+from streamkit.transport.server.checking import Check
 from streamkit.transport.server.context import Context, Next, ServerInterceptor, enter
 from streamkit.transport.server.exchange import Exchange
 from streamkit.transport.server.outcome import BROKEN, DRAINED, GONE, LATE, OK, Outcome, outcome_of
@@ -53,11 +54,14 @@ class Service:
         codec: CodecBase,
         limits: TransportLimits,
         interceptors: Sequence[ServerInterceptor] = (),
+        check: Check | None = None,
     ) -> None:
-        """InvalidArgumentError when two handlers serve one method."""
+        """InvalidArgumentError when two handlers serve one method, or a method is a generator
+        that would hold up all others."""
         self.codec = codec
         self.limits = limits
         self.interceptors = tuple(interceptors)
+        self.check = check
         self.mapping: dict[str, Handler] = {}
         """Path -> method."""
         for handler in handlers:
@@ -117,6 +121,7 @@ class Call:
             codec=service.codec,
             aside=service._aside,
             request_timeout=service.limits.request_timeout,
+            check=service.check,
         )
         run = self._run(method.func, service.interceptors)
         self.task: asyncio.Task[None] | None = asyncio.get_running_loop().create_task(run)

@@ -28,6 +28,7 @@ from streamkit.framing import Framed
 from streamkit.transport.grpc.compression import compress
 from streamkit.transport.grpc.metadata import MetadataLike, encode_metadata
 from streamkit.transport.grpc.receive import PREFIX, PREFIX_SIZE, Inflated
+from streamkit.transport.server.checking import Check, refused
 from streamkit.transport.server.context import Context
 from streamkit.transport.server.exchange import Exchange
 from streamkit.transport.server.outcome import Outcome, details_of
@@ -55,6 +56,7 @@ class ServerStream(Stream[_Recv, _Send]):
         codec: CodecBase,
         aside: Executor,
         request_timeout: float,
+        check: Check | None = None,
     ) -> None:
         # Not super().__init__(): it wants an HTTP/2 stream, and the event dispatcher that
         # interceptors replace.
@@ -71,6 +73,7 @@ class ServerStream(Stream[_Recv, _Send]):
         self._frames_fit = codec.__content_subtype__ == exchange.codec.__content_subtype__
         self._aside = aside
         self._request_timeout = request_timeout
+        self._check = check
         deadline = exchange.deadline
         self.deadline = None if deadline is None else Deadline(_timestamp=deadline)
         self.user_agent = exchange.user_agent
@@ -160,6 +163,11 @@ class ServerStream(Stream[_Recv, _Send]):
             delay = context.inspect(message)
             if delay:
                 await asyncio.sleep(delay)
+        if self._check is not None:
+            try:
+                self._check(message)
+            except ValueError as error:
+                raise refused(error) from None
         return message
 
     # Sending ----------------------------------------------------------------------------------

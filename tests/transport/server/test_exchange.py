@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
+import pydantic
 import pytest
 from betterproto.lib.google.protobuf import Any as Any_
 from betterproto.lib.google.protobuf import StringValue as BetterprotoString
@@ -704,3 +705,48 @@ def test_details_that_cannot_be_sent_are_refused() -> None:
     for detail in (large, "text", Update(topic="t")):
         with pytest.raises(InternalError):
             pack_details(3, "no", [detail])
+
+
+# What is refused before it runs ------------------------------------------------------------------
+
+
+class Wanted(pydantic.BaseModel):
+    topics: list[Annotated[str, pydantic.Field(max_length=3)]]
+
+
+async def test_a_check_refuses_requests(serve: Serve) -> None:
+    def check(message: Any) -> None:
+        if isinstance(message, SubscribeRequest):
+            if "bad" in message.topics:
+                raise ValueError("bad is not a topic")
+            if "limit" in message.topics:
+                raise LimitError("not so many")
+            Wanted.model_validate({"topics": message.topics})
+
+    streams = Streams()
+    async with serve([streams, Writes()], check=check) as channel:
+        error = await fails(channel, "bad")
+        assert (error.status, error.message) == (Status.INVALID_ARGUMENT, "bad is not a topic")
+        error = await fails(channel, "long:word")
+        assert error.message == "topics.0: String should have at most 3 characters"
+        violation = rpc.BadRequestFieldViolation(
+            field="topics.0", description="String should have at most 3 characters"
+        )
+        assert error.detail(rpc.BadRequest) == rpc.BadRequest(field_violations=[violation])
+        assert isinstance(await fails(channel, "limit"), LimitError)
+        assert not streams.started
+        assert (await publish(channel)).producer_sequence == 7
+
+
+def test_a_generator_that_would_hold_up_the_loop_is_refused() -> None:
+    class Blocking(Streams):
+        def subscribe_to_updates(self, subscribe_request: SubscribeRequest) -> Any:
+            yield Update()
+
+    class Delegating(Streams):
+        def subscribe_to_updates(self, subscribe_request: SubscribeRequest) -> Any:
+            return super().subscribe_to_updates(subscribe_request)
+
+    with pytest.raises(InvalidArgumentError, match=r"Blocking.subscribe_to_updates is a generator"):
+        Service([Blocking()], StreamkitCodec(), TransportLimits())
+    Service([Delegating()], StreamkitCodec(), TransportLimits()).close()

@@ -1,0 +1,40 @@
+"""Requests that are decoded and still wrong: what a check says becomes violations of fields."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from streamkit.errors import InvalidArgumentError
+from streamkit.generated.google.rpc import BadRequest, BadRequestFieldViolation
+
+__all__ = ["Check", "refused"]
+
+Check = Callable[[Any], object]
+"""Called with each request message before the handler sees it; what it raises is the caller's
+fault: a ValueError (pydantic's among them) is INVALID_ARGUMENT with field violations."""
+_MOST = 20  # violations that are told
+
+
+def refused(error: ValueError) -> InvalidArgumentError:
+    """Return the caller's error for a check that has failed."""
+    violations = [_violation(found) for found in _found(error)[:_MOST]]
+    said = "; ".join(
+        f"{violation.field}: {violation.description}" if violation.field else violation.description
+        for violation in violations
+    )
+    return InvalidArgumentError(
+        said or "the request is not valid", details=[BadRequest(field_violations=violations)]
+    )
+
+
+def _found(error: ValueError) -> list[dict[str, Any]]:
+    errors = getattr(error, "errors", None)  # pydantic's, and others' that are made alike
+    if not callable(errors):
+        return [{"loc": (), "msg": str(error)}]
+    return list(errors())
+
+
+def _violation(found: dict[str, Any]) -> BadRequestFieldViolation:
+    field = ".".join(str(part) for part in found.get("loc", ()))
+    return BadRequestFieldViolation(field=field, description=str(found.get("msg", "")))
