@@ -11,7 +11,7 @@ import random
 import pytest
 
 from streamkit.codec import decode
-from streamkit.codec.plan import Field, tags_of
+from streamkit.codec.wire.field import Field, tags_of
 from streamkit.codec.wire.runs import Runs, flat_run, group_run, short_run
 from streamkit.generated.streamservice import Position
 from tests.codec.mutations import varint

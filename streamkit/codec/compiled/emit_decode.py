@@ -19,20 +19,18 @@ import betterproto
 from streamkit.codec.compiled.compile import ClassNames
 from streamkit.codec.compiled.maps import text_entries
 from streamkit.codec.compiled.moments import RECENT, moment
-from streamkit.codec.compiled.writing import (
-    UNREAD,
+from streamkit.codec.compiled.reading import (
     Members,
-    Odd,
     dense,
-    duration,
     longer,
     more_reader,
-    packed_reader,
     unknown,
     wrapper_reader,
 )
-from streamkit.codec.plan import FIXED_FORMAT, Field, MessagePlan
+from streamkit.codec.plan import MessagePlan
+from streamkit.codec.wire.field import FIXED_FORMAT, Field
 from streamkit.codec.wire.scan import DEPTH
+from streamkit.codec.wire.values import UNREAD, Odd, duration, packed_reader
 
 __all__ = ["decode_source"]
 

@@ -18,7 +18,6 @@ from streamkit.codec.compiled.rows import rows_bytes
 from streamkit.codec.compiled.writing import (
     ENDING,
     UNWRITTEN,
-    Odd,
     duration_bytes,
     heads,
     integer_writer,
@@ -27,8 +26,10 @@ from streamkit.codec.compiled.writing import (
     timestamp_bytes,
     varint,
 )
-from streamkit.codec.plan import FIXED_FORMAT, Field, MessagePlan
+from streamkit.codec.plan import MessagePlan
+from streamkit.codec.wire.field import FIXED_FORMAT, Field
 from streamkit.codec.wire.scan import varint as any_varint
+from streamkit.codec.wire.values import Odd
 
 __all__ = ["encode_all_source", "encode_source"]
 

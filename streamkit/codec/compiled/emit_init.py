@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from streamkit.codec.plan import UNSET, MessagePlan
+from streamkit.codec.plan import MessagePlan
+from streamkit.codec.wire.field import UNSET
 
 __all__ = ["init_source"]
 

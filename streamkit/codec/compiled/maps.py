@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from streamkit.codec.compiled.writing import Odd, heads, more_size, text_heads
+from streamkit.codec.compiled.reading import more_size
+from streamkit.codec.compiled.writing import heads, text_heads
+from streamkit.codec.wire.values import Odd
 
 __all__ = ["text_entries", "text_map", "text_pairs"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from streamkit.codec.compiled.writing import timestamp
+from streamkit.codec.wire.values import timestamp
 
 __all__ = ["RECENT", "moment"]
 

@@ -12,8 +12,8 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any, Final
 
-from streamkit.codec.compiled.writing import Odd
 from streamkit.codec.wire.scan import varint
+from streamkit.codec.wire.values import Odd
 
 __all__ = ["rows_bytes"]
 

@@ -19,13 +19,14 @@ import betterproto
 from betterproto import _get_wrapper
 from betterproto.lib.google.protobuf import Duration, Timestamp
 
-from streamkit.codec.compiled.writing import UNREAD, duration, timestamp
 from streamkit.codec.exact.short import MERGED, State
 from streamkit.codec.exact.single import SingleFields
-from streamkit.codec.plan import UNSET, Field, MessagePlan, tags_of
+from streamkit.codec.plan import MessagePlan
+from streamkit.codec.wire.field import UNSET, Field, tags_of
 from streamkit.codec.wire.runs import Runs
 from streamkit.codec.wire.scan import DEPTH, Malformed, varint
 from streamkit.codec.wire.times import duration_from, timestamp_from
+from streamkit.codec.wire.values import UNREAD, duration, timestamp
 from streamkit.errors import DecodeError
 
 __all__ = ["ExactDecoder"]

@@ -16,14 +16,8 @@ from typing import Any, Final
 import betterproto
 from betterproto.lib.google.protobuf import ListValue, NullValue, Struct, Value
 
-from streamkit.codec.plan import (
-    FIXED_FORMAT,
-    INTEGER_RANGE,
-    UNSET,
-    VARINT_KINDS,
-    Field,
-    MessagePlan,
-)
+from streamkit.codec.plan import MessagePlan
+from streamkit.codec.wire.field import FIXED_FORMAT, INTEGER_RANGE, UNSET, VARINT_KINDS, Field
 from streamkit.codec.wire.scan import varint
 from streamkit.codec.wire.times import duration_parts, timestamp_parts
 from streamkit.errors import EncodeError

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import betterproto
 
-from streamkit.codec.plan import VARINT_KINDS, Field
+from streamkit.codec.wire.field import VARINT_KINDS, Field
 from streamkit.codec.wire.runs import flat_run, short
 from streamkit.codec.wire.scan import Malformed, fixed_size, varint
 

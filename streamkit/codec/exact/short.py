@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import compress, repeat
 from typing import Any, Final
 
-from streamkit.codec.compiled.writing import UNREAD, integers
 from streamkit.codec.exact.pieces import (
     BadElement,
     check_packed,
@@ -28,10 +27,12 @@ from streamkit.codec.exact.pieces import (
     split,
     texts_of,
 )
-from streamkit.codec.plan import VARINT_KINDS, Field, MessagePlan
+from streamkit.codec.plan import MessagePlan
+from streamkit.codec.wire.field import VARINT_KINDS, Field
 from streamkit.codec.wire.runs import Runs, flat_run, in_order, pair, short, short_run
 from streamkit.codec.wire.scan import Malformed, fixed_reader, varint, varint_at, varints
 from streamkit.codec.wire.times import duration_from, timestamp_from
+from streamkit.codec.wire.values import UNREAD, integers
 
 __all__ = ["MERGED", "ShortFields", "State", "element"]
 

@@ -10,9 +10,8 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Any, Final
 
-from streamkit.codec.compiled.writing import packed_reader
 from streamkit.codec.exact.short import MERGED, ShortFields, State, element
-from streamkit.codec.plan import FIXED_FORMAT, LEN, Field
+from streamkit.codec.wire.field import FIXED_FORMAT, LEN, Field
 from streamkit.codec.wire.runs import SHORT_SIZE, Runs
 from streamkit.codec.wire.scan import (
     Malformed,
@@ -26,6 +25,7 @@ from streamkit.codec.wire.scan import (
     varint,
     varint_at,
 )
+from streamkit.codec.wire.values import packed_reader
 
 __all__ = ["SingleFields"]
 

@@ -18,7 +18,7 @@ import betterproto
 
 from streamkit.codec.message.install import blank, decoder_for, encoder_for, ready
 from streamkit.codec.message.json import from_dict_values, from_json_method, to_dict, to_json_method
-from streamkit.codec.plan import UNSET, Field
+from streamkit.codec.wire.field import UNSET, Field
 from streamkit.errors import DecodeError
 
 __all__ = ["take_over"]

@@ -27,7 +27,8 @@ from streamkit.codec.compiled.emit_encode import encode_all_source, encode_sourc
 from streamkit.codec.compiled.emit_init import init_source
 from streamkit.codec.exact.decode import ExactDecoder
 from streamkit.codec.exact.encode import ExactEncoder
-from streamkit.codec.plan import UNSET, Field, MessagePlan, plan_of
+from streamkit.codec.plan import MessagePlan, plan_of
+from streamkit.codec.wire.field import UNSET, Field
 
 __all__ = [
     "blank",

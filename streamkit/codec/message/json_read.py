@@ -26,7 +26,7 @@ from streamkit.codec.message.json_values import (
     called,
 )
 from streamkit.codec.message.names import EnumNames, JsonField, class_named, json_names, special
-from streamkit.codec.plan import INTEGER_RANGE, Field
+from streamkit.codec.wire.field import INTEGER_RANGE, Field
 from streamkit.codec.wire.scan import DEPTH
 from streamkit.codec.wire.times import duration_from, timestamp_from
 from streamkit.errors import EncodeError

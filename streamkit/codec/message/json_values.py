@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
-from streamkit.codec.plan import EPOCH, INTEGER_RANGE
+from streamkit.codec.wire.field import EPOCH, INTEGER_RANGE
 
 __all__ = [
     "Literal",

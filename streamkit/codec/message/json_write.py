@@ -21,7 +21,7 @@ from streamkit.codec.message.json_values import (
     time_text,
 )
 from streamkit.codec.message.names import EnumNames, JsonField, class_named, json_names, special
-from streamkit.codec.plan import INTEGER_RANGE, UNSET, Field
+from streamkit.codec.wire.field import INTEGER_RANGE, UNSET, Field
 from streamkit.codec.wire.scan import DEPTH
 from streamkit.codec.wire.times import duration_parts, timestamp_parts
 from streamkit.errors import DecodeError

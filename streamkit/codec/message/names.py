@@ -30,7 +30,7 @@ from betterproto.lib.google.protobuf import (
 )
 
 from streamkit.codec.message.install import decoder_for, ready
-from streamkit.codec.plan import Field
+from streamkit.codec.wire.field import Field
 from streamkit.errors import DecodeError
 
 __all__ = ["JsonField", "JsonNames", "class_named", "json_names", "special"]

@@ -12,10 +12,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    from streamkit.codec.plan import Field
+from streamkit.codec.wire.field import Field
 
 __all__ = [
     "SHORT_SIZE",

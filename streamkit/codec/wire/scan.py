@@ -9,8 +9,8 @@ import struct
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from streamkit.codec.plan import FIXED_FORMAT, VARINT_KINDS
 from streamkit.codec.wire.columns import columns
+from streamkit.codec.wire.field import FIXED_FORMAT, VARINT_KINDS
 from streamkit.codec.wire.runs import group_run
 
 __all__ = [

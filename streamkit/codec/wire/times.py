@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from streamkit.codec.plan import EPOCH
+from streamkit.codec.wire.field import EPOCH
 
 __all__ = ["duration_from", "duration_parts", "timestamp_from", "timestamp_parts"]
 
