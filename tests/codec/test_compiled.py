@@ -10,6 +10,9 @@ import betterproto
 import pytest
 
 from streamkit.codec import decode, decoder_for, encode, encoder_for
+from streamkit.codec.compiled import emit_decode
+from streamkit.codec.plan import plan_of
+from streamkit.generated.streamservice import Position
 from tests.codec.mutations import varint
 from tests.codec.peers import Peers
 
@@ -169,3 +172,9 @@ def test_a_map_of_wrapped_floats() -> None:
     assert decode(cls, encode(message)) == message
     # As a FloatValue, which is read in either width.
     assert decode(cls, b"\x0a\x0a\x0a\x01a\x12\x05\x0d\x00\x00\xc0\x3f").floats == {"a": 1.5}
+
+
+def test_the_example_in_the_documentation_is_what_is_made() -> None:
+    source, _ = emit_decode.decode_source(plan_of(Position), decode, decode, lambda *_: None)
+    shown = "".join(f"    {line}" if line.strip() else line for line in source.splitlines(True))
+    assert shown.rstrip() in (emit_decode.__doc__ or "")

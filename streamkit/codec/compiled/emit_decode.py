@@ -5,7 +5,62 @@ them, so a usual message takes one pass with one comparison for each field of th
 the new message's `__dict__`. Reading past the end of a value is not checked step by step: an offset
 that ran too far differs from the expected end in the end. Anything that these lines cannot settle
 (a sub-message seen twice, a second member of a oneof, scattered unknown fields, corrupt bytes)
-raises, and the exact decoder starts over.
+raises one of `UNREAD`, and the exact decoder starts over.
+
+The names are short because the text is long: `buf` the bytes, `i` the offset and `end` the end of
+the message; `t` the tag at `i`, of one byte or two; `e` the end of a value; `m` the message and `d`
+its fields; `v` a number, `w` a piece of bytes, `x` a list or dict that is filled and `a` its
+`append`, `k` a map's key and `f` the end of its entry; `g0` whether a oneof's member was seen; `s`
+where this pass began and `p` how many there were; `depth` the levels of nesting that are left.
+
+Of `message Position { string epoch = 1; uint64 sequence = 2; }` this is made:
+
+    def scan(buf, i, end, depth):
+        m = new(cls)
+        if i == end:
+            return m
+        d = m.__dict__
+        t = buf[i]
+        p = 0
+        while True:
+            s = i
+            if t == 10:
+                i += 2
+                e = i + buf[i - 1]
+                if e - i > 127:
+                    i, e = longer(buf, i)
+                d['epoch'] = buf[i:e].decode()
+                i = e
+                t = buf[i] if i < end else 0
+            if t == 16:
+                v = buf[i + 1]
+                i += 2
+                if v > 127:
+                    v, i = more_uint64(buf, v, i)
+                d['sequence'] = v
+                t = buf[i] if i < end else 0
+            if i >= end:
+                if i == end:
+                    return m
+                raise Odd
+            if i == s:
+                if "_unknown_fields" in d:
+                    raise Odd
+                i = unknown(buf, i, end, depth, plan)
+                d["_unknown_fields"] = buf[s:i]
+                t = buf[i] if i < end else 0
+            p += 1
+            if p > 16:
+                raise Odd
+
+
+    def decode(data, start=0, end=None):
+        try:
+            if type(data) is bytes:
+                return scan(data, start, len(data) if end is None else end, 100)
+        except UNREAD:
+            pass
+        return exact(cls, data, start, end)
 """
 
 from __future__ import annotations
