@@ -21,6 +21,10 @@ ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = ROOT / "schema"
 GENERATED = ROOT / "streamkit" / "generated"
 DESCRIPTORS = "descriptors.binpb"
+PACKAGE = '''"""What schema/ becomes; importing it makes every message fast and strict."""
+
+import streamkit.codec  # noqa: F401
+'''
 
 
 def generate(target: Path) -> None:
@@ -46,6 +50,7 @@ def generate(target: Path) -> None:
         cwd=target,
         env={**os.environ, "PATH": path},
     )
+    (target / "__init__.py").write_text(PACKAGE)
 
 
 def differences(left: Path, right: Path) -> list[str]:

@@ -502,3 +502,51 @@ def test_importing_compiles_nothing_and_the_first_use_does() -> None:
         """
     )
     assert out == "<streamkit decode streamkit.generated.streamservice.Update>"
+
+
+# --- whatever was imported first ---------------------------------------------------------------
+
+STRICT = """
+from streamkit.errors import EncodeError
+assert bytes(cls(**{field: 5})) == bytes(cls.FromString(wire)) == wire
+try:
+    bytes(cls(**{field: 1 << 70}))
+except EncodeError as error:
+    assert "out of range" in str(error)
+else:
+    raise AssertionError("encoded what no uint64 can hold")
+"""
+GENERATED = """
+from streamkit.generated.streamservice import Position as cls
+field, wire = "sequence", bytes([16, 5])
+"""
+OWN = """
+from dataclasses import dataclass
+import betterproto
+
+@dataclass(eq=False, repr=False)
+class Own(betterproto.Message):
+    number: int = betterproto.uint64_field(1)
+
+cls, field, wire = Own, "number", bytes([8, 5])
+early = bytes(Own(number=1))
+"""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        GENERATED,
+        OWN + "import streamkit.generated.grpc.health.v1",
+        OWN + "import streamkit; streamkit.Server",
+        OWN + "import streamkit; streamkit.Channel",
+        OWN + "import streamkit; streamkit.AsyncClient",
+        OWN + "import streamkit; streamkit.Client",
+        "import streamkit; streamkit.GrpcServer" + OWN,
+    ],
+)
+def test_classes_are_the_same_whatever_was_imported_first(text: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", f"{text}\n{STRICT}"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
