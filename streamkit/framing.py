@@ -1,11 +1,16 @@
-"""Messages that are encoded already."""
+"""How gRPC frames a message: a prefix of five bytes, and the message."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from struct import Struct
 
-__all__ = ["Framed"]
+__all__ = ["PREFIX", "PREFIX_SIZE", "Framed"]
+
+PREFIX = Struct(">BL")
+"""The head of every message: compressed flag, length."""
+PREFIX_SIZE = PREFIX.size
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,11 @@ from streamkit.config import TransportLimits
 from streamkit.doors.exchange import WebExchange, metadata_of
 from streamkit.doors.transcode import messages_in
 from streamkit.errors import InvalidArgumentError, Status, UnimplementedError
+from streamkit.framing import PREFIX, PREFIX_SIZE
 from streamkit.transport import WebCall
 from streamkit.transport.grpc.compression import inflater
 from streamkit.transport.grpc.metadata import Headers
-from streamkit.transport.grpc.receive import PREFIX, PREFIX_SIZE, ReceiveBuffer
+from streamkit.transport.grpc.receive import ReceiveBuffer
 from streamkit.transport.server.outcome import Outcome
 
 __all__ = ["ConnectStream", "ConnectUnary", "error_json", "http_status", "read_connect"]

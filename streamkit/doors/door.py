@@ -19,7 +19,7 @@ from streamkit.doors.transcode import Shared
 from streamkit.errors import Status, StreamkitError
 from streamkit.transport import Guest, Service, Visit, WebCall
 from streamkit.transport.grpc.metadata import Headers
-from streamkit.transport.http2.connection import LOG
+from streamkit.transport.log import LOG
 from streamkit.transport.server.outcome import Outcome, outcome_of
 
 __all__ = ["WebDoor"]

@@ -17,7 +17,7 @@ from streamkit.config import TransportLimits
 from streamkit.errors import ConnectError, DeadlineError, LimitError
 from streamkit.transport import Guest, Visit, WebCall
 from streamkit.transport.grpc.metadata import Headers
-from streamkit.transport.http2.connection import LOG
+from streamkit.transport.log import LOG
 from streamkit.transport.peer import peer_certificate, peer_name, peer_uid
 
 __all__ = ["Http1"]

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from streamkit.codec import decode
 from streamkit.config import DoorLimits
-from streamkit.transport.grpc.receive import PREFIX, PREFIX_SIZE
+from streamkit.framing import PREFIX, PREFIX_SIZE
 
 __all__ = ["Shared", "messages_in"]
 

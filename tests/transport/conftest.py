@@ -9,7 +9,7 @@ import pytest
 
 from streamkit.config import TransportLimits
 from streamkit.transport import GrpcServer
-from streamkit.transport.http2.connection import LOG
+from streamkit.transport.log import LOG
 from tests.transport.raw import RawClient
 from tests.transport.services import PlainCodec, Streams, Writes
 

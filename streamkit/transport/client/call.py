@@ -20,6 +20,7 @@ from streamkit.errors import (
     StreamkitError,
     internal,
 )
+from streamkit.framing import PREFIX
 from streamkit.transport.client.interceptors import ClientInterceptor, Onion
 from streamkit.transport.client.request import ClientStream
 from streamkit.transport.grpc.compression import compress
@@ -31,7 +32,6 @@ from streamkit.transport.grpc.metadata import (
     encode_metadata,
     encode_timeout,
 )
-from streamkit.transport.grpc.receive import PREFIX
 
 if TYPE_CHECKING:
     from asyncio import TimerHandle

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from struct import Struct
 
 from streamkit.errors import InternalError, LimitError, StreamkitError
+from streamkit.framing import PREFIX, PREFIX_SIZE
 
-__all__ = ["PREFIX", "PREFIX_SIZE", "TAKE", "Inflated", "ReceiveBuffer"]
+__all__ = ["TAKE", "Inflated", "ReceiveBuffer"]
 
-PREFIX = Struct(">BL")
-"""The head of every gRPC message: compressed flag, length."""
-PREFIX_SIZE = 5
 TAKE = 64 * 1024  # bytes of messages handed out at once: more would hold the loop for too long
 
 Inflate = Callable[[bytes], bytes]
@@ -67,11 +64,6 @@ class ReceiveBuffer:
     def ready(self) -> bool:
         """Whether `take` has something to say: messages, an error, or the end."""
         return self.size >= self._need or self.eof or self._error is not None
-
-    @property
-    def starved(self) -> bool:
-        """Whether the next message has begun and is not whole."""
-        return 0 < self.size < self._need
 
     def take(self, most: int = TAKE) -> tuple[list[bytes], int]:
         """Return the whole messages that are here (at least one, up to `most` bytes) and the

@@ -7,28 +7,24 @@ when its head is seen) and given to h2.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from struct import Struct
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import Generic, Protocol, TypeVar
 
-from h2.errors import ErrorCodes
+from h2.events import Event
 from h2.exceptions import FrameDataMissingError, FrameTooLargeError, ProtocolError
+from h2.stream import H2Stream
 
+from streamkit.transport.grpc.receive import ReceiveBuffer
+from streamkit.transport.http2.endings import NotHttp2Error, StreamLost, TooBusyError
 from streamkit.transport.http2.machine import FRAME, Http2
 
-if TYPE_CHECKING:
-    from h2.events import Event
-
-    from streamkit.transport.http2.stream import WireStream
-
-__all__ = ["FrameCutter", "NotHttp2Error", "TooBusyError"]
+__all__ = ["FrameCutter", "Incoming"]
 
 _TURN = 0.005  # seconds that the frames of one chunk may keep the loop for themselves,
 _LOOK = 7  # checked every eighth frame
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_TLS = (b"\x15\x03", b"\x16\x03")  # an alert, a handshake
-_HTTP1 = (b"HTTP/1", b"GET ", b"HEAD ", b"POST ", b"PUT ", b"OPTIONS ", b"CONNECT ")
 _HEAD = 9
 _DATA, _HEADERS, _PRIORITY, _SETTINGS, _PUSH, _WINDOW, _CONTINUATION = 0, 1, 2, 4, 5, 8, 9
 _END_STREAM, _END_HEADERS, _PADDED, _ACK = 0x1, 0x4, 0x8, 0x1
@@ -39,25 +35,34 @@ _LARGE = 64 * 1024
 _CONTROL_LENGTH = 16 * 1024  # of frames other than DATA and header blocks
 
 
-class TooBusyError(ProtocolError):
-    """The peer does something harmless far too often."""
+class Incoming(Protocol):
+    """What the bytes of a stream are given to."""
 
-    error_code = ErrorCodes.ENHANCE_YOUR_CALM
+    lost: StreamLost | None
+    messages_in: ReceiveBuffer
+
+    @property
+    def h2(self) -> H2Stream | None:
+        """The state of the protocol."""
+        ...
+
+    def feed(self, data: bytes) -> None:
+        """Bytes arrived."""
+        ...
+
+    def placed(self, size: int) -> None:
+        """As `feed`, of bytes that were received in their place."""
+        ...
+
+    def __ended__(self) -> None:
+        """No more will come."""
+        ...
 
 
-class NotHttp2Error(ProtocolError):
-    """The peer speaks something else; says what, as far as its first bytes tell."""
-
-    def __init__(self, data: bytes) -> None:
-        if data.startswith(_TLS):
-            super().__init__("TLS instead of plain HTTP/2")
-        elif data.startswith(_HTTP1):
-            super().__init__("HTTP/1 instead of HTTP/2")
-        else:
-            super().__init__("not HTTP/2")
+S = TypeVar("S", bound=Incoming)
 
 
-class FrameCutter:
+class FrameCutter(Generic[S]):
     """Feeds one connection's bytes to its `Http2` and its streams."""
 
     __slots__ = (
@@ -83,10 +88,10 @@ class FrameCutter:
     def __init__(
         self,
         h2: Http2,
-        streams: dict[int, WireStream],
+        streams: Mapping[int, S],
         on_events: Callable[[list[Event]], None],
         on_empty: Callable[[], None],
-        on_update: Callable[[WireStream | None], None],
+        on_update: Callable[[S | None], None],
     ) -> None:
         self._h2 = h2
         self._streams = streams
@@ -100,7 +105,7 @@ class FrameCutter:
         self._block = -1  # bytes of a header block that goes on; -1 between blocks
         # A DATA frame whose bytes are still arriving:
         self._left = 0
-        self._stream: WireStream | None = None
+        self._stream: S | None = None
         self._with_end = False
         self.large = False
         """Whether one of the two latest DATA frames was large: a message's last often is not."""
@@ -118,11 +123,6 @@ class FrameCutter:
         DATA is handed on as it comes, so a large frame on a slow line is nothing to wait for.
         """
         return bool(self._rest) or self._settings_due or self._block >= 0
-
-    @property
-    def greeted(self) -> bool:
-        """Whether the peer's settings have begun to arrive."""
-        return not self._settings_due
 
     def feed(self, data: bytes) -> None:
         """Process received bytes. Raises ProtocolError when the connection must end."""
@@ -253,7 +253,7 @@ class FrameCutter:
             if not self._left:
                 self._finish_data(stream)
 
-    def _begin_data(self, stream: WireStream | None, length: int, with_end: bool) -> None:
+    def _begin_data(self, stream: S | None, length: int, with_end: bool) -> None:
         self.frames += 1
         if length:
             self._note(length)
@@ -277,12 +277,12 @@ class FrameCutter:
                 self._finish_data(stream)
         return end
 
-    def _finish_data(self, stream: WireStream) -> None:
+    def _finish_data(self, stream: S) -> None:
         self._stream = None
         if self._with_end:
             self._end(stream)
 
-    def _end(self, stream: WireStream) -> None:
+    def _end(self, stream: S) -> None:
         wire = stream.h2
         if wire is not None and not wire.closed:
             self._h2.end_data(wire)

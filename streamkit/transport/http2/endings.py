@@ -1,21 +1,33 @@
-"""How a stream ends that ends without a status."""
+"""How a stream ends that ends without a status, and for what a connection is ended."""
 
 from __future__ import annotations
 
 from grpclib.exceptions import StreamTerminatedError
 from h2.errors import ErrorCodes
+from h2.exceptions import ProtocolError
 
-from streamkit.errors import Status
+__all__ = ["NotHttp2Error", "StreamLost", "TooBusyError"]
 
-__all__ = ["StreamLost"]
+_TLS = (b"\x15\x03", b"\x16\x03")  # an alert, a handshake
+_HTTP1 = (b"HTTP/1", b"GET ", b"HEAD ", b"POST ", b"PUT ", b"OPTIONS ", b"CONNECT ")
 
-_BY_CODE = {
-    ErrorCodes.REFUSED_STREAM: Status.UNAVAILABLE,
-    ErrorCodes.CANCEL: Status.CANCELLED,
-    ErrorCodes.ENHANCE_YOUR_CALM: Status.RESOURCE_EXHAUSTED,
-    ErrorCodes.INADEQUATE_SECURITY: Status.PERMISSION_DENIED,
-}
-"""RST_STREAM code -> status, as the gRPC specification maps them; the others are INTERNAL."""
+
+class TooBusyError(ProtocolError):
+    """The peer does something harmless far too often."""
+
+    error_code = ErrorCodes.ENHANCE_YOUR_CALM
+
+
+class NotHttp2Error(ProtocolError):
+    """The peer speaks something else; says what, as far as its first bytes tell."""
+
+    def __init__(self, data: bytes) -> None:
+        if data.startswith(_TLS):
+            super().__init__("TLS instead of plain HTTP/2")
+        elif data.startswith(_HTTP1):
+            super().__init__("HTTP/1 instead of HTTP/2")
+        else:
+            super().__init__("not HTTP/2")
 
 
 class StreamLost(StreamTerminatedError):
@@ -35,13 +47,3 @@ class StreamLost(StreamTerminatedError):
         """Return the same error to be raised: the kept one must not gather tracebacks, whose
         frames would keep the stream alive."""
         return StreamLost(self.reason, self.code, refused=self.refused)
-
-    @property
-    def status(self) -> Status:
-        """The gRPC status that the specification gives to this end."""
-        if self.code is None:
-            return Status.UNAVAILABLE
-        try:
-            return _BY_CODE.get(ErrorCodes(self.code), Status.INTERNAL)
-        except ValueError:
-            return Status.INTERNAL

@@ -25,8 +25,7 @@ from h2.events import (
 from h2.settings import SettingCodes
 
 from streamkit.transport.http2.connection import WireConnection
-from streamkit.transport.http2.cutter import TooBusyError
-from streamkit.transport.http2.endings import StreamLost
+from streamkit.transport.http2.endings import StreamLost, TooBusyError
 from streamkit.transport.http2.stream import WireStream
 
 __all__ = ["WireProcessor"]
@@ -130,7 +129,7 @@ class WireProcessor(EventsProcessor):
             raise TooBusyError("too many empty frames")
 
     def _requested(self, event: RequestReceived) -> None:
-        stream = self.connection.create_stream(stream_id=event.stream_id)
+        stream = WireStream(self.connection, stream_id=event.stream_id)
         release = self.register(stream)
         headers: Any = event.headers
         self.handler.accept(stream, headers, release)

@@ -13,11 +13,14 @@ from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 
 from streamkit.config import TransportLimits
-from streamkit.transport.grpc.in_place import InPlaceProtocol, wasteful
-from streamkit.transport.http2.connection import LOG, WireConnection
-from streamkit.transport.http2.cutter import FrameCutter, NotHttp2Error
+from streamkit.transport.http2.connection import WireConnection
+from streamkit.transport.http2.cutter import FrameCutter
+from streamkit.transport.http2.endings import NotHttp2Error
 from streamkit.transport.http2.events import WireProcessor
 from streamkit.transport.http2.machine import Http2
+from streamkit.transport.http2.receiver import InPlaceProtocol, wasteful
+from streamkit.transport.http2.stream import WireStream
+from streamkit.transport.log import LOG
 
 __all__ = ["WireProtocol"]
 
@@ -47,7 +50,7 @@ class WireProtocol(H2Protocol):
         self.limits = limits
         self._on_made = on_made
         self._on_lost = on_lost
-        self._cutter: FrameCutter | None = None
+        self._cutter: FrameCutter[WireStream] | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._frames = 0  # whole frames that came so far
         self._moved = 0.0  # when the last one did
@@ -142,7 +145,7 @@ class WireProtocol(H2Protocol):
                 connection.schedule()
             self._watch_frames(cutter)
 
-    def _watch_frames(self, cutter: FrameCutter) -> None:
+    def _watch_frames(self, cutter: FrameCutter[WireStream]) -> None:
         """A frame that has begun must become whole in time, which is not a frame's time but that
         since the one before it: a busy connection is always inside of some frame."""
         if cutter.frames != self._frames:

@@ -7,24 +7,18 @@ together when the loop comes around, and a sender that is ahead of its peer wait
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from grpclib.protocol import Stream
 from grpclib.utils import Wrapper
 from h2.errors import ErrorCodes
-from h2.exceptions import TooManyStreamsError
 from h2.stream import H2Stream, StreamState
 
 from streamkit.errors import LimitError, StreamkitError
 from streamkit.transport.grpc.metadata import Headers
 from streamkit.transport.grpc.receive import ReceiveBuffer
+from streamkit.transport.http2.connection import WireConnection
 from streamkit.transport.http2.endings import StreamLost
-
-if TYPE_CHECKING:
-    from grpclib.protocol import EventsProcessor
-
-    from streamkit.transport.http2.connection import WireConnection
 
 __all__ = ["WireStream"]
 
@@ -134,26 +128,6 @@ class WireStream(Stream):
             await self._changed()
         self._free(len(data))
         return data
-
-    async def recv_headers(self) -> Headers:
-        """Return the response's headers."""
-        while self.headers is None:
-            if self.lost is not None:
-                raise self.lost.fresh()
-            if self.messages_in.eof:
-                raise StreamLost("the stream ended without headers", ErrorCodes.PROTOCOL_ERROR)
-            await self._changed()
-        return self.headers
-
-    async def recv_trailers(self) -> Headers:
-        """Return the trailers; StreamLost when the stream ended without."""
-        while self.trailers is None:
-            if self.lost is not None:
-                raise self.lost.fresh()
-            if self.messages_in.eof:
-                raise StreamLost("the stream ended without trailers", ErrorCodes.PROTOCOL_ERROR)
-            await self._changed()
-        return self.trailers
 
     def _free(self, size: int) -> None:
         """The reader took `size` bytes."""
@@ -402,28 +376,6 @@ class WireStream(Stream):
             pending[0] = memoryview(pending[0])[offset:]
         return sent
 
-    async def send_request(
-        self, headers: Headers, end_stream: bool = False, *, _processor: EventsProcessor
-    ) -> Callable[[], None]:
-        """Open the stream with a request's headers; waits while the peer allows no more."""
-        connection = self.connection
-        while True:
-            await connection.write_ready.wait()
-            if self.lost is not None:
-                raise self.lost.fresh()
-            connection.check_open()
-            stream_id = connection.h2.get_next_available_stream_id()
-            try:
-                connection.h2.send_headers(stream_id, headers, end_stream=end_stream)
-            except TooManyStreamsError:
-                connection.stream_close_waiter.clear()
-                await connection.stream_close_waiter.wait()
-                continue
-            self.begin(stream_id)
-            release = _processor.register(self)
-            connection.schedule()
-            return release
-
     def put_headers(self, headers: Headers, *, end_stream: bool = False) -> None:
         """Add a header block to the output now: what is pending must be flushed or dropped."""
         if self.lost is not None:
@@ -432,27 +384,6 @@ class WireStream(Stream):
         self.answered = True
         self.connection.h2.send_headers(self.id, headers, end_stream=end_stream)
         self.connection.schedule()
-
-    async def send_headers(self, headers: Headers, end_stream: bool = False) -> None:
-        """Send a header block after everything put so far."""
-        await self.flushed()
-        self.put_headers(headers, end_stream=end_stream)
-
-    async def send_data(self, data: bytes, end_stream: bool = False) -> None:
-        """Put bytes, and the end; waits when there is much ahead."""
-        self.put(data)
-        if end_stream:
-            self.put_end()
-        if self.full:
-            await self.drain()
-
-    async def end(self) -> None:
-        """End the stream in this direction."""
-        self.put_end()
-
-    async def reset(self, error_code: ErrorCodes = ErrorCodes.NO_ERROR) -> None:
-        """Send RST_STREAM."""
-        self.reset_nowait(error_code)
 
     def reset_nowait(self, error_code: ErrorCodes = ErrorCodes.NO_ERROR) -> None:
         """Send RST_STREAM unless the stream is over."""

@@ -11,8 +11,8 @@ from grpclib.encoding.base import CodecBase
 
 from streamkit.config import TransportLimits
 from streamkit.errors import InvalidArgumentError, PreconditionError
-from streamkit.transport.http2.connection import LOG
 from streamkit.transport.http2.protocol import WireProtocol
+from streamkit.transport.log import LOG
 from streamkit.transport.server.aging import Aging
 from streamkit.transport.server.calls import Calls
 from streamkit.transport.server.checking import Check

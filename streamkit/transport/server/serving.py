@@ -21,7 +21,7 @@ from grpclib.encoding.base import CodecBase
 from streamkit.config import TransportLimits
 from streamkit.errors import InvalidArgumentError, LimitError, Status, StreamkitError
 from streamkit.transport.grpc.deadline import Served
-from streamkit.transport.http2.connection import LOG
+from streamkit.transport.log import LOG
 from streamkit.transport.server.checking import Check
 from streamkit.transport.server.context import Context, Next, ServerInterceptor, enter
 from streamkit.transport.server.exchange import Exchange

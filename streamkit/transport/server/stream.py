@@ -24,10 +24,10 @@ from streamkit.errors import (
     Status,
     UnimplementedError,
 )
-from streamkit.framing import Framed
+from streamkit.framing import PREFIX, PREFIX_SIZE, Framed
 from streamkit.transport.grpc.compression import compress
 from streamkit.transport.grpc.metadata import MetadataLike, encode_metadata
-from streamkit.transport.grpc.receive import PREFIX, PREFIX_SIZE, Inflated
+from streamkit.transport.grpc.receive import Inflated
 from streamkit.transport.server.checking import Check, refused
 from streamkit.transport.server.context import Context
 from streamkit.transport.server.exchange import Exchange

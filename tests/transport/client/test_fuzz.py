@@ -17,8 +17,8 @@ from streamkit.codec import StreamkitCodec
 from streamkit.errors import Status, StreamkitError
 from streamkit.generated.streamservice import JobRequest
 from streamkit.transport import Channel
-from streamkit.transport.http2.connection import LOG
 from streamkit.transport.http2.protocol import WireProtocol
+from streamkit.transport.log import LOG
 from tests.transport.client.calls import listening, sending, unary
 from tests.transport.fuzzing import LIMITS, Fuzzer, chunks
 from tests.transport.memory import Sink

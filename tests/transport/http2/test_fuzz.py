@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from grpclib.protocol import AbstractHandler
 
+from streamkit.errors import StreamkitError
+from streamkit.transport.client.attempt import WireAttempt
+from streamkit.transport.client.request import ClientStream
 from streamkit.transport.grpc.metadata import Headers
-from streamkit.transport.http2.connection import LOG
 from streamkit.transport.http2.endings import StreamLost
 from streamkit.transport.http2.protocol import WireProtocol
-from streamkit.transport.http2.stream import WireStream
+from streamkit.transport.log import LOG
 from streamkit.transport.server.calls import Calls
 from streamkit.transport.server.serving import Service
 from tests.transport.fuzzing import LIMITS, Fuzzer, chunks
@@ -72,8 +74,7 @@ async def client_round(seed: int, frames: int, tally: dict[str, int]) -> None:
     protocol.data_received(fuzzer.hello())
     waiting: list[asyncio.Task[None]] = []
     for _ in range(8):
-        stream = protocol.connection.create_stream()
-        waiting.append(asyncio.create_task(read_call(stream, protocol)))
+        waiting.append(asyncio.create_task(read_call(protocol)))
         fuzzer.next_id += 2
     await asyncio.sleep(0)
     for number in range(frames):
@@ -87,29 +88,31 @@ async def client_round(seed: int, frames: int, tally: dict[str, int]) -> None:
     sink.close()
     await asyncio.wait_for(sink.lost.wait(), 5)
     _, late = await asyncio.wait(waiting, timeout=5)
-    tally["unanswered"] += len(late) + len(protocol.processor.streams)
+    tally["unanswered"] += len(late)
     tally["connections"] += 1
 
 
-async def read_call(stream: WireStream, protocol: WireProtocol) -> None:
-    from streamkit.errors import StreamkitError
-
-    release = None
+async def read_call(protocol: WireProtocol) -> None:
+    stream = ClientStream(
+        lambda: [(":method", "POST"), (":path", SUBSCRIBE)],
+        lambda stream: stream.close(),  # one that was refused is not sent again
+        subtype="proto",
+        max_message=LIMITS.max_message,
+        send_buffer=LIMITS.send_buffer,
+    )
+    stream.write(message(ask("count:1")))
+    stream.end()
+    stream.start(WireAttempt(stream, protocol))
     try:
-        release = await stream.send_request(
-            [(":method", "POST"), (":path", SUBSCRIBE)], _processor=protocol.processor
-        )
-        stream.put(message(ask("count:1")))
-        stream.put_end()
-        await stream.recv_headers()
-        while await stream.messages():
-            pass
-        await stream.recv_trailers()
+        while not stream.done:
+            if stream.ready:
+                stream.take()
+            else:
+                await stream.wait_for_messages()
     except (StreamLost, StreamkitError):
         pass
     finally:
-        if release is not None:
-            release()
+        stream.close()
 
 
 async def fuzz(total: int, first_seed: int, caplog: pytest.LogCaptureFixture) -> None:

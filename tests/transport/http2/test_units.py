@@ -27,7 +27,8 @@ from streamkit.transport.grpc.metadata import (
     encode_timeout,
 )
 from streamkit.transport.grpc.receive import ReceiveBuffer
-from streamkit.transport.http2.budgets import Bucket, QuietLog
+from streamkit.transport.http2.budgets import Bucket
+from streamkit.transport.log import QuietLog
 from tests.transport.raw import message
 
 

@@ -14,7 +14,7 @@ from hyperframe.frame import GoAwayFrame
 
 from streamkit.generated.streamservice import SubscribeRequest
 from streamkit.transport import GrpcServer
-from streamkit.transport.grpc.in_place import InPlaceProtocol
+from streamkit.transport.http2.receiver import InPlaceProtocol
 from tests.transport.conftest import Dial, Serve
 from tests.transport.raw import PUBLISH
 from tests.transport.services import TICK, Streams, Writes, ask
