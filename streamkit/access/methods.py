@@ -123,6 +123,7 @@ METHODS: dict[str, Method] = {
     _WRITE + "FinishJob": _REPORT,
     _WRITE + "CancelJob": Method((Action.CANCEL_JOBS,), _cancelled, hides=True),
     _WRITE + "ListJobs": Method((Action.JOBS,)),
+    _WRITE + "WatchJobs": Method((Action.JOBS,)),
     _ADMIN + "GetStatus": Method(),
     _ADMIN + "ListTables": _DATABASE,
     _ADMIN + "DescribeTable": _DATABASE,

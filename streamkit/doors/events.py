@@ -18,6 +18,7 @@ from streamkit.generated.streamservice import JobProgress, LogEntry, Update
 
 __all__ = [
     "JOB",
+    "JOBS",
     "LOGS",
     "SOURCES",
     "UPDATES",
@@ -28,7 +29,6 @@ __all__ = [
     "threaded",
 ]
 
-_SERVICE = "/streamservice.StreamService/"
 _FINAL = frozenset({"completed", "failed", "cancelled", "lost"})
 
 Threaded = list[tuple[int, bytes]]
@@ -41,15 +41,16 @@ class EventSource:
     """One thing that can be read as events: its method, its records, its name among others."""
 
     def __init__(self, method: str, message: type[Any], name: str) -> None:
-        self.method = _SERVICE + method
+        self.method = "/streamservice." + method
         self.message = message
         self.name = name
 
 
-UPDATES = EventSource("SubscribeToUpdates", Update, "update")
-LOGS = EventSource("TailLogs", LogEntry, "log")
-JOB = EventSource("WatchJobProgress", JobProgress, "job")
-SOURCES = (UPDATES, LOGS, JOB)
+UPDATES = EventSource("StreamService/SubscribeToUpdates", Update, "update")
+LOGS = EventSource("StreamService/TailLogs", LogEntry, "log")
+JOB = EventSource("StreamService/WatchJobProgress", JobProgress, "job")
+JOBS = EventSource("ProducerService/WatchJobs", JobProgress, "jobs")
+SOURCES = (UPDATES, LOGS, JOB, JOBS)
 
 
 class Makers(Generic[T]):

@@ -18,6 +18,7 @@ from streamkit.config import DoorLimits
 from streamkit.doors.connect import error_json, http_status
 from streamkit.doors.events import (
     JOB,
+    JOBS,
     LOGS,
     SOURCES,
     UPDATES,
@@ -38,6 +39,7 @@ from streamkit.generated.streamservice import (
     StartFrom,
     StreamOptions,
     SubscribeRequest,
+    WatchJobsRequest,
 )
 from streamkit.transport.grpc.metadata import Headers
 from streamkit.transport.server.outcome import Outcome
@@ -243,6 +245,8 @@ def _sources(request: WebRequest) -> tuple[list[EventSource], str]:
         return [UPDATES], ""
     if path == "/v1/logs":
         return [LOGS], ""
+    if path == "/v1/jobs":
+        return [JOBS], ""
     if path.startswith("/v1/jobs/") and len(path) > len("/v1/jobs/"):
         return [JOB], path.removeprefix("/v1/jobs/")
     if path == "/v1/live":
@@ -253,6 +257,8 @@ def _sources(request: WebRequest) -> tuple[list[EventSource], str]:
             found.append(LOGS)
         if request.value("job"):
             found.append(JOB)
+        if request.values("jobs"):
+            found.append(JOBS)
         return found, request.value("job")
     return [], ""
 
@@ -273,10 +279,13 @@ def _message(
     start = _start(request, place)
     if source is JOB:
         return encode(JobRequest(job_id=job, start=start, options=options))
+    if source is JOBS:
+        jobs = [name for name in _names(request.values("jobs"), limits) if name]
+        return encode(WatchJobsRequest(jobs=jobs, start=start, options=options))
     if source is UPDATES:
         topics = _names(request.values("topic", "topics") or [">"], limits)
         return encode(SubscribeRequest(topics=topics, start=start, options=options))
-    services = _names(request.values("service", "services"), limits)
+    services = [name for name in _names(request.values("service", "services"), limits) if name]
     level = request.value("level")
     return encode(
         LogRequest(log_level=level, follow=True, services=services, start=start, options=options)

@@ -29,6 +29,7 @@ from streamkit.generated.streamservice import (
     PublishRequest,
     SequenceRange,
     Update,
+    WatchJobsRequest,
     WriteLogsRequest,
     WriteReply,
     WriteRequest,
@@ -44,6 +45,7 @@ from streamkit.handlers.validation import (
     check_updates,
     producer_id,
 )
+from streamkit.handlers.watching import watch_jobs
 from streamkit.journal.base import Journal, ProducerId
 from streamkit.rights import Action
 from streamkit.transport import Framed, context
@@ -139,6 +141,13 @@ class ProducerHandler(ProducerServiceBase):
                 statuses=statuses, since=since, limit=limit, ids=() if ids is None else ids
             )
         )
+
+    async def watch_jobs(self, watch_jobs_request: WatchJobsRequest) -> AsyncIterator[JobProgress]:
+        """The state of every job that has not ended, then each change; or what a start says."""
+        watched = watch_jobs(self._journal, watch_jobs_request, context().narrowed(Action.JOBS))
+        async with aclosing(watched):
+            async for progress in watched:
+                yield progress
 
     # ---- the work ----
 

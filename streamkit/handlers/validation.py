@@ -30,6 +30,7 @@ __all__ = [
     "check_statuses",
     "check_topics",
     "check_updates",
+    "job_patterns",
     "level_rank",
     "producer_id",
     "seconds",
@@ -146,6 +147,11 @@ def service_patterns(name: str, more: Sequence[str]) -> tuple[str, ...]:
     return _patterns([name] if name else [], "service_name", _service_pattern_fault) + _patterns(
         more, "services", _service_pattern_fault
     )
+
+
+def job_patterns(patterns: Sequence[str]) -> tuple[str, ...]:
+    """The patterns of jobs, each once; none means every job."""
+    return _patterns(patterns, "jobs", _service_pattern_fault)
 
 
 def _patterns(

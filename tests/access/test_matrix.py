@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,11 @@ from streamkit.generated.streamservice import (
     QueryResult,
     ServerStatus,
     StatusRequest,
+    StreamOptions,
     SubscribeRequest,
     TableSchema,
     Update,
+    WatchJobsRequest,
     WriteLogsRequest,
     WriteReply,
     WriteRequest,
@@ -200,6 +203,12 @@ CASES = [
         [(A.REPORT_JOBS, "ended-1")],
     ),
     Case(WRITE + "ListJobs", ListJobsRequest(), ListJobsReply, [(A.JOBS, "build-1")]),
+    Case(
+        WRITE + "WatchJobs",
+        WatchJobsRequest(options=StreamOptions(heartbeat=timedelta(seconds=0.1))),
+        JobProgress,
+        [(A.JOBS, "build-1")],
+    ),
     *(
         Case(path, request, reply, database(name), bool(name))
         for name in ("", "shop", "stock")
@@ -282,7 +291,7 @@ async def test_wrongly_allowed_and_wrongly_refused_are_none(
         for case in CASES:
             asked += 1
             error = await outcome(channel, case, secrets[holder])
-            if case.path.endswith("ListJobs"):
+            if case.path.endswith(("ListJobs", "WatchJobs")):
                 expected = A.JOBS in GRANTED[holder]
             else:
                 expected = all(may(holder, *want) for want in case.wants)
@@ -463,7 +472,6 @@ async def test_not_allowed_takes_as_long_as_not_there(
 async def test_an_unknown_job_is_waited_for_as_long_as_a_hidden_one(
     world: tuple[Channel, dict[str, str]],
 ) -> None:
-    from datetime import timedelta
 
     channel, secrets = world
     loop = asyncio.get_running_loop()

@@ -113,6 +113,19 @@ async def test_a_finished_job_ends_and_is_not_asked_for_again(
         assert reply.status == 204
 
 
+async def test_all_jobs_are_one_stream(server: str, client: AsyncClient) -> None:
+    async with (
+        client.job("build-1"),
+        client.job("build-2"),
+        ask(server, "GET", "/v1/jobs") as reply,
+    ):
+        first, second = await take(reply, 2)
+    assert {json.loads(event["data"])["jobId"] for event in (first, second)} == {
+        "build-1",
+        "build-2",
+    }
+
+
 async def test_several_sources_share_a_response_and_their_places(
     server: str, client: AsyncClient
 ) -> None:

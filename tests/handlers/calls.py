@@ -12,6 +12,7 @@ from streamkit.generated.streamservice import (
     LogRequest,
     SubscribeRequest,
     Update,
+    WatchJobsRequest,
 )
 from streamkit.transport import Channel, ClientCall
 
@@ -39,6 +40,14 @@ def watch(
 ) -> AbstractAsyncContextManager[ClientCall[JobRequest, JobProgress]]:
     request = JobRequest(job_id=job_id, **more)
     return channel.stream(SERVICE + "WatchJobProgress", JobRequest, JobProgress, request=request)
+
+
+def watch_all(
+    channel: Channel, *jobs: str, **more: Any
+) -> AbstractAsyncContextManager[ClientCall[WatchJobsRequest, JobProgress]]:
+    request = WatchJobsRequest(jobs=list(jobs), **more)
+    path = "/streamservice.ProducerService/WatchJobs"
+    return channel.stream(path, WatchJobsRequest, JobProgress, request=request)
 
 
 async def take(call: ClientCall[Any, M], count: int) -> list[M]:

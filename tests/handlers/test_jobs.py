@@ -12,7 +12,7 @@ from streamkit.generated.streamservice import JobProgress, JobReport, StartFrom,
 from streamkit.generated.streamservice import Position as WirePosition
 from streamkit.journal import Journal
 from streamkit.transport import Channel
-from tests.handlers.calls import rest, take, watch
+from tests.handlers.calls import rest, take, watch, watch_all
 
 
 async def report(journal: Journal, job_id: str = "build", **fields: object) -> JobProgress:
@@ -123,4 +123,55 @@ async def test_only_new_changes_of_a_finished_job_is_its_result(
 async def test_bad_requests(channel: Channel, job_id: str, wait: int, words: str) -> None:
     async with watch(channel, job_id, wait=timedelta(seconds=wait)) as call:
         with pytest.raises(InvalidArgumentError, match=words):
+            await call.receive()
+
+
+# Every job at once -------------------------------------------------------------------------------
+
+
+def told(found: list[JobProgress]) -> list[tuple[str, int, str]]:
+    return [(one.job_id, one.percentage, one.status) for one in found]
+
+
+async def test_live_jobs_at_once_and_then_every_change(journal: Journal, channel: Channel) -> None:
+    await report(journal, "old", status="completed")
+    await report(journal, "a", percentage=10)
+    await report(journal, "b", percentage=20)
+    async with watch_all(channel) as call:
+        assert sorted(told(await take(call, 2))) == [("a", 10, "running"), ("b", 20, "running")]
+        await report(journal, "b", status="completed")
+        await report(journal, "c", percentage=1)
+        await report(journal, "b", percentage=50)
+        await report(journal, "a", percentage=30)
+        assert told(await take(call, 3)) == [
+            ("b", 100, "completed"),
+            ("c", 1, "running"),
+            ("a", 30, "running"),
+        ]
+
+
+async def test_only_the_jobs_that_a_pattern_finds(journal: Journal, channel: Channel) -> None:
+    await report(journal, "build-1", percentage=1)
+    await report(journal, "deploy", percentage=2)
+    async with watch_all(channel, "build-*", "x") as call:
+        assert told(await take(call, 1)) == [("build-1", 1, "running")]
+        await report(journal, "deploy", percentage=3)
+        await report(journal, "x", percentage=4)
+        assert told(await take(call, 1)) == [("x", 4, "running")]
+
+
+async def test_a_place_gives_what_came_after_it_and_no_states(
+    journal: Journal, channel: Channel
+) -> None:
+    first = await report(journal, "a", percentage=10)
+    await report(journal, "a", percentage=20)
+    await report(journal, "b", status="completed")
+    start = StartFrom(after=WirePosition(journal.epoch, first.sequence))
+    async with watch_all(channel, start=start) as call:
+        assert told(await take(call, 2)) == [("a", 20, "running"), ("b", 100, "completed")]
+
+
+async def test_bad_patterns_of_jobs_name_their_field(channel: Channel) -> None:
+    async with watch_all(channel, "") as call:
+        with pytest.raises(InvalidArgumentError, match=r"jobs\[0\]"):
             await call.receive()

@@ -478,6 +478,17 @@ class ListJobsReply(betterproto.Message):
     """
 
 
+@dataclass(eq=False, repr=False)
+class WatchJobsRequest(betterproto.Message):
+    jobs: "list[str]" = betterproto.string_field(1)
+    """
+    Job ids, in which "*" stands for any characters; empty means every job.
+    """
+
+    start: "StartFrom" = betterproto.message_field(10)
+    options: "StreamOptions" = betterproto.message_field(11)
+
+
 class StreamServiceStub(betterproto.ServiceStub):
     async def subscribe_to_updates(
         self,
@@ -744,6 +755,24 @@ class ProducerServiceStub(betterproto.ServiceStub):
             metadata=metadata,
         )
 
+    async def watch_jobs(
+        self,
+        watch_jobs_request: "WatchJobsRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None
+    ) -> "AsyncIterator[JobProgress]":
+        async for response in self._unary_stream(
+            "/streamservice.ProducerService/WatchJobs",
+            watch_jobs_request,
+            JobProgress,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        ):
+            yield response
+
 
 class StreamServiceBase(ServiceBase):
 
@@ -926,6 +955,12 @@ class ProducerServiceBase(ServiceBase):
     async def list_jobs(self, list_jobs_request: "ListJobsRequest") -> "ListJobsReply":
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
+    async def watch_jobs(
+        self, watch_jobs_request: "WatchJobsRequest"
+    ) -> "AsyncIterator[JobProgress]":
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+        yield JobProgress()
+
     async def __rpc_publish(
         self, stream: "grpclib.server.Stream[PublishRequest, WriteReply]"
     ) -> None:
@@ -985,6 +1020,16 @@ class ProducerServiceBase(ServiceBase):
         response = await self.list_jobs(request)
         await stream.send_message(response)
 
+    async def __rpc_watch_jobs(
+        self, stream: "grpclib.server.Stream[WatchJobsRequest, JobProgress]"
+    ) -> None:
+        request = await stream.recv_message()
+        await self._call_rpc_handler_server_stream(
+            self.watch_jobs,
+            stream,
+            request,
+        )
+
     def __mapping__(self) -> "dict[str, grpclib.const.Handler]":
         return {
             "/streamservice.ProducerService/Publish": grpclib.const.Handler(
@@ -1034,5 +1079,11 @@ class ProducerServiceBase(ServiceBase):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 ListJobsRequest,
                 ListJobsReply,
+            ),
+            "/streamservice.ProducerService/WatchJobs": grpclib.const.Handler(
+                self.__rpc_watch_jobs,
+                grpclib.const.Cardinality.UNARY_STREAM,
+                WatchJobsRequest,
+                JobProgress,
             ),
         }
