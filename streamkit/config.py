@@ -116,6 +116,8 @@ class RequestLimits:
     """Characters of why a job failed."""
     statuses: int = 100
     """Job statuses that a list is asked for."""
+    reflection: int = 4 * KIB
+    """Bytes of a question to the reflection service, which goes back with each answer."""
     count: int = (1 << 63) - 1
     """The most records that may be asked for at once."""
 

@@ -22,6 +22,7 @@ from betterproto.lib.google.protobuf import (
 from grpclib.const import Status
 
 from streamkit.codec import decode
+from streamkit.config import RequestLimits
 from streamkit.errors import DecodeError, InvalidArgumentError
 from streamkit.generated.grpc.reflection import v1, v1alpha
 
@@ -36,8 +37,8 @@ class ReflectionHandler(v1.ServerReflectionBase):
     """Answers in the v1 protocol.
 
     `descriptor_sets` are further outputs of `protoc --include_imports --descriptor_set_out`, beside
-    streamkit's own; of two files of one name the first counts. `services` are the names to list
-    beside reflection's own; without them all that the sets describe.
+    streamkit's own; files of one name in different sets are told apart by their symbols. `services`
+    are the names to list beside reflection's own; without them all that the sets describe.
     """
 
     def __init__(
@@ -54,15 +55,19 @@ class ReflectionHandler(v1.ServerReflectionBase):
 
     async def answer(self, requests: AsyncIterator[Any], wire: ModuleType) -> AsyncIterator[Any]:
         """Answer each request in the messages of one version of the protocol."""
+        most = RequestLimits().reflection
         async for request in requests:
+            if (size := len(bytes(request))) > most:
+                # It goes back with the answer.
+                raise InvalidArgumentError(f"a request of {size} bytes is over {most}")
             response = wire.ServerReflectionResponse(
                 valid_host=request.host, original_request=request
             )
             index = self._index
-            file: str | None = None
+            file: _File | None = None
             match betterproto.which_one_of(request, "message_request"):
                 case "file_by_filename", str(name):
-                    file = name
+                    file = index.files.get(name)
                 case "file_containing_symbol", str(name):
                     file = index.files_of_symbols.get(name)
                 case "file_containing_extension", extension if extension is not None:
@@ -108,14 +113,24 @@ class _RawSet(betterproto.Message):
     file: list[bytes] = betterproto.bytes_field(1)  # noqa: RUF009  # how betterproto declares
 
 
+@dataclass(eq=False, frozen=True, slots=True)
+class _File:
+    """A file of a descriptor set. Two sets may have different files of one name."""
+
+    raw: bytes
+    parsed: FileDescriptorProto
+    beside: dict[str, _File]
+    """The files of its set, by name: its imports are these."""
+
+
 class _Index:
     """Where each file, symbol and extension is found. Parsed when it is first asked."""
 
     def __init__(self, descriptor_sets: Iterable[bytes]) -> None:
-        self._raw_files: list[bytes] = []
+        self._raw_sets: list[list[bytes]] = []
         for place, descriptor_set in enumerate(descriptor_sets, -1):  # our own comes first
             try:
-                self._raw_files += decode(_RawSet, descriptor_set).file
+                self._raw_sets.append(decode(_RawSet, descriptor_set).file)
             except DecodeError as error:
                 raise InvalidArgumentError(
                     f"descriptor_sets[{place}] is not a descriptor set: {error}",
@@ -123,50 +138,60 @@ class _Index:
                 ) from None
 
     @cached_property
-    def _files(self) -> dict[str, tuple[bytes, FileDescriptorProto]]:
-        found: dict[str, tuple[bytes, FileDescriptorProto]] = {}
-        for raw in self._raw_files:
-            file = FileDescriptorProto().parse(raw)
-            found.setdefault(file.name, (raw, file))
-        return found
+    def _files(self) -> list[_File]:
+        """Each file once, whatever sets it is in."""
+        found: dict[bytes, _File] = {}
+        for raw_set in self._raw_sets:
+            beside: dict[str, _File] = {}
+            for raw in raw_set:
+                file = found.get(raw)
+                if file is None:
+                    file = found[raw] = _File(raw, FileDescriptorProto().parse(raw), beside)
+                beside[file.parsed.name] = file
+        return list(found.values())
 
     @cached_property
-    def files_of_symbols(self) -> dict[str, str]:
-        """Full name of whatever has one -> name of its file."""
-        return {
-            symbol: name for name, (_, file) in self._files.items() for symbol in _symbols(file)
-        }
+    def files(self) -> dict[str, _File]:
+        """By name. Of several of one name the first counts: a symbol tells them apart."""
+        return {file.parsed.name: file for file in reversed(self._files)}
+
+    @cached_property
+    def files_of_symbols(self) -> dict[str, _File]:
+        """By the full name of whatever has one."""
+        return {symbol: file for file in reversed(self._files) for symbol in _symbols(file.parsed)}
 
     @cached_property
     def services(self) -> list[str]:
         return sorted(
-            ".".join(filter(None, (file.package, service.name)))
-            for _, file in self._files.values()
-            for service in file.service
+            {
+                ".".join(filter(None, (file.parsed.package, service.name)))
+                for file in self._files
+                for service in file.parsed.service
+            }
         )
 
     @cached_property
-    def files_of_extensions(self) -> dict[tuple[str, int], str]:
+    def files_of_extensions(self) -> dict[tuple[str, int], _File]:
         return {
-            (extension.extendee.removeprefix("."), extension.number): name
-            for name, (_, file) in self._files.items()
-            for extension in _extensions(file)
+            (extension.extendee.removeprefix("."), extension.number): file
+            for file in reversed(self._files)
+            for extension in _extensions(file.parsed)
         }
 
     def extension_numbers(self, type_name: str) -> list[int]:
         return sorted(number for name, number in self.files_of_extensions if name == type_name)
 
-    def with_imports(self, file: str | None) -> list[bytes]:
-        """The named file and all that it imports; empty if it is not known."""
-        found: dict[str, bytes] = {}
+    def with_imports(self, file: _File | None) -> list[bytes]:
+        """The file and all that it imports; empty for none."""
+        found: dict[str, _File] = {}
         waiting = [] if file is None else [file]
         while waiting:
-            name = waiting.pop()
-            if name not in found and name in self._files:
-                raw, parsed = self._files[name]
-                found[name] = raw
-                waiting += parsed.dependency
-        return list(found.values())
+            file = waiting.pop()
+            if found.setdefault(file.parsed.name, file) is file:
+                names = [name for name in file.parsed.dependency if name not in found]
+                imports = [file.beside.get(name) or self.files.get(name) for name in names]
+                waiting += [imported for imported in imports if imported is not None]
+        return [file.raw for file in found.values()]
 
 
 def _symbols(file: FileDescriptorProto) -> Iterator[str]:

@@ -143,3 +143,50 @@ async def test_files_are_served_in_their_original_bytes() -> None:
 def test_what_is_no_descriptor_set_is_refused_at_once() -> None:
     with pytest.raises(InvalidArgumentError, match=r"descriptor_sets\[1\]"):
         ReflectionHandler([users_descriptors(), b'syntax = "proto3";'])
+
+
+def clinic(*, imports: bool) -> bytes:
+    """A user's file that is called like one of streamkit's own, and like another user's."""
+    files = []
+    if imports:
+        files.append(FileDescriptorProto(name="common.proto", package="clinic", syntax="proto3"))
+        files[0].message_type.add(name="Id")
+    name = "grpc/health/v1/health.proto"
+    vitals = FileDescriptorProto(name=name, package="clinic.v1", syntax="proto3")
+    vitals.message_type.add(name="Pulse")
+    if imports:
+        vitals.dependency.append("common.proto")
+        vitals.message_type[0].field.add(
+            name="id", number=1, label=1, type=11, type_name=".clinic.Id"
+        )
+    method = vitals.service.add(name="Vitals").method.add(name="Watch")
+    method.input_type = method.output_type = ".clinic.v1.Pulse"
+    return FileDescriptorSet(file=[*files, vitals]).SerializeToString()
+
+
+async def test_files_of_one_name_are_told_apart() -> None:
+    other = FileDescriptorProto(name="common.proto", package="other", syntax="proto3")
+    other.message_type.add(name="Id")
+    sets = [
+        FileDescriptorSet(file=[other]).SerializeToString(),
+        clinic(imports=True),
+        clinic(imports=True),
+    ]
+    symbols = ["clinic.v1.Vitals", "grpc.health.v1.Health", "other.Id", "clinic.Id"]
+    async with serve(descriptor_sets=sets) as address:
+        vitals, health, *ids = await ask(
+            address, v1, *(v1.ServerReflectionRequest(file_containing_symbol=s) for s in symbols)
+        )
+    assert pool_of(vitals).FindServiceByName("clinic.v1.Vitals").methods
+    assert pool_of(vitals).FindMessageTypeByName("clinic.Id")
+    assert pool_of(health).FindServiceByName("grpc.health.v1.Health").methods
+    for found, symbol in zip(ids, symbols[2:], strict=True):
+        assert pool_of(found).FindMessageTypeByName(symbol)
+
+
+async def test_a_question_that_is_too_long() -> None:
+    """It would come back with the answer, as often as it is asked."""
+    async with serve() as address:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await ask(address, v1, v1.ServerReflectionRequest(file_by_filename="x" * 10_000))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT

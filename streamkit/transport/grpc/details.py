@@ -28,7 +28,11 @@ MOST = 6 * 1024
 than 16."""
 _PREFIX = "type.googleapis.com/"
 _PACKAGES: dict[str, ModuleType] = {"google.rpc": rpc, "google.protobuf": well_known}
-_HOMES = {module.__name__: package for package, module in _PACKAGES.items()}
+_HOMES = {
+    rpc.__name__: "google.rpc",
+    "betterproto.lib.std.google.protobuf": "google.protobuf",
+    "betterproto.lib.pydantic.google.protobuf": "google.protobuf",
+}
 
 
 def pack_details(code: int, message: str, details: Iterable[object]) -> bytes:

@@ -653,6 +653,7 @@ DETAILS = [
     rpc.BadRequest(field_violations=[VIOLATION]),
     rpc.RetryInfo(retry_delay=timedelta(seconds=1.5)),
     rpc.ErrorInfo(reason="R", domain="d", metadata={"a": "b"}),
+    BetterprotoString("well known"),
 ]
 
 
