@@ -83,6 +83,29 @@ _CONNECTION: dict[str, tuple[object, Any]] = {
         ],
         "",
     ),
+    "token_file": (
+        Annotated[
+            str,
+            typer.Option(
+                "--token-file",
+                metavar="FILE",
+                help="Show the token in this file. Else that of $STREAMKIT_TOKEN, if there is one.",
+                rich_help_panel=PANEL,
+            ),
+        ],
+        "",
+    ),
+    "insecure": (
+        Annotated[
+            bool,
+            typer.Option(
+                "--insecure",
+                help="Show a token to another machine without TLS, for all on the way to read.",
+                rich_help_panel=PANEL,
+            ),
+        ],
+        False,
+    ),
     "connect_timeout": (
         Annotated[
             str,
@@ -137,6 +160,8 @@ class Session:
     ca: str = ""
     cert: str = ""
     key: str = ""
+    token_file: str = ""
+    insecure: bool = False
     connect_timeout: str = "5s"
     color: str = "auto"
     debug: bool = False
@@ -177,6 +202,11 @@ class Session:
             "on_event": self._on_event,
             "connect_timeout": value_of("--connect-timeout", duration, self.connect_timeout),
         }
+        if self.token_file:
+            from streamkit.client import token_file
+
+            options["token"] = token_file(self.token_file)
+        options["insecure"] = self.insecure
         if self.tls or self.ca or self.cert:
             from streamkit.transport.tls import client_tls
 

@@ -15,6 +15,7 @@ from streamkit.client.reading.resume import ResumingCall
 from streamkit.client.reading.start import Last, Position, StartAt, after, last, since
 from streamkit.client.reading.streams import JobWatch, LogStream, RecordStream, Subscription
 from streamkit.client.retry import Retry, RetryBudget, backoff, is_retryable
+from streamkit.client.token import TokenSource, token_file
 from streamkit.client.writing.job import JobHandle
 from streamkit.client.writing.writers import LogWriter, OnDrop, Publisher
 
@@ -43,10 +44,12 @@ __all__ = [
     "RetryBudget",
     "StartAt",
     "Subscription",
+    "TokenSource",
     "after",
     "backoff",
     "is_retryable",
     "last",
     "resume",
     "since",
+    "token_file",
 ]

@@ -14,7 +14,7 @@ from typing import TypeVar
 from streamkit.client.endings import Follows, follows
 from streamkit.client.events import ClientEvent, Kind, OnEvent, tell
 from streamkit.client.retry import MAX_DOUBTFUL, Retry, RetryBudget, push_back
-from streamkit.errors import ConnectError, StreamkitError
+from streamkit.errors import ConnectError, Status, StreamkitError
 
 __all__ = ["Attempts", "Reconnect"]
 
@@ -32,6 +32,7 @@ class Reconnect:
         patient: bool = False,
         on_event: OnEvent | None = None,
         open_timeout: float = 20.0,
+        renewed: Callable[[], Awaitable[bool]] | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self.retry = retry
@@ -40,6 +41,8 @@ class Reconnect:
         """Whether a server that is not there at the first attempt is waited for."""
         self.on_event = on_event
         self.open_timeout = open_timeout
+        self.renewed = renewed
+        """Asked when the server did not know the caller: whether another token is there by now."""
         self.sleep = sleep
 
 
@@ -96,6 +99,7 @@ class Attempts:
             except StreamkitError as error:
                 if task is not None and task.cancelling() > cancelling:
                     raise asyncio.CancelledError from error
+                await self._renew(error)
                 self._failed(error)
 
     def opened(self) -> None:
@@ -113,6 +117,14 @@ class Attempts:
             self._budget.progress()
 
     # ---- inside ----
+
+    async def _renew(self, error: StreamkitError) -> None:
+        """A token that ran out on its way is no reason to end: the next attempt shows another."""
+        renewed = self._how.renewed
+        if renewed is None or error.status is not Status.UNAUTHENTICATED:
+            return
+        if await renewed():
+            self.trailers = {**(self.trailers or {}), "streamkit-reconnect": "1"}
 
     def _failed(self, error: StreamkitError) -> None:
         """Raise the error if it is final, else note when the next attempt may begin."""

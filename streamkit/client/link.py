@@ -14,6 +14,7 @@ from streamkit.client.attempts import Attempts, Reconnect
 from streamkit.client.events import ClientEvent, OnEvent, tell
 from streamkit.client.reading.pulse import Pulse
 from streamkit.client.retry import MAX_ATTEMPTS, Retry, RetryBudget
+from streamkit.client.token import TokenSource, token_of
 from streamkit.codec import StreamkitCodec
 from streamkit.config import Backoff, TransportLimits
 from streamkit.errors import ConnectError, DeadlineError, PreconditionError, StreamkitError
@@ -50,8 +51,11 @@ class Link:
         idle_timeout: float = 45.0,
         ssl: tls.SSLContext | None = None,
         metadata: Mapping[str, str] | None = None,
+        token: TokenSource | None = None,
+        insecure: bool = False,
     ) -> None:
         self.address = server_address(address)
+        self._token = token_of(token, self.address, encrypted=ssl is not None, insecure=insecure)
         self.client_id = uuid4().hex
         self._backoff = backoff or Backoff()
         self._budget = RetryBudget()
@@ -115,6 +119,7 @@ class Link:
                 limits=TransportLimits(max_message=MAX_MESSAGE),
                 ssl=self._ssl,
                 connect_timeout=self._connect_timeout,
+                interceptors=[] if self._token is None else [self._token],
             )
         return self._channel_
 
@@ -130,6 +135,7 @@ class Link:
             patient=patient or self._reached,
             on_event=self._on_event,
             open_timeout=self._connect_timeout,
+            renewed=None if self._token is None else self._token.renewed,
         )
 
     async def _unary(self, path: str, request: object, reply_type: type[Reply]) -> Reply:

@@ -86,8 +86,20 @@ async def _serve(
         str,
         typer.Option("--tls-client-ca", metavar="FILE", help="Clients need a certificate of it."),
     ] = "",
+    access: Annotated[
+        str,
+        typer.Option(
+            "--access",
+            metavar="FILE",
+            envvar="STREAMKIT_ACCESS",
+            help="Who may do what: tokens and roles, see `streamkit token`. Read again when it "
+            "changes. Without it everybody may do everything.",
+            show_default=False,
+        ),
+    ] = "",
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="Serve other machines without TLS.")
+        bool,
+        typer.Option("--insecure", help="Serve other machines without TLS or without --access."),
     ] = False,
     query_timeout: Annotated[
         str,
@@ -161,10 +173,15 @@ async def _serve(
         from streamkit.transport.tls import server_tls
 
         given["ssl"] = server_tls(tls_cert, tls_key, tls_client_ca or None)
-    elif not uds and not is_loopback(host) and not insecure:
-        raise UsageError(
-            f"{host} is open to other machines: give --tls-cert and --tls-key, or --insecure"
-        )
+    if access:
+        given["access"] = access
+    if not uds and not is_loopback(host) and not insecure:
+        missing = [] if "ssl" in given else ["--tls-cert and --tls-key"]
+        missing += [] if access else ["--access"]
+        if missing:
+            raise UsageError(
+                f"{host} is open to other machines: give {' and '.join(missing)}, or --insecure"
+            )
     await _run(session, store or str(default_store()), sources, options, grace, given)
     return exits.OK
 
@@ -187,7 +204,7 @@ async def _run(
     )
     async with server:
         dedicate_process()
-        _greet(session, server, store)
+        _greet(session, server, store, given.get("access", ""))
         await server.serve()
     session.note("stopped")
 
@@ -221,10 +238,12 @@ def _prepare(store: str) -> str:
     return str(path)
 
 
-def _greet(session: Session, server: Server, store: str) -> None:
+def _greet(session: Session, server: Server, store: str, access: str) -> None:
     note = session.output.note
     note(f"streamkit serves on {server.address}")
     note(f"store: {'in memory, gone at the end' if store == ':memory:' else store}")
+    if access:
+        note(f"access: as {access} says")
     other = "" if server.address in ("localhost:50051", "127.0.0.1:50051") else server.address
     if other:
         note(f"  export STREAMKIT_SERVER={other}")

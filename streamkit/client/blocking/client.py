@@ -27,6 +27,7 @@ from streamkit.client.events import OnEvent
 from streamkit.client.reading.cursor import OnLoss
 from streamkit.client.reading.query import Parameters
 from streamkit.client.reading.start import StartAt
+from streamkit.client.token import TokenSource
 from streamkit.client.writing.writers import OnDrop
 from streamkit.config import Backoff
 from streamkit.errors import ConnectError
@@ -63,6 +64,8 @@ class Client:
         idle_timeout: float = 45.0,
         ssl: tls.SSLContext | None = None,
         metadata: Mapping[str, str] | None = None,
+        token: TokenSource | None = None,
+        insecure: bool = False,
     ) -> None:
         self._make: Callable[[], AsyncClient] = lambda: AsyncClient(
             address,
@@ -73,6 +76,8 @@ class Client:
             idle_timeout=idle_timeout,
             ssl=ssl,
             metadata=metadata,
+            token=token,
+            insecure=insecure,
         )
         self._lock = threading.Lock()
         self._running: tuple[Portal, AsyncClient] | None = None

@@ -131,6 +131,8 @@ def test_store_of_a_newer_version(start_server: Start, tmp_path: Path) -> None:
     [
         (["--host", "0.0.0.0"], "--insecure"),
         (["--host", "::"], "--insecure"),
+        (["--host", "0.0.0.0", "--access", "x.toml"], "give --tls-cert and --tls-key, or"),
+        (["--access", "/nothing"], "cannot read /nothing"),
         (["--tls-cert", "x.pem"], "both --tls-cert and --tls-key"),
         (["--tls-cert", "/nothing", "--tls-key", "/nothing"], "/nothing"),
         (["--retain", "soon"], "--retain"),
