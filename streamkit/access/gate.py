@@ -55,6 +55,7 @@ class Gate:
         self._live: set[Permit] = set()
         self._next_expiry = float("inf")
         self._verifier = self._make_verifier(None)
+        self._reading: asyncio.Task[None] | None = None
         self.failures: Counter[str] = Counter()
         """Calls that were refused: "unauthenticated", "denied", "limited"."""
 
@@ -108,7 +109,11 @@ class Gate:
                 return None
             if self._verifier is not None and not token.startswith("sk_"):
                 return await self._verifier.holder(token)
-            return self.rules.token_holder(token, self._clock())
+            holder = self.rules.token_holder(token, self._clock())
+            if holder is None and await self._caught_up():
+                # Made a moment ago, and used at once.
+                holder = self.rules.token_holder(token, self._clock())
+            return holder
         rules = self.rules
         if rules.certificates:
             for name in _names_in(ctx.peer_certificate):
@@ -132,12 +137,24 @@ class Gate:
                 log.exception("fault in watching the rules of access")
 
     async def _look(self) -> None:
+        if not await self._caught_up() and self._clock() >= self._next_expiry:
+            self._review()
+
+    async def _caught_up(self) -> bool:
+        """Read the file again if it has changed; whether it had. One reading serves all who ask."""
         stamp = self._read_stamp()
         if stamp != self._stamp:
             self._stamp = stamp  # before reading: a file that does not load is told once
-            await self._reload()
-        elif self._clock() >= self._next_expiry:
-            self._review()
+            self._reading = asyncio.create_task(self._reload())
+        reading = self._reading
+        if reading is None:
+            return False
+        try:
+            await asyncio.shield(reading)
+        finally:
+            if reading.done() and self._reading is reading:
+                self._reading = None
+        return True
 
     async def _reload(self) -> None:
         assert self._path is not None
@@ -184,7 +201,9 @@ class Gate:
         return state.st_mtime_ns, state.st_size, state.st_ino, state.st_mode
 
     async def close(self) -> None:
-        """Let go of what verifying needs."""
+        """End what is on its way."""
+        if self._reading is not None:
+            await asyncio.gather(self._reading, return_exceptions=True)
         if self._verifier is not None:
             await self._verifier.close()
 

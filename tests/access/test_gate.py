@@ -288,6 +288,14 @@ async def test_what_is_given_back_resumes_without_a_gap(file: Path) -> None:
     assert got == ["1", "2", "3"]
 
 
+async def test_a_token_is_good_from_its_first_moment_on(file: Path) -> None:
+    async with serve(access=file) as address:
+        for number in range(20):
+            token = add_token(file, f"t{number}", ["reader"])
+            async with client_of(address, token, reconnect=False) as client:
+                assert await client.jobs() == []
+
+
 async def test_a_file_that_does_not_load_leaves_the_rules_in_force(
     file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

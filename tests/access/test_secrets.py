@@ -44,7 +44,7 @@ def test_no_secret_is_shown_anywhere(tmp_path: Path) -> None:
                 "publish orders x",
                 "query nonsense",
                 "logs",
-                "watch-job none",
+                "watch-job none --wait 0s",
                 "cancel none",
             ):
                 env = {"STREAMKIT_TOKEN": token}
