@@ -27,6 +27,7 @@ check: $(READY) ## the linters
 	$(BIN)/mypy
 
 soak: $(READY) ## the long proofs
+	$(BIN)/python -m pip install --quiet --group soak
 	$(BIN)/python -m pytest -m soak --timeout=3600 -s
 
 bench: $(READY) ## side by side with the peers, one table

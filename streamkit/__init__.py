@@ -256,7 +256,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "streamkit.access.rules": "Rules",
+    "streamkit.access.rules": ("Rules"),
     "streamkit.client": (
         "AsyncClient ClientEvent Cursor Iteration JobHandle JobWatch KeyCursor Last "
         "LogStream LogWriter OnDrop OnEvent OnLoss Parameters Publisher Query Reconnect "

@@ -46,6 +46,7 @@ from streamkit.handlers import (
 )
 from streamkit.journal import Journal, open_journal
 from streamkit.rights import STORE
+from streamkit.terms import DEFAULT_PORT
 from streamkit.transport import (
     Check,
     Door,
@@ -58,7 +59,6 @@ from streamkit.transport import (
 
 __all__ = ["Server", "dedicate_process"]
 
-DEFAULT_PORT = 50051
 
 _PACKAGE = "streamservice"
 _PINNED_SECONDS = 1.0

@@ -25,6 +25,7 @@ import typer
 from streamkit.cli import exits
 from streamkit.cli.output.streams import Output, discard_stdout
 from streamkit.errors import ConnectError, StreamkitError
+from streamkit.terms import DEFAULT_ADDRESS
 
 if TYPE_CHECKING:
     from streamkit.client import AsyncClient, ClientEvent
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_SERVER", "Session", "UsageError", "command", "value_of"]
 
-DEFAULT_SERVER = "localhost:50051"
+DEFAULT_SERVER = DEFAULT_ADDRESS
 TERMINATED = 128 + signal.SIGTERM
 PANEL = "Connection"
 

@@ -42,7 +42,7 @@ from streamkit.generated.streamservice import (
     Update,
     WriteReply,
 )
-from streamkit.journal.base import TERMINAL
+from streamkit.terms import TERMINAL
 
 __all__ = ["AsyncClient"]
 
@@ -259,7 +259,12 @@ class AsyncClient(Link):
             format=format,
         )
         return Query(
-            self._channel, request, self._reconnect(), metadata=self._metadata, timeout=timeout
+            self._channel,
+            request,
+            self._reconnect(),
+            metadata=self._metadata,
+            timeout=timeout,
+            pulse=self._pulse,
         )
 
     async def tables(self, database: str = "") -> list[Table]:

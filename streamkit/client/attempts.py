@@ -46,6 +46,10 @@ class Reconnect:
         self.sleep = sleep
 
 
+_LATE = ("http 408", "http 504")
+"""A gateway's answers when somebody was there and took too long."""
+
+
 class Attempts:
     """The attempts of one call, with what they have learned so far. Owned by that call.
 
@@ -163,7 +167,8 @@ class Attempts:
         """Whether a call that never was open is worth another attempt: not at a wrong address."""
         if error.ending in ("", "status"):
             return not isinstance(error, ConnectError)
-        if error.ending.startswith("http") or follows(error) is not Follows.AGAIN:
+        gateway = error.ending.startswith("http") and error.ending not in _LATE
+        if gateway or follows(error) is not Follows.AGAIN:
             return False
         return self._retry.failures < MAX_DOUBTFUL
 

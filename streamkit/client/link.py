@@ -18,13 +18,12 @@ from streamkit.client.token import TokenSource, token_of
 from streamkit.codec import StreamkitCodec
 from streamkit.config import Backoff, TransportLimits
 from streamkit.errors import ConnectError, DeadlineError, PreconditionError, StreamkitError
+from streamkit.terms import DEFAULT_ADDRESS
 from streamkit.transport import Channel
 
-__all__ = ["DEFAULT_ADDRESS", "Link", "server_address"]
+__all__ = ["Link", "server_address"]
 
 Reply = TypeVar("Reply")
-
-DEFAULT_ADDRESS = "localhost:50051"
 
 MAX_MESSAGE = 32 * 1024 * 1024
 """What a client accepts; servers send more than the usual 4 MiB only when asked to."""

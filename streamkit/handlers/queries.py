@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from decimal import Decimal, InvalidOperation
@@ -9,6 +10,7 @@ from typing import Any
 
 import betterproto
 
+from streamkit.codec import frame
 from streamkit.config import QueryLimits
 from streamkit.database import (
     DEFAULT_ARROW_ROWS,
@@ -22,12 +24,17 @@ from streamkit.generated.streamservice import (
     Parameter,
     PayloadFormat,
     QueryRequest,
+    QueryResult,
     StreamServiceBase,
 )
+from streamkit.handlers.validation import QUICKEST_HEARTBEAT, seconds
 from streamkit.rights import STORE, Action
-from streamkit.transport import Framed, context
+from streamkit.transport import Context, Framed, context
 
 __all__ = ["QueriesHandler", "check_visible", "parameters_of", "plan_of"]
+
+
+_SIGN_OF_LIFE = frame(QueryResult())
 
 
 class QueriesHandler(StreamServiceBase):
@@ -50,9 +57,44 @@ class QueriesHandler(StreamServiceBase):
         context().finite = True
         plan = plan_of(query_request, self._limits)
         check_visible(self._databases, query_request.database)
-        async with self._databases.run(query_request.database, plan) as messages:
-            async for data, count in messages:
-                yield Framed(data, count)
+        pulse = _Pulse(context(), seconds(query_request.heartbeat, "heartbeat"))
+        try:
+            async with self._databases.run(query_request.database, plan) as messages:
+                async for data, count in messages:
+                    pulse.quiet = False
+                    yield Framed(data, count)
+        finally:
+            pulse.stop()
+
+
+class _Pulse:
+    """Says that a query is alive while it waits for its turn or its rows: a proxy in between ends
+    what is silent for long. One timer, which looks whether anything was sent since the last time.
+    """
+
+    __slots__ = ("_call", "_seconds", "_timer", "quiet")
+
+    def __init__(self, call: Context, seconds: float) -> None:
+        self.quiet = True
+        """Whether nothing was sent since the timer looked last."""
+        self._call = call
+        self._seconds = max(seconds, QUICKEST_HEARTBEAT)
+        self._timer: asyncio.TimerHandle | None = None
+        if seconds:
+            self._wait()
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _wait(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._beat)
+
+    def _beat(self) -> None:
+        if self.quiet:
+            self._call.put_aside(_SIGN_OF_LIFE)
+        self.quiet = True
+        self._wait()
 
 
 def check_visible(databases: Databases, name: str) -> None:

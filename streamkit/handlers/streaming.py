@@ -24,14 +24,13 @@ from streamkit.generated.streamservice import (
 )
 from streamkit.generated.streamservice import Position as WirePosition
 from streamkit.handlers.frames import frames_of
-from streamkit.handlers.validation import seconds
+from streamkit.handlers.validation import QUICKEST_HEARTBEAT, seconds
 from streamkit.journal import RowItem, StoredItems, joined_frames
 from streamkit.journal.base import Batch, Entry, Journal, Record, Selector, Start, Stream
 from streamkit.transport import Framed, context
 
 __all__ = ["JournalStreams"]
 
-_QUICKEST_HEARTBEAT = 0.1
 """Seconds; a request for more frequent ones gets this."""
 
 
@@ -55,7 +54,7 @@ class JournalStreams:
             selector,
             start,
             follow=follow,
-            heartbeat=max(heartbeat, _QUICKEST_HEARTBEAT) if heartbeat else None,
+            heartbeat=max(heartbeat, QUICKEST_HEARTBEAT) if heartbeat else None,
             latest=options.latest,
             tell_loss=options.gaps,
         )

@@ -184,6 +184,10 @@ def _require_count(value: int, field: str) -> None:
         raise InvalidArgumentError(f"{field} must be less than 2^63 (it is {value})")
 
 
+QUICKEST_HEARTBEAT = 0.1
+"""Seconds; who asks for a quicker one gets this."""
+
+
 def seconds(value: timedelta, field: str) -> float:
     """A duration that may be zero but neither negative nor beyond all use."""
     length = value.total_seconds()

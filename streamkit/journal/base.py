@@ -13,12 +13,12 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from streamkit.generated.streamservice import JobProgress, JobReport, LogEntry, Update
 from streamkit.patterns import Exact, Globs, Patterns, Topics, is_glob, is_topic_pattern
+from streamkit.terms import TERMINAL, Position, Stream
 
 __all__ = [
     "TERMINAL",
@@ -46,27 +46,6 @@ T = TypeVar("T")
 
 Clock = Callable[[], datetime]
 """Injected for tests: the current time, aware, UTC."""
-
-TERMINAL = frozenset({"completed", "failed", "cancelled", "lost"})
-"""Job statuses that are never overwritten."""
-
-
-class Stream(StrEnum):
-    """The three streams of a journal and what their keys are."""
-
-    UPDATES = "updates"
-    """Keyed by topic."""
-    LOGS = "logs"
-    """Keyed by service; ranked by severity, debug 0 to error 3."""
-    JOBS = "jobs"
-    """Keyed by job id."""
-
-
-class Position(NamedTuple):
-    """A place in one stream of one journal's life: "everything up to `sequence` was read"."""
-
-    epoch: str
-    sequence: int
 
 
 class Bounds(NamedTuple):

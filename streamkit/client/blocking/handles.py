@@ -17,7 +17,7 @@ from streamkit.client.writing.outbox import Record
 from streamkit.client.writing.pump import Pump
 from streamkit.client.writing.writers import LogWriter, Publisher, make_update
 from streamkit.generated.streamservice import Column, QueryResult
-from streamkit.journal.base import Position
+from streamkit.terms import Position
 
 if TYPE_CHECKING:
     import pandas

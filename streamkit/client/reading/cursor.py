@@ -20,7 +20,7 @@ from streamkit.generated.streamservice import (
     Update,
 )
 from streamkit.generated.streamservice import Position as WirePosition
-from streamkit.journal.base import TERMINAL, Position
+from streamkit.terms import TERMINAL, Position
 
 __all__ = ["Cursor", "JobCursor", "JournalCursor", "KeyCursor", "OnLoss"]
 

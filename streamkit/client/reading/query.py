@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from streamkit.client.attempts import Attempts, Reconnect
 from streamkit.client.reading.iteration import Iteration
+from streamkit.client.reading.pulse import Pulse
 from streamkit.client.retry import MAX_ATTEMPTS
 from streamkit.codec import apart, decode
 from streamkit.errors import (
@@ -51,6 +52,9 @@ ARROW_MESSAGE = 16 * 1024 * 1024
 """The largest message asked for with Arrow payloads, where size is speed."""
 
 
+_LONGEST_SILENCE = 2.0
+"""Seconds after which a query that is at work is to say so: proxies give it five or more."""
+
 _LAST_WORDS = 5.0
 """Seconds that the status may take once all the rows are here."""
 
@@ -70,7 +74,9 @@ class Query:
         *,
         metadata: dict[str, str] | None = None,
         timeout: float | None = None,
+        pulse: Pulse | None = None,
     ) -> None:
+        self._pulse = pulse
         self._channel = channel
         self._request = request
         self._attempts = Attempts(reconnect, "query", channel.closing, most=MAX_ATTEMPTS)
@@ -79,6 +85,8 @@ class Query:
         self._stack = AsyncExitStack()
         self._call: ClientCall[QueryRequest, QueryResult] | None = None
         self._ready: list[QueryResult] = []
+        self._heard = 0.0
+        """When the call last gave a sign of life."""
         self._columns: list[Column] = []
         self._started = False
         self.schema: pyarrow.Schema | None = None
@@ -151,8 +159,7 @@ class Query:
                         return
                 if self._call is None:
                     return
-                self._ready = await self._call.receive()
-                if not self._ready:
+                if not await self._receive():
                     raise InternalError("the result ended without its last batch")
         except StreamkitError as error:
             await self.close()
@@ -232,13 +239,18 @@ class Query:
         """One attempt, up to the first batch."""
         try:
             await self._first_batch()
-        except StreamkitError:
+        except StreamkitError as error:
             self._attempts.trailers = getattr(self._call, "trailing_metadata", None)
+            if self._pulse is not None:
+                self._pulse.cut(error.ending, asyncio.get_running_loop().time() - self._heard)
             await self.close()
             raise
         self._attempts.opened()
 
     async def _first_batch(self) -> None:
+        if self._pulse is not None:
+            interval = min(self._pulse.interval, _LONGEST_SILENCE)
+            self._request.heartbeat = timedelta(seconds=interval)
         call = await self._stack.enter_async_context(
             self._channel.stream(
                 PATH,
@@ -251,11 +263,20 @@ class Query:
             )
         )
         self._call = call
-        self._ready = await call.receive()
-        if not self._ready:
+        if not await self._receive():
             raise InternalError("the server sent no result")
         self._columns = self._ready[0].columns
         self._note(self._ready[0])
+
+    async def _receive(self) -> bool:
+        """Wait for the next batches; False at the end. Signs of life are none."""
+        self._heard = asyncio.get_running_loop().time()
+        while self._call is not None and (results := await self._call.receive()):
+            self._heard = asyncio.get_running_loop().time()
+            self._ready = [result for result in results if _says_something(result)]
+            if self._ready:
+                return True
+        return False
 
     def _note(self, batch: QueryResult) -> None:
         self.total_rows = batch.total_rows or self.total_rows
@@ -277,6 +298,11 @@ class Query:
                 raise
         finally:
             await self.close()
+
+
+def _says_something(result: QueryResult) -> bool:
+    """Whether it is more than a sign of life."""
+    return bool(result.batch_number or result.rows or result.arrow_ipc or result.is_last)
 
 
 def _in_place(data: bytes) -> QueryResult:

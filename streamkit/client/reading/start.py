@@ -8,7 +8,7 @@ from typing import Literal
 
 from streamkit.errors import InvalidArgumentError
 from streamkit.generated import streamservice as wire
-from streamkit.journal.base import Position
+from streamkit.terms import Position
 
 __all__ = ["Last", "Position", "StartAt", "after", "last", "since", "start_from"]
 

@@ -24,7 +24,7 @@ from streamkit.generated.streamservice import (
     SubscribeRequest,
     Update,
 )
-from streamkit.journal.base import Position
+from streamkit.terms import Position
 
 if TYPE_CHECKING:
     from streamkit.transport import Channel

@@ -168,6 +168,11 @@ class QueryRequest(betterproto.Message):
     The longest that the query may run; the server's own limit may be lower.
     """
 
+    heartbeat: timedelta = betterproto.message_field(16)
+    """
+    Send a message without rows and with batch number 0 whenever nothing was sent for this long.
+    """
+
 
 @dataclass(eq=False, repr=False)
 class Parameter(betterproto.Message):

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from streamkit.errors import ConnectError, InvalidArgumentError, StreamkitError
+from streamkit.terms import DEFAULT_PORT
 from streamkit.transport.client.status import reason_of, unreachable_error
 
 __all__ = ["Address", "Addresses", "Endpoint", "parse_target"]
@@ -24,7 +25,6 @@ HEAD_START = 0.25
 """Seconds that an address has before the next one is tried, too."""
 AVOIDED = 10.0
 """Seconds that an address which refused, went away or drained is tried last."""
-DEFAULT_PORT = 50051
 
 T = TypeVar("T")
 

@@ -178,6 +178,21 @@ class Context:
         initial = [] if self._initial is None else encode_metadata(self._initial)
         self._exchange.put_headers([*initial, *more], self.compression)
 
+    def put_aside(self, message: bytes) -> None:
+        """Send a whole message, prefix included, from beside the handler and between its own.
+
+        Nothing happens to a call that is over, to one whose messages have another form, and while
+        something else is waiting to be sent.
+        """
+        exchange = self._exchange
+        if self.outcome is not None or self.cancelled or exchange.body.pending_size:
+            return
+        if exchange.codec.__content_subtype__ == "proto":
+            if not exchange.headers_sent:
+                self.begin()
+            exchange.body.put_message(b"", message)
+            exchange.body.flush_out()
+
     def set_trailing_metadata(self, metadata: MetadataLike) -> None:
         """Add metadata to what is sent with the call's status."""
         self._trailing = _merged(self._trailing, metadata)

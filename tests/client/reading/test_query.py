@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -19,8 +19,15 @@ from streamkit.client.reading.query import make_request
 from streamkit.client.retry import Retry
 from streamkit.config import Backoff, QueryLimits
 from streamkit.errors import ConnectError, InternalError, InvalidArgumentError, QueryError
-from streamkit.generated.streamservice import Column, PayloadFormat, QueryResult, Row
+from streamkit.generated.streamservice import (
+    Column,
+    PayloadFormat,
+    QueryRequest,
+    QueryResult,
+    Row,
+)
 from streamkit.testing import serve
+from streamkit.transport import Channel
 from tests.client.fakes import FakeChannel
 
 
@@ -270,3 +277,35 @@ async def test_a_real_query(tmp_path: Any) -> None:
         task = asyncio.current_task()
         assert task is not None
         assert task.cancelling() == 0
+
+
+async def test_signs_of_life_are_no_batches() -> None:
+    async def beating(path: str, request: Any) -> AsyncIterator[Any]:
+        yield [QueryResult()]
+        yield [QueryResult(), result(1, "1"), QueryResult()]
+        yield [QueryResult()]
+        yield [result(2, "2", last=True, total=2)]
+
+    async with query(FakeChannel(beating)) as rows:
+        assert [row["n"] async for row in rows] == ["1", "2"]
+        assert rows.total_rows == 2
+
+
+async def test_a_slow_query_says_that_it_is_alive() -> None:
+    """As it must to come through a proxy that ends what is silent."""
+    slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 400000) "
+    async with serve() as address:
+        channel = Channel(address)
+        request = QueryRequest(query=slow + "SELECT count(*) AS n FROM n")
+        kinds = {}
+        for seconds in (0.0, 0.01):
+            request.heartbeat = timedelta(seconds=seconds)
+            path = "/streamservice.StreamService/StreamQueryResults"
+            async with channel.stream(path, QueryRequest, QueryResult, request=request) as call:
+                results = [message async for message in call]
+            kinds[seconds] = [message.batch_number for message in results]
+            assert results[-1].rows[0].columns == {"n": "400000"}
+        await channel.aclose()
+    assert kinds[0.0] == [1], "who does not ask is not bothered"
+    assert kinds[0.01][-1] == 1
+    assert set(kinds[0.01][:-1]) == {0}
