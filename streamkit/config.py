@@ -118,6 +118,10 @@ class RequestLimits:
     """Job statuses that a list is asked for."""
     reflection: int = 4 * KIB
     """Bytes of a question to the reflection service, which goes back with each answer."""
+    page: int = 3 * MIB
+    """Bytes of one page of a list, unless it is a single item; a stock client takes 4 MiB."""
+    jobs: int = 10_000
+    """Jobs of one page of a list."""
     count: int = (1 << 63) - 1
     """The most records that may be asked for at once."""
 
@@ -156,7 +160,9 @@ class JournalOptions:
     live_jobs: int = 1_000_000
     """Jobs that have not ended; one more is refused."""
     waiting_bytes: int = 64 * MIB
-    """Of what waits to be written; who brings more waits before it."""
+    """Of what is being written, of all calls together; who brings more waits."""
+    arriving_bytes: int = 256 * MIB
+    """Of what waits for that, of all calls together; who brings more is refused."""
     followed_keys: int = 2_097_152
     """Plain topics, services and jobs that all readers of a stream together follow."""
     pattern_tokens: int = 262_144

@@ -294,7 +294,7 @@ class Server:
         self.journal = journal
         return [
             StreamService(journal=journal, databases=databases, limits=self._query_limits),
-            ProducerHandler(journal=journal),
+            ProducerHandler(journal=journal, options=self._journal_options),
             AdminHandler(
                 journal=journal,
                 databases=databases,

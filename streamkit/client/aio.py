@@ -221,11 +221,18 @@ class AsyncClient(Link):
     async def jobs(
         self, *, statuses: Sequence[str] = (), since: datetime | None = None, limit: int = 100
     ) -> list[JobProgress]:
-        """The jobs that changed last, newest first."""
+        """The jobs that changed last, newest first; as many requests as that takes."""
         request = ListJobsRequest(statuses=list(statuses), limit=limit)
         if since is not None:
             request.since = since
-        return (await self._unary(_PRODUCER + "ListJobs", request, ListJobsReply)).jobs
+        found: list[JobProgress] = []
+        while True:
+            reply = await self._unary(_PRODUCER + "ListJobs", request, ListJobsReply)
+            found += reply.jobs
+            if not reply.next_page_token or len(found) >= limit:
+                return found
+            request.page_token = reply.next_page_token
+            request.limit = limit - len(found)
 
     async def cancel_job(self, job_id: str, reason: str = "") -> JobProgress:
         """Ask a job's worker to stop; a job that nobody runs is cancelled at once."""
@@ -270,12 +277,24 @@ class AsyncClient(Link):
     async def tables(self, database: str = "") -> list[Table]:
         """The tables and views that can be queried."""
         request = ListTablesRequest(database=database)
-        return (await self._unary(_ADMIN + "ListTables", request, ListTablesReply)).tables
+        found: list[Table] = []
+        while True:
+            reply = await self._unary(_ADMIN + "ListTables", request, ListTablesReply)
+            found += reply.tables
+            request.page_token = reply.next_page_token
+            if not request.page_token:
+                return found
 
     async def describe(self, table: str, database: str = "") -> TableSchema:
         """One table's columns. Raises NotFoundError."""
         request = DescribeTableRequest(table=table, database=database)
-        return await self._unary(_ADMIN + "DescribeTable", request, TableSchema)
+        found = await self._unary(_ADMIN + "DescribeTable", request, TableSchema)
+        while found.next_page_token:
+            request.page_token = found.next_page_token
+            page = await self._unary(_ADMIN + "DescribeTable", request, TableSchema)
+            found.columns += page.columns
+            found.next_page_token = page.next_page_token
+        return found
 
     # ---- the server ----
 

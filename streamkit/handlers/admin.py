@@ -21,12 +21,16 @@ from streamkit.generated.streamservice import (
     Table,
     TableSchema,
 )
+from streamkit.handlers.paging import page_of
 from streamkit.handlers.queries import check_visible
 from streamkit.journal.base import Journal, Stream
 from streamkit.rights import STORE, Action
 from streamkit.transport import context
 
 __all__ = ["AdminHandler"]
+
+_ENTRY_COST = 32
+"""Bytes of an item of a list beside its texts."""
 
 
 class AdminHandler(AdminServiceBase):
@@ -71,16 +75,26 @@ class AdminHandler(AdminServiceBase):
     async def list_tables(self, list_tables_request: ListTablesRequest) -> ListTablesReply:
         name = list_tables_request.database
         check_visible(self._databases, name)
-        tables = await self._databases.tables(name)
-        return ListTablesReply([Table(table.name, table.kind, name) for table in tables])
+        tables, following = page_of(
+            await self._databases.tables(name),
+            list_tables_request.page_token,
+            "tables",
+            lambda table: len(table.name.encode()) + len(name) + _ENTRY_COST,
+        )
+        return ListTablesReply([Table(t.name, t.kind, name) for t in tables], following)
 
     async def describe_table(self, describe_table_request: DescribeTableRequest) -> TableSchema:
         table = describe_table_request.table
         if not table:
             raise InvalidArgumentError("table must not be empty")
         check_visible(self._databases, describe_table_request.database)
-        columns = await self._databases.describe(table, describe_table_request.database)
-        return TableSchema(table, [Column(c.name, c.type, c.nullable) for c in columns])
+        columns, following = page_of(
+            await self._databases.describe(table, describe_table_request.database),
+            describe_table_request.page_token,
+            "columns",
+            lambda column: len(column.name.encode()) + len(column.type.encode()) + _ENTRY_COST,
+        )
+        return TableSchema(table, [Column(c.name, c.type, c.nullable) for c in columns], following)
 
     def _stream_status(self, stream: Stream) -> StreamStatus:
         oldest, newest = self._journal.bounds(stream)

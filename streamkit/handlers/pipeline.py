@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine
 from typing import Any, TypeVar
 
+from streamkit.handlers.room import Room
+
 __all__ = ["in_order"]
 
 Q = TypeVar("Q")
@@ -20,20 +22,22 @@ async def in_order(
     weigh: Callable[[Q], int],
     limit: int,
     budget: int,
+    room: Room,
     apart: Callable[[Q], bool] = lambda _: False,
 ) -> AsyncGenerator[list[R], None]:
     """Start `work` on every request as it arrives and yield the results in the requests' order.
 
     All results that are ready are yielded together. At most `limit` requests, and requests of a
     total weight of `budget`, are in work; beyond that nothing is read, one request is always
-    taken. Work is begun in the order of the requests; the tasks that the work on an `apart` request
+    taken. Each also takes its weight of `room`, which all streams share, before it is in work. Work
+    is begun in the order of the requests; the tasks that the work on an `apart` request
     begins with come before the work on the next one, too. The first error of `work` ends it all; an
     error of `requests` is raised after the results of what had arrived before. Closing the
     iterator cancels what is in work.
     """
     pending: deque[tuple[asyncio.Task[R], int]] = deque()
     arrived = asyncio.Event()
-    room = asyncio.Event()
+    space = asyncio.Event()
     load = 0
 
     async def pull() -> None:
@@ -41,14 +45,21 @@ async def in_order(
         async for request in requests:
             weight = weigh(request)
             while pending and (len(pending) >= limit or load + weight > budget):
-                room.clear()
-                await room.wait()
+                space.clear()
+                await space.wait()
+            await room.take(weight)
             load += weight
             pending.append((loop.create_task(work(request)), weight))
             arrived.set()
             if apart(request):
                 # The work runs up to its first wait now, and tasks run in the order of creation.
                 await asyncio.sleep(0)
+
+    def done() -> None:
+        nonlocal load
+        _, weight = pending.popleft()
+        load -= weight
+        room.leave(weight)
 
     loop = asyncio.get_running_loop()
     puller = loop.create_task(pull())
@@ -61,12 +72,12 @@ async def in_order(
             if not pending:
                 break
             results = [await pending[0][0]]
-            load -= pending.popleft()[1]
+            done()
             while pending and pending[0][0].done():
-                task, weight = pending.popleft()
-                load -= weight
+                task = pending[0][0]
+                done()
                 results.append(task.result())
-            room.set()
+            space.set()
             yield results
         await puller
     finally:
@@ -74,3 +85,5 @@ async def in_order(
         for task, _ in pending:
             task.cancel()
         await asyncio.gather(puller, *(task for task, _ in pending), return_exceptions=True)
+        while pending:
+            done()

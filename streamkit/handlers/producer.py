@@ -12,11 +12,11 @@ import hashlib
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
-from typing import Any
 
 import betterproto
 
 from streamkit.codec import frame
+from streamkit.config import JournalOptions, RequestLimits
 from streamkit.errors import InvalidArgumentError, NotFoundError, StoreError, StreamkitError
 from streamkit.generated.streamservice import (
     CancelJobRequest,
@@ -34,7 +34,9 @@ from streamkit.generated.streamservice import (
     WriteReply,
     WriteRequest,
 )
+from streamkit.handlers.paging import PAGE_BYTES, place_of, token_of
 from streamkit.handlers.pipeline import in_order
+from streamkit.handlers.room import Room
 from streamkit.handlers.validation import (
     check_count,
     check_job_id,
@@ -46,6 +48,7 @@ from streamkit.handlers.validation import (
     producer_id,
 )
 from streamkit.handlers.watching import watch_jobs
+from streamkit.journal import Weighed, weight_of
 from streamkit.journal.base import Journal, ProducerId
 from streamkit.rights import Action
 from streamkit.transport import Framed, context
@@ -57,30 +60,31 @@ _NO_ID = ""
 _IN_WORK = 4_096
 """Requests of one Write stream that wait for the store."""
 _BYTES_IN_WORK = 16 * 1024 * 1024
-_RECORD_COST = 256
-"""What a record weighs besides its text."""
-_MOST_JOBS = 10_000
+_REQUEST_COST = 512
+"""What a request weighs besides its records."""
+_OPTIONS = JournalOptions()
+_MOST_JOBS = RequestLimits().jobs
 _JOBS = 100
 
 
 class ProducerHandler(ProducerServiceBase):
-    """Writes to the journal. Needs the keyword `journal`."""
+    """Writes to the journal. `options` bound what is in work, over all calls."""
 
-    def __init__(self, *, journal: Journal, **others: Any) -> None:
-        super().__init__(**others)
+    def __init__(self, *, journal: Journal, options: JournalOptions = _OPTIONS) -> None:
         self._journal = journal
+        self._room = Room(options.waiting_bytes, options.arriving_bytes)
 
     async def publish(self, publish_request: PublishRequest) -> WriteReply:
         if not publish_request.updates:
             raise InvalidArgumentError("updates must not be empty")
-        return await self._store(
+        return await self._store_alone(
             WriteRequest(producer=publish_request.producer, updates=publish_request.updates)
         )
 
     async def write_logs(self, write_logs_request: WriteLogsRequest) -> WriteReply:
         if not write_logs_request.entries:
             raise InvalidArgumentError("entries must not be empty")
-        return await self._store(
+        return await self._store_alone(
             WriteRequest(producer=write_logs_request.producer, logs=write_logs_request.entries),
             logs_field="entries",
         )
@@ -99,6 +103,7 @@ class ProducerHandler(ProducerServiceBase):
             weigh=_weigh,
             limit=_IN_WORK,
             budget=_BYTES_IN_WORK,
+            room=self._room,
             apart=_is_mixed,
         )
         async with aclosing(replies):
@@ -136,11 +141,16 @@ class ProducerHandler(ProducerServiceBase):
         ids = context().narrowed(Action.JOBS)
         if ids is not None and not ids:
             return ListJobsReply()
-        return ListJobsReply(
-            jobs=await self._journal.jobs(
-                statuses=statuses, since=since, limit=limit, ids=() if ids is None else ids
-            )
+        kind = f"jobs-{self._journal.epoch}"
+        found, more = await self._journal.jobs(
+            statuses=statuses,
+            since=since,
+            limit=limit,
+            ids=() if ids is None else ids,
+            before=place_of(list_jobs_request.page_token, kind),
+            max_bytes=PAGE_BYTES,
         )
+        return ListJobsReply(found, token_of(kind, found[-1].sequence) if more else "")
 
     async def watch_jobs(self, watch_jobs_request: WatchJobsRequest) -> AsyncIterator[JobProgress]:
         """The state of every job that has not ended, then each change; or what a start says."""
@@ -156,8 +166,13 @@ class ProducerHandler(ProducerServiceBase):
     ) -> JobProgress:
         check_job_report(report, finish=finish)
         producer_id(report.producer)
-        [state] = await self._journal.report_jobs([report], create=create)
+        async with self._room.holding(_REQUEST_COST + weight_of([report])):
+            [state] = await self._journal.report_jobs([report], create=create)
         return _told(state)
+
+    async def _store_alone(self, request: WriteRequest, logs_field: str = "logs") -> WriteReply:
+        async with self._room.holding(_weigh(request)):
+            return await self._store(request, logs_field)
 
     async def _store(self, request: WriteRequest, logs_field: str = "logs") -> WriteReply:
         """Check all of a request, then store its groups. Work on the journal begins at once."""
@@ -234,10 +249,15 @@ def _told(state: JobProgress) -> JobProgress:
 
 
 def _weigh(request: WriteRequest) -> int:
-    records = 1 + len(request.updates) + len(request.logs) + len(request.jobs)
-    text = sum(len(update.message) for update in request.updates)
-    text += sum(len(entry.message) for entry in request.logs)
-    return _RECORD_COST * records + text
+    """All that it holds: text, metadata, fields. The journal is handed what was weighed."""
+    weight = _REQUEST_COST
+    for name in ("updates", "logs", "jobs"):
+        messages = getattr(request, name)
+        if messages:
+            weighed = Weighed(messages)
+            weight += weighed.weight
+            setattr(request, name, weighed)
+    return weight
 
 
 def _is_mixed(request: WriteRequest) -> bool:

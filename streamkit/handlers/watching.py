@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
 from streamkit.generated.streamservice import JobProgress, WatchJobsRequest
+from streamkit.handlers.paging import PAGE_BYTES
 from streamkit.handlers.streaming import JournalStreams, control_of
 from streamkit.handlers.validation import job_patterns, start_from
 from streamkit.journal.base import TERMINAL, Journal, Selector, Start, Stream
@@ -36,10 +37,11 @@ async def watch_jobs(
         async for batch in batches:
             if quiet and start is None:
                 # Reading has begun, so whatever is not in these states yet will be read.
-                for state in await journal.jobs(statuses=_LIVE, limit=_MOST_LIVE):
-                    if wanted(state.job_id) and may(state.job_id):
-                        shown[state.job_id] = state.sequence
-                        yield state
+                async with aclosing(_live_jobs(journal)) as states:
+                    async for state in states:
+                        if wanted(state.job_id) and may(state.job_id):
+                            shown[state.job_id] = state.sequence
+                            yield state
             control = control_of(batch, quiet=quiet)
             quiet = False
             if control is not None:
@@ -53,6 +55,21 @@ async def watch_jobs(
                 if progress.status in TERMINAL:
                     shown.pop(job, None)
                 yield progress
+
+
+async def _live_jobs(journal: Journal) -> AsyncGenerator[JobProgress, None]:
+    """Page by page: a job that changes meanwhile may be left out, and is read as a change."""
+    left, before = _MOST_LIVE, None
+    while left > 0:
+        found, more = await journal.jobs(
+            statuses=_LIVE, limit=left, before=before, max_bytes=PAGE_BYTES
+        )
+        for state in found:
+            yield state
+        if not more:
+            return
+        left -= len(found)
+        before = found[-1].sequence
 
 
 def _filter(patterns: Sequence[str] | None) -> Callable[[str], bool]:

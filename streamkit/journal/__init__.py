@@ -24,6 +24,7 @@ from streamkit.journal.opening import open_journal
 from streamkit.journal.records.columns import StoredItems
 from streamkit.journal.records.frames import joined_frames
 from streamkit.journal.records.items import LEVELS, RowItem
+from streamkit.journal.records.weights import Weighed, weight_of
 
 __all__ = [
     "LEVELS",
@@ -47,6 +48,8 @@ __all__ = [
     "Start",
     "StoredItems",
     "Stream",
+    "Weighed",
     "joined_frames",
     "open_journal",
+    "weight_of",
 ]

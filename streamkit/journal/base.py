@@ -29,6 +29,7 @@ __all__ = [
     "Delivery",
     "Entry",
     "Item",
+    "JobPage",
     "Journal",
     "JournalStatus",
     "Loss",
@@ -188,6 +189,13 @@ Batch = Delivery[Record]
 """A delivery of a journal's own streams."""
 
 
+class JobPage(NamedTuple):
+    """Some jobs of a list, and whether there are more."""
+
+    jobs: list[JobProgress]
+    more: bool
+
+
 class JournalStatus(NamedTuple):
     """Figures for `streamkit status`."""
 
@@ -258,8 +266,15 @@ class Journal(ABC):
         since: datetime | None = None,
         limit: int = 100,
         ids: Sequence[str] = (),
-    ) -> list[JobProgress]:
-        """The last changed jobs, newest first; with `ids`, patterns with "*", only those."""
+        before: int | None = None,
+        max_bytes: int = 1 << 62,
+    ) -> JobPage:
+        """The last changed jobs, newest first; with `ids`, patterns with "*", only those.
+
+        `before`: only jobs whose last change has a smaller sequence. The page ends at the limit,
+        or before its messages are larger than `max_bytes`; one job is always in it, if there is
+        one.
+        """
 
     @abstractmethod
     def bounds(self, stream: Stream) -> Bounds:

@@ -18,6 +18,7 @@ from streamkit.journal.base import (
     Clock,
     Entry,
     Item,
+    JobPage,
     JournalStatus,
     ProducerId,
     Record,
@@ -29,7 +30,7 @@ from streamkit.journal.live.reader import Page
 from streamkit.journal.live.ring import BATCH_RECORDS, Items, cut
 from streamkit.journal.records.items import Row, log_item, log_rows, update_item, update_rows
 from streamkit.journal.rules.dedupe import Answer, Window, Windows, check_producer
-from streamkit.journal.rules.jobs import Job, cancelled, grown_old
+from streamkit.journal.rules.jobs import Job, cancelled, grown_old, page_of
 from streamkit.journal.rules.reports import Settled, settle
 from streamkit.journal.rules.silence import Silences, Steady
 from streamkit.patterns import glob_matches
@@ -126,16 +127,19 @@ class MemoryJournal(EngineJournal):
         since: datetime | None = None,
         limit: int = 100,
         ids: Sequence[str] = (),
-    ) -> list[JobProgress]:
+        before: int | None = None,
+        max_bytes: int = 1 << 62,
+    ) -> JobPage:
         found = [
             job
             for job in self._jobs.values()
             if (not statuses or job.status in statuses)
             and (since is None or job.updated_at >= since)
+            and (before is None or job.sequence < before)
             and (not ids or any(glob_matches(pattern, job.job_id) for pattern in ids))
         ]
         found.sort(key=lambda job: job.sequence, reverse=True)
-        return [job.progress() for job in found[:limit]]
+        return page_of(found, limit, max_bytes)
 
     async def status(self) -> JournalStatus:
         size = sum(log.bytes for log in self._logs.values()) + self._job_bytes

@@ -209,13 +209,15 @@ class Jobs:
             await report(journal, "j0", percentage=7)
 
             async def listed(**filters: object) -> list[str]:
-                return [state.job_id for state in await journal.jobs(**filters)]  # type: ignore[arg-type]
+                found = await journal.jobs(**filters)  # type: ignore[arg-type]
+                return [state.job_id for state in found.jobs]
 
             assert await listed() == ["j0", "j5", "j4", "j3", "j2", "j1"]
             assert await listed(limit=2) == ["j0", "j5"]
             assert await listed(statuses=["failed"]) == ["j5", "j3", "j1"]
             assert await listed(statuses=["failed", "lost"], limit=1) == ["j5"]
             assert await listed(since=BEGAN + timedelta(seconds=40)) == ["j0", "j5", "j4"]
+            assert await listed(ids=["*3", "j0", "x"]) == ["j0", "j3"]
             clock.advance(3650)
             await journal.sweep()  # type: ignore[attr-defined]
             assert await listed() == ["j0", "j4", "j2"]  # running jobs stay, however old
@@ -257,3 +259,30 @@ class Jobs:
             await report(journal, "e")
             with pytest.raises(LimitError):
                 await journal.report_jobs([JobReport(job_id="f"), JobReport(job_id="g")])
+
+    async def test_the_list_comes_in_pages(self, journal: Journal) -> None:
+        names = [f"j{n:02}" for n in range(40)]
+        for n, name in enumerate(names):
+            await report(journal, name, error="\N{SNOWMAN}" * 1000 if n % 2 else "", completed=n)
+
+        async def paged(**asked: object) -> tuple[list[str], list[int]]:
+            found: list[str] = []
+            sizes: list[int] = []
+            before = None
+            while True:
+                jobs, more = await journal.jobs(before=before, **asked)  # type: ignore[arg-type]
+                found += [job.job_id for job in jobs]
+                sizes.append(sum(len(bytes(job)) for job in jobs))
+                if not more:
+                    return found, sizes
+                before = jobs[-1].sequence
+
+        newest_first = names[::-1]
+        assert await paged(limit=7) == (newest_first, [*((await paged(limit=7))[1])])
+        found, sizes = await paged(limit=100, max_bytes=10_000)
+        assert found == newest_first
+        assert 6_000 < max(sizes) <= 10_000
+        assert await paged(limit=100, max_bytes=1) == (newest_first, [*(await paged(limit=1))[1]])
+        assert (await paged(limit=3, statuses=["failed", "running"]))[0] == newest_first
+        assert (await journal.jobs(limit=40)).more is False
+        assert (await journal.jobs(limit=39)).more is True

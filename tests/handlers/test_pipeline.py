@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 import pytest
 
+from streamkit.errors import LimitError
 from streamkit.handlers.pipeline import in_order
+from streamkit.handlers.room import Room
+
+ROOM = Room(1 << 30, 1 << 30)
 
 
 async def numbers(count: int) -> AsyncIterator[int]:
@@ -25,7 +29,7 @@ async def test_results_keep_the_order_of_the_requests() -> None:
         await gates[number].wait()
         return number
 
-    results = in_order(numbers(5), work, weigh=lambda _: 1, limit=10, budget=10)
+    results = in_order(numbers(5), work, weigh=lambda _: 1, limit=10, budget=10, room=ROOM)
     async with aclosing(results):
         for gate in reversed(gates[1:]):
             gate.set()
@@ -55,7 +59,9 @@ async def test_no_more_than_the_bounds_are_in_work(limit: int, budget: int, most
         return number
 
     got: list[int] = []
-    async for ready in in_order(numbers(50), work, weigh=lambda _: 10, limit=limit, budget=budget):
+    async for ready in in_order(
+        numbers(50), work, weigh=lambda _: 10, limit=limit, budget=budget, room=ROOM
+    ):
         got += ready
     assert got == list(range(50))
     assert seen == most
@@ -73,7 +79,9 @@ async def test_an_error_of_the_requests_comes_after_their_results() -> None:
 
     got: list[int] = []
     with pytest.raises(ConnectionResetError):
-        async for ready in in_order(broken(), work, weigh=lambda _: 1, limit=9, budget=9):
+        async for ready in in_order(
+            broken(), work, weigh=lambda _: 1, limit=9, budget=9, room=ROOM
+        ):
             got += ready
     assert got == [1, 2]
 
@@ -92,7 +100,7 @@ async def test_an_error_of_the_work_ends_it() -> None:
         return number
 
     with pytest.raises(ValueError, match="no"):
-        async for _ in in_order(numbers(4), work, weigh=lambda _: 1, limit=9, budget=9):
+        async for _ in in_order(numbers(4), work, weigh=lambda _: 1, limit=9, budget=9, room=ROOM):
             pass
     assert cancelled == [2, 3]
 
@@ -120,7 +128,7 @@ async def test_closing_cancels_what_is_in_work_and_the_reading() -> None:
 
     source = requests()
     async with aclosing(source):
-        results = in_order(source, work, weigh=lambda _: 1, limit=9, budget=9)
+        results = in_order(source, work, weigh=lambda _: 1, limit=9, budget=9, room=ROOM)
         async with aclosing(results):
             assert await anext(results) == [0]
             await begun.wait()
@@ -142,8 +150,72 @@ async def test_what_mixed_work_begins_comes_before_the_next_request() -> None:
         return number
 
     results = in_order(
-        numbers(3), work, weigh=lambda _: 1, limit=9, budget=9, apart=lambda number: number == 0
+        numbers(3), work, weigh=lambda _: 1, limit=9, budget=9, room=ROOM, apart=lambda n: n == 0
     )
     async for _ in results:
         pass
     assert begun == ["0a", "0b", "1", "2"]
+
+
+async def test_all_streams_share_one_room() -> None:
+    room = Room(100, 1000)
+    inside = 0
+    seen = 0
+
+    async def work(number: int) -> int:
+        nonlocal inside, seen
+        inside += 1
+        seen = max(seen, inside)
+        await asyncio.sleep(0)
+        inside -= 1
+        if number == 49:
+            raise ValueError
+        return number
+
+    async def stream(count: int) -> list[int]:
+        got: list[int] = []
+        results = in_order(
+            numbers(count), work, weigh=lambda _: 10, limit=99, budget=1000, room=room
+        )
+        with suppress(ValueError):
+            async for ready in results:
+                got += ready
+        return got
+
+    streams = [asyncio.create_task(stream(count)) for count in (40, 30, 50, 45)]
+    cut = asyncio.create_task(stream(1000))
+    while cut not in (await asyncio.wait({cut}, timeout=0))[0] and not seen:
+        await asyncio.sleep(0)
+    cut.cancel()
+    for task, count in zip(streams, (40, 30, None, 45), strict=True):
+        got = await task
+        assert got == list(range(len(got) if count is None else count))
+    await asyncio.gather(cut, return_exceptions=True)
+    assert seen == 10
+    assert (room.taken, room.waiting) == (0, 0)
+
+
+async def test_a_room_gives_turns_in_order_and_refuses_what_would_wait_too_long() -> None:
+    room = Room(10, 20)
+    await room.take(50)  # one is always taken
+    first, second = asyncio.create_task(room.take(8)), asyncio.create_task(room.take(9))
+    await asyncio.sleep(0)
+    assert room.waiting == 17
+    with pytest.raises(LimitError, match="too much is being written"):
+        await room.take(4)
+    third = asyncio.create_task(room.take(1))
+    await asyncio.sleep(0)
+    room.leave(50)
+    await first
+    assert not second.done()
+    assert not third.done()  # it would fit, and has to wait for its turn
+    second.cancel()
+    await third
+    room.leave(8)
+    room.leave(1)
+    async with room.holding(10):
+        held = asyncio.create_task(room.take(10))
+        await asyncio.sleep(0)
+    held.cancel()  # admitted already: its room comes back
+    await asyncio.gather(held, return_exceptions=True)
+    assert (room.taken, room.waiting) == (0, 0)

@@ -288,7 +288,12 @@ async def test_order_holds_when_the_store_is_behind(tmp_path: Path) -> None:
 
         firsts: list[int] = []
         async for replies in in_order(
-            requests(), handler._answer, weigh=lambda _: 1, limit=2_000, budget=2_000
+            requests(),
+            handler._answer,
+            weigh=lambda _: 1,
+            limit=2_000,
+            budget=2_000,
+            room=handler._room,
         ):
             firsts += [reply.updates.first for reply in replies]
         assert firsts == list(range(1, 100_001, 50))

@@ -2,34 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from sys import getsizeof
-from typing import Any
+from typing import Any, TypeVar
 
-__all__ = ["weight_of"]
+__all__ = ["Weighed", "weight_of"]
+
+T = TypeVar("T")
 
 _RECORD_COST = 512
 """What a record holds beside its text."""
 _ENTRY_COST = 100
 """And an entry of a map."""
+_LARGE = 64 * 1024
 
 _dictionary = object.__getattribute__
 
 
+class Weighed(list[T]):
+    """Messages that were weighed: it is done once for a request, and not for nothing."""
+
+    def __init__(self, messages: Iterable[T] = ()) -> None:
+        super().__init__(messages)
+        self.weight = _RECORD_COST * len(self) + _texts_of(self, len)
+        if self.weight - _RECORD_COST * len(self) > _LARGE:
+            # A character may take four bytes. To ask for each text costs more than to count.
+            self.weight = _RECORD_COST * len(self) + _texts_of(self, getsizeof)
+
+
 def weight_of(messages: Iterable[Any]) -> int:
     """About how many bytes some updates, log lines or job reports hold."""
-    weight = 0
+    return messages.weight if isinstance(messages, Weighed) else Weighed(messages).weight
+
+
+def _texts_of(messages: Iterable[Any], size_of: Callable[[str], int]) -> int:
+    size = 0
     for message in messages:
         # Attribute access of a generated class costs a microsecond each.
-        weight += _RECORD_COST
         for value in _dictionary(message, "__dict__").values():
             kind = value.__class__
             if kind is str:
-                weight += getsizeof(value)
+                size += size_of(value)
             elif kind is dict and value:
-                weight += _weight_of_map(value)
-    return weight
-
-
-def _weight_of_map(entries: Mapping[Any, Any]) -> int:
-    return sum(_ENTRY_COST + getsizeof(key) + getsizeof(value) for key, value in entries.items())
+                size += sum(_ENTRY_COST + size_of(f"{key}{text}") for key, text in value.items())
+    return size

@@ -14,15 +14,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from streamkit.config import RequestLimits
 from streamkit.errors import InvalidArgumentError
 from streamkit.generated.streamservice import JobProgress, JobReport
-from streamkit.journal.base import TERMINAL
+from streamkit.journal.base import TERMINAL, JobPage
 
-__all__ = ["LOST_AFTER", "STALLED_AFTER", "STATUSES", "Job", "cancelled", "grown_old", "reported"]
+__all__ = [
+    "LOST_AFTER",
+    "STALLED_AFTER",
+    "STATUSES",
+    "Job",
+    "cancelled",
+    "grown_old",
+    "page_of",
+    "reported",
+]
 
 STATUSES = frozenset({"pending", "running", *TERMINAL})
 
@@ -30,6 +40,7 @@ STALLED_AFTER = 2.0
 """Heartbeats without a report until a job is shown as stalled."""
 LOST_AFTER = 6.0
 """Heartbeats without a report until it is lost."""
+_MESSAGE_COST = 160
 _LONGEST_HEARTBEAT = RequestLimits().seconds
 
 
@@ -58,6 +69,12 @@ class Job:
     @property
     def ended(self) -> bool:
         return self.status in TERMINAL
+
+    @property
+    def size(self) -> int:
+        """About the bytes of its message."""
+        texts = (self.job_id, self.current_step, self.error, self.service)
+        return _MESSAGE_COST + sum(len(text.encode()) for text in texts)
 
     def progress(self) -> JobProgress:
         """The state as the message that watchers get."""
@@ -133,6 +150,18 @@ def grown_old(job: Job, now: datetime, silence: float) -> Job:
     if missed >= STALLED_AFTER and not job.stalled:
         return replace(job, stalled=True, updated_at=now)
     return job
+
+
+def page_of(jobs: Iterable[Job], limit: int, max_bytes: int) -> JobPage:
+    """The first of some jobs that are one page; no more than one further is looked at."""
+    found: list[JobProgress] = []
+    size = 0
+    for job in jobs:
+        size += job.size
+        if len(found) == limit or (size > max_bytes and found):
+            return JobPage(found, True)
+        found.append(job.progress())
+    return JobPage(found, False)
 
 
 def _check(report: JobReport) -> None:

@@ -14,6 +14,7 @@ from streamkit.journal.base import (
     Appended,
     Bounds,
     Clock,
+    JobPage,
     JournalStatus,
     ProducerId,
     Record,
@@ -25,6 +26,7 @@ from streamkit.journal.live.reader import Page
 from streamkit.journal.records.items import utc
 from streamkit.journal.records.weights import weight_of
 from streamkit.journal.rules.silence import Steady
+from streamkit.journal.sqlite.jobs import Asked, job, jobs
 from streamkit.journal.sqlite.lock import StoreLock
 from streamkit.journal.sqlite.reads import Reads
 from streamkit.journal.sqlite.requests import Append, Ask, Cancel, Committed, Report, Sweep
@@ -117,7 +119,7 @@ class SqliteJournal(EngineJournal):
         return state
 
     async def job(self, job_id: str) -> JobProgress | None:
-        return await self._reads.run(self._reads.job, job_id)
+        return await self._reads.run(job, job_id)
 
     async def jobs(
         self,
@@ -126,9 +128,16 @@ class SqliteJournal(EngineJournal):
         since: datetime | None = None,
         limit: int = 100,
         ids: Sequence[str] = (),
-    ) -> list[JobProgress]:
-        since = None if since is None else utc(since)
-        return await self._reads.run(self._reads.jobs, tuple(statuses), since, limit, tuple(ids))
+        before: int | None = None,
+        max_bytes: int = 1 << 62,
+    ) -> JobPage:
+        asked = Asked(
+            statuses=tuple(dict.fromkeys(statuses)),
+            since=None if since is None else utc(since),
+            ids=tuple(ids),
+            before=before,
+        )
+        return await self._reads.run(jobs, asked, limit, max_bytes)
 
     async def status(self) -> JournalStatus:
         size = _bytes_of(self.path)

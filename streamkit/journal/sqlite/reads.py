@@ -15,12 +15,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from streamkit.errors import StoreError
-from streamkit.generated.streamservice import JobProgress
 from streamkit.journal.base import Record, Selector, Stream
 from streamkit.journal.live.reader import Page
 from streamkit.journal.records.items import text_of
-from streamkit.journal.records.rows import JOB_COLUMNS, job_from_row
-from streamkit.journal.rules.jobs import Job
 from streamkit.journal.sqlite.pages import LONGEST, Pages
 from streamkit.journal.sqlite.schema import TABLES, store_error
 from streamkit.journal.sqlite.walks import KEYS, walks_of
@@ -141,47 +138,6 @@ class Reads:
         ).fetchone()[0]
         return int(end if within is None else within) - 1
 
-    def job(self, connection: sqlite3.Connection, job_id: str) -> JobProgress | None:
-        found = self._jobs(connection, "job_id = ?", (job_id,), 1)
-        return found[0].progress() if found else None
-
-    def jobs(
-        self,
-        connection: sqlite3.Connection,
-        statuses: tuple[str, ...],
-        since: datetime | None,
-        limit: int,
-        ids: tuple[str, ...] = (),
-    ) -> list[JobProgress]:
-        """The last changed jobs, newest first."""
-        where = ["true"]
-        parameters: list[Any] = []
-        if statuses:
-            where.append(f"status in ({', '.join('?' * len(statuses))})")
-            parameters += statuses
-        if since is not None:
-            where.append("updated_at >= ?")
-            parameters.append(text_of(since))
-        if ids:
-            where.append(f"({' or '.join(['job_id glob ?'] * len(ids))})")
-            parameters += [_glob_of(pattern) for pattern in ids]
-        found = self._jobs(connection, " and ".join(where), tuple(parameters), limit)
-        return [job.progress() for job in found]
-
-    def _jobs(
-        self,
-        connection: sqlite3.Connection,
-        where: str,
-        parameters: tuple[Any, ...],
-        limit: int,
-    ) -> list[Job]:
-        found = connection.execute(
-            f"select {', '.join(JOB_COLUMNS)} from jobs where {where}"
-            " order by sequence desc limit ?",
-            (*parameters, limit),
-        )
-        return [job_from_row(row) for row in found]
-
     def _first_of_last_by_scan(
         self,
         connection: sqlite3.Connection,
@@ -215,8 +171,3 @@ class Reads:
                 most -= len(found)
                 if most <= 0:
                     return first, count, newest
-
-
-def _glob_of(pattern: str) -> str:
-    """The same for SQLite, which has more wildcards than "*"."""
-    return pattern.replace("[", "[[]").replace("?", "[?]")
