@@ -14,6 +14,9 @@ Nothing is imported before it is needed, so that `streamkit --help` is quick.
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 from collections.abc import Sequence
 
 __all__ = ["main"]
@@ -21,6 +24,30 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line (default: sys.argv) and exit with its code."""
+    _stand_in_for_closed_streams()
+    # While we are still being loaded Ctrl-C ends us as it ends any program: without a word.
+    loading = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if loading:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     from streamkit.cli.app import run
+    from streamkit.cli.output.streams import discard_stdout
 
-    raise SystemExit(run(arguments))
+    code = run(arguments)
+    if loading:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        discard_stdout()
+    raise SystemExit(code)
+
+
+def _stand_in_for_closed_streams() -> None:
+    """Open what a cron wrapper or a service has closed, or its number would be the next file's."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
+            os.set_inheritable(opened, True)
+            setattr(sys, name, os.fdopen(opened, "w" if number else "r", closefd=False))

@@ -60,7 +60,9 @@ def one_line(error: BaseException, *, server: str = "") -> str:
     text = str(error) or type(error).__name__
     hint = error.hint if isinstance(error, errors.StreamkitError) else ""
     if isinstance(error, errors.ConnectError) and server:
-        if text.startswith("cannot connect"):
+        if "TLS failed" in text:
+            hint = "if the server there does not speak TLS, leave out --tls, --ca and --cert"
+        elif text.startswith("cannot connect"):
             hint = "start one with `streamkit serve`, or name another with -s HOST:PORT"
         if server not in text:
             text = f"{server}: {text}"

@@ -171,6 +171,8 @@ class Session:
         self.server = self.server or os.environ.get("STREAMKIT_SERVER", "") or DEFAULT_SERVER
         if self.color not in ("auto", "always", "never"):
             raise UsageError(f"--color: {self.color!r} is not auto, always or never")
+        if self.key and not self.cert:
+            raise UsageError("--key belongs to --cert: it is the private key of a TLS certificate")
         self.output = Output(colour=self.color)
         self.loss_told = False
         """Whether records were reported as lost or dropped to the person."""
@@ -293,6 +295,9 @@ def run(given: dict[str, Any], body: Callable[[Session], Coroutine[Any, Any, int
     session: Session | None = None
     try:
         session = Session(**given)
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            # From here on Ctrl-C cancels what runs, so that it is closed.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         with asyncio.Runner(loop_factory=_loop_factory(local="server" not in given)) as runner:
             return runner.run(_until_ended(session, body(session))) or exits.OK
     except BrokenPipeError:

@@ -5,11 +5,13 @@ Nothing is kept: a batch is written and forgotten, so memory stays flat however 
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import stat
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 from streamkit.cli.output.formats import ColumnLike, RowWriter, TextOptions, writer_for
@@ -34,14 +36,11 @@ class Sink:
         self.started = False
         self.full = False
         """Whether a table on a terminal has all the rows that were to be shown."""
-        self.target: IO[Any] | None = None
-        """A file whose old content goes when the result begins."""
+        self.complete = False
+        """Whether the whole result was written."""
 
     def begin(self, columns: Sequence[ColumnLike]) -> None:
         self.started = True
-        if self.target is not None and stat.S_ISREG(os.fstat(self.target.fileno()).st_mode):
-            self.target.seek(0)
-            self.target.truncate()
 
     def rows(self, rows: Sequence[Row]) -> None:
         raise NotImplementedError
@@ -89,6 +88,7 @@ class _TextSink(Sink):
     def end(self, total: int) -> None:
         if self._writer is not None:
             self._write(self._writer.end())
+        self.complete = True
 
     def _write(self, text: str) -> None:
         if not text:
@@ -138,6 +138,7 @@ class _ArrowSink(Sink):
     def end(self, total: int) -> None:
         self._file.write(END_OF_ARROW_STREAM)
         self._file.flush()
+        self.complete = True
         self.count = total
 
 
@@ -172,48 +173,97 @@ class _ParquetSink(Sink):
                 return
             if message.type == "schema":
                 self._schema = self._arrow.ipc.read_schema(message)
+                self._refuse(self._schema)
                 self._writer = self._arrow.parquet.ParquetWriter(self._file, self._schema)
                 continue
             batch = self._arrow.ipc.read_record_batch(message, self._schema)
             self._writer.write_batch(batch)
             self.count += batch.num_rows
 
+    def _refuse(self, schema: Any) -> None:
+        """Name what Parquet cannot hold before a byte of it is written."""
+        for field in schema:
+            try:
+                one = self._arrow.schema([field])
+                with self._arrow.parquet.ParquetWriter(io.BytesIO(), one) as writer:
+                    writer.write_table(one.empty_table())
+            except (self._arrow.ArrowException, NotImplementedError) as error:
+                raise UsageError(
+                    f"column {field.name!r} is of type {field.type}, which parquet does not hold: "
+                    "CAST it to text, or use another format"
+                ) from error
+
     def end(self, total: int) -> None:
         if self._writer is not None:
             self._writer.close()
         self._file.flush()
+        self.complete = True
 
     def abandon(self) -> None:
         # Without its footer the file is unreadable, which is what an incomplete result should be.
         self._writer = None
 
 
-@contextmanager
+@contextlib.contextmanager
 def open_sink(
     output: Output, format_name: str, path: str, options: TextOptions, limit: int
 ) -> Iterator[Sink]:
     """Open the sink of a format: a file at `path`, else standard output.
 
-    A file that cannot be written is told before the query runs, and one that is there keeps its
-    content until the first batch has come.
+    A file that cannot be written is told before the query runs. The result is written beside it
+    and takes its place when it is complete; a file that was there keeps its content until then.
     """
     if path:
-        there = os.path.exists(path)
-        with _open_file(path, binary=format_name in ("arrow", "parquet")) as file:
-            sink = Sink()
-            try:
+        binary = format_name in ("arrow", "parquet")
+        if os.path.exists(path) and not os.path.isfile(path):
+            with _open_file(path, binary=binary) as file:  # a pipe, a device
+                yield _file_sink(output, format_name, file, options)
+            return
+        with _Replacement(path) as written:
+            with _open_file(written.beside, binary=binary) as file:
                 sink = _file_sink(output, format_name, file, options)
-                sink.target = file
                 yield sink
-            finally:
-                if not there and not sink.started:
-                    os.unlink(path)
+            if sink.complete:
+                written.replace()
     elif format_name in ("arrow", "parquet"):
         yield _file_sink(output, format_name, output.binary, options)
     elif format_name == "table" and output.terminal.is_tty and limit:
         yield _LimitedTable(output, options, limit)
     else:
         yield _TextSink(output, None, format_name, options)
+
+
+class _Replacement:
+    """A new file beside the one of that name, removed unless it took its place."""
+
+    def __init__(self, path: str) -> None:
+        self._path = os.path.realpath(path)
+        folder, name = os.path.split(self._path)
+        if os.path.exists(self._path):
+            with open(self._path, "ab"):  # may we?
+                mode = stat.S_IMODE(os.stat(self._path).st_mode)
+        else:
+            umask = os.umask(0)
+            os.umask(umask)
+            mode = 0o666 & ~umask
+        try:
+            file, self.beside = tempfile.mkstemp(prefix=f".{name[:40]}.", dir=folder or ".")
+        except OSError as error:
+            error.filename = path
+            raise
+        with contextlib.suppress(OSError):
+            os.fchmod(file, mode)
+        os.close(file)
+
+    def __enter__(self) -> _Replacement:
+        return self
+
+    def replace(self) -> None:
+        os.replace(self.beside, self._path)
+
+    def __exit__(self, *exc: object) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.beside)
 
 
 def _open_file(path: str, *, binary: bool) -> IO[Any]:

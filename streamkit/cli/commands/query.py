@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,6 +25,10 @@ __all__ = ["register"]
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
     command(app, "query")(_query)
+
+
+MAX_STATEMENT = 16 * 1024 * 1024
+"""Bytes read from standard input; the server takes less."""
 
 
 async def _query(
@@ -124,7 +127,8 @@ async def _query(
             progress.close()
             sink.abandon()
             if sink.started:
-                session.note(f"the result is not complete: failed after {sink.count:,} rows")
+                kept = f"; {out} is as it was before" if out else ""
+                session.note(f"the result is not complete: failed after {sink.count:,} rows{kept}")
             if isinstance(error, InvalidArgumentError):
                 # The command line was right, the statement was not.
                 raise QueryError(error.message, hint=error.hint) from error
@@ -156,8 +160,12 @@ async def _statement(sql: str, file: str) -> str:
         raise UsageError('give one statement: "SELECT ...", - for standard input, or -f FILE')
     if sql and sql != "-":
         return sql
-    read = Path(file).read_bytes if file else sys.stdin.buffer.read
-    data: bytes = await asyncio.to_thread(read)
+    if file:
+        data = await asyncio.to_thread(Path(file).read_bytes)
+    else:
+        from streamkit.cli.input.intake import stdin_bytes
+
+        data = await stdin_bytes(MAX_STATEMENT)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -55,7 +55,9 @@ async def _serve(
         ),
     ] = None,
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", help="0 takes a free one.", min=0)] = 50051,
+    port: Annotated[
+        int, typer.Option("--port", help="0 takes a free one.", min=0, max=65535)
+    ] = 50051,
     uds: Annotated[
         str, typer.Option("--uds", metavar="PATH", help="Listen on this Unix socket instead.")
     ] = "",

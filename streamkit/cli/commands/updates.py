@@ -59,8 +59,9 @@ async def _publish(
     if file:
         data: str | bytes = await asyncio.to_thread(_read_file, file)
     elif body in (None, "-"):
-        typed = await asyncio.to_thread(sys.stdin.buffer.read, MAX_BODY + 1)
-        data = typed.removesuffix(b"\n")
+        from streamkit.cli.input.intake import stdin_bytes
+
+        data = (await stdin_bytes(MAX_BODY + 1)).removesuffix(b"\n")
     else:
         assert body is not None
         data = body

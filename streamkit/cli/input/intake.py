@@ -19,7 +19,7 @@ from typing import TypeVar
 from streamkit.cli.input.following import Batch, Follower
 from streamkit.cli.input.lines import LineSplitter
 
-__all__ = ["file_lines", "followed", "stdin_lines"]
+__all__ = ["file_lines", "followed", "stdin_bytes", "stdin_lines"]
 
 CHUNK = 64 * 1024
 INTERVAL = 0.1
@@ -42,6 +42,20 @@ async def stdin_lines() -> AsyncGenerator[list[str], None]:
     async with aclosing(_from_thread(chunks)) as batches:
         async for lines in batches:
             yield lines
+
+
+async def stdin_bytes(most: int) -> bytes:
+    """Standard input to its end, or `most` bytes of it. Cancellation does not wait for the end."""
+    number = sys.stdin.fileno()
+
+    def chunks(stopped: Callable[[], bool]) -> Generator[bytes, None, None]:
+        left = most
+        while left and not stopped() and (data := os.read(number, min(left, CHUNK))):
+            left -= len(data)
+            yield data
+
+    async with aclosing(_from_thread(chunks)) as parts:
+        return b"".join([part async for part in parts])
 
 
 async def file_lines(path: Path) -> AsyncGenerator[list[str], None]:

@@ -58,12 +58,11 @@ def size(text: str) -> int:
 def moment(text: str, now: datetime | None = None) -> datetime:
     """An aware time: 10m (ago), today, yesterday, or ISO 8601 (local unless it names a zone)."""
     current = datetime.now(UTC) if now is None else now
-    midnight = current.astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
     word = text.strip().lower()
-    if word == "today":
-        return midnight.astimezone(UTC)
-    if word == "yesterday":
-        return (midnight - timedelta(days=1)).astimezone(UTC)
+    if word in ("today", "yesterday"):
+        day = current.astimezone().date() - timedelta(days=word == "yesterday")
+        # Without a zone first: the clock may have been changed since midnight.
+        return datetime(day.year, day.month, day.day).astimezone(UTC)
     try:
         return current - timedelta(seconds=duration(text))
     except (ValueError, OverflowError):
@@ -114,7 +113,8 @@ _PARAMETER_TYPES: dict[str, Callable[[str], object]] = {
 def parameter(text: str) -> tuple[str, object]:
     """The name and typed value of name=value or name:type=value.
 
-    Without a type: null, true, false, whole and real numbers are those, all else is text.
+    Without a type: null, true, false, and whole and real numbers in their shortest form are those,
+    all else is text.
     """
     target, value = header(text)
     name, colon, kind = target.partition(":")
@@ -134,8 +134,10 @@ def parameter(text: str) -> tuple[str, object]:
 def _guess(value: str) -> object:
     if value.lower() in ("null", "true", "false"):
         return {"null": None, "true": True, "false": False}[value.lower()]
-    if re.fullmatch(r"[+-]?(0|[1-9]\d{0,17})", value):
-        return int(value)
-    if re.fullmatch(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?", value) and not re.match(r"[+-]?0\d", value):
+    # Only what is written as a number is written back: 1.10 is a version, +49 a telephone's.
+    if re.fullmatch(r"-?\d{1,19}", value):
+        number = int(value)
+        return number if str(number) == value and -(2**63) <= number < 2**63 else value
+    if re.fullmatch(r"-?\d{1,17}\.\d{1,17}", value) and repr(float(value)) == value:
         return float(value)
     return value

@@ -7,10 +7,8 @@ JSON reader would round and decimals stay text.
 
 from __future__ import annotations
 
-import csv
-import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -68,10 +66,20 @@ class _Csv(RowWriter):
         return self._lines(map(self.cells, rows))
 
     @staticmethod
-    def _lines(rows: object) -> str:
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(rows)  # type: ignore[arg-type]
-        return text.getvalue()
+    def _lines(rows: Iterable[list[str]]) -> str:
+        return "".join(
+            [",".join(map(_quoted, row)) + "\n" if row != [""] else '""\n' for row in rows]
+        )
+
+
+_TO_QUOTE = re.compile('[",\r\n]')
+
+
+def _quoted(cell: str) -> str:
+    """A cell as RFC 4180 has it; the csv module of some Pythons leaves a lone CR unquoted."""
+    if _TO_QUOTE.search(cell) is None:
+        return cell
+    return '"' + cell.replace('"', '""') + '"'
 
 
 _TSV_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
@@ -186,12 +194,34 @@ class _Json(_JsonLines):
         return "\n]\n"
 
 
+class _Vertical(RowWriter):
+    """A row after the other, a column a line: for many columns, or long ones."""
+
+    def __init__(self, columns: Sequence[ColumnLike], options: TextOptions) -> None:
+        super().__init__(columns, options)
+        self.null = "NULL" if options.null is None else options.null
+        self._width = max(map(len, self.names), default=0)
+        self._count = 0
+
+    def rows(self, rows: Sequence[Row]) -> str:
+        lines = []
+        for row in rows:
+            self._count += 1
+            if self.options.header:
+                lines.append(f"--- {self._count} ---\n")
+            for name, cell in zip(self.names, self.cells(row), strict=True):
+                indented = cell.replace("\n", "\n" + " " * (self._width + 2))
+                lines.append(f"{name:<{self._width}}  {indented}\n")
+        return "".join(lines)
+
+
 _WRITERS: dict[str, type[RowWriter]] = {
     "csv": _Csv,
     "tsv": _Tsv,
     "json": _Json,
     "jsonl": _JsonLines,
     "markdown": _Markdown,
+    "vertical": _Vertical,
 }
 TEXT_FORMATS = ("table", *_WRITERS)
 FORMATS = (*TEXT_FORMATS, "arrow", "parquet")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import os
+import signal
+from collections.abc import Callable
 from typing import TextIO
 
 from rich.console import Console, RenderableType
@@ -12,7 +16,15 @@ from streamkit.cli.output.sanitise import sanitise
 from streamkit.cli.output.streams import Output
 from streamkit.cli.output.terminal import Terminal
 
-__all__ = ["LEVEL_STYLES", "STATUS_STYLES", "console_for", "name_style", "plain", "print_table"]
+__all__ = [
+    "LEVEL_STYLES",
+    "STATUS_STYLES",
+    "console_for",
+    "name_style",
+    "plain",
+    "print_table",
+    "stop_politely",
+]
 
 LEVEL_STYLES = {"debug": "dim", "info": "green", "warn": "yellow", "error": "bold red"}
 STATUS_STYLES = {
@@ -46,6 +58,32 @@ def console_for(stream: TextIO, terminal: Terminal) -> Console:
 def plain(text: str, style: str = "") -> Text:
     """Foreign text as one line that is only text."""
     return Text(sanitise(text), style=style, end="")
+
+
+def stop_politely(console: Console) -> Callable[[], None]:
+    """While something is drawn, Ctrl-Z gives the cursor back before it stops us.
+
+    Must be called on the running loop. Returns what ends that.
+    """
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        console.show_cursor(True)
+        loop.remove_signal_handler(signal.SIGTSTP)
+        os.kill(os.getpid(), signal.SIGTSTP)
+        # Here again: somebody has typed fg.
+        loop.add_signal_handler(signal.SIGTSTP, stop)
+        console.show_cursor(False)
+
+    try:
+        loop.add_signal_handler(signal.SIGTSTP, stop)
+    except (NotImplementedError, RuntimeError, ValueError, AttributeError):
+        return lambda: None
+
+    def end() -> None:
+        loop.remove_signal_handler(signal.SIGTSTP)
+
+    return end
 
 
 def name_style(name: str) -> str:

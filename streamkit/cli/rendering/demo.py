@@ -15,7 +15,7 @@ from rich.text import Text
 from streamkit.cli.output.formats import ColumnLike, TextOptions
 from streamkit.cli.output.records import job_line
 from streamkit.cli.output.streams import Output
-from streamkit.cli.rendering.console import console_for, plain
+from streamkit.cli.rendering.console import console_for, plain, stop_politely
 from streamkit.cli.rendering.jobs import job_bars, show_task
 from streamkit.cli.rendering.records import RecordPrinter, log_text, update_text
 from streamkit.cli.rendering.tables import TableWriter
@@ -123,6 +123,7 @@ class PanesDemo(DemoView):
             redirect_stderr=False,
         )
         self._live.start()
+        self._resume = stop_politely(self._console)
         output.note_sink = lambda text: None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -173,5 +174,6 @@ class PanesDemo(DemoView):
         lines.extend(plain(line) for line in text.splitlines())
 
     def close(self) -> None:
+        self._resume()
         self._live.stop()
         self._output.note_sink = None

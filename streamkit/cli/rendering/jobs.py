@@ -23,7 +23,7 @@ from rich.text import Text
 from streamkit.cli.output.records import clock_text, job_line, job_object, seconds_text
 from streamkit.cli.output.sanitise import json_text
 from streamkit.cli.output.streams import Output
-from streamkit.cli.rendering.console import STATUS_STYLES, console_for, plain
+from streamkit.cli.rendering.console import STATUS_STYLES, console_for, plain, stop_politely
 from streamkit.cli.rendering.records import RecordPrinter, log_text
 from streamkit.generated.streamservice import JobProgress, LogEntry
 
@@ -171,7 +171,8 @@ def show_task(bars: Progress, tasks: dict[str, TaskID], job: JobProgress) -> Non
         if created > 0:
             # A bar that is attached late shows the age of the job, not of the watching.
             task = bars.tasks[bars.task_ids.index(tasks[job.job_id])]
-            task.start_time = bars.get_time() - max(0.0, time.time() - created)
+            until = job.updated_at.timestamp() if job.status in ENDED else time.time()
+            task.start_time = bars.get_time() - max(0.0, until - created)
     bars.update(tasks[job.job_id], total=total, completed=completed, job=job)
     if job.status in ENDED:
         bars.stop_task(tasks[job.job_id])
@@ -196,6 +197,7 @@ class BarsView(JobView):
         self._bars = job_bars(console=self._console, redirect_stdout=False, redirect_stderr=False)
         self._tasks: dict[str, TaskID] = {}
         self._bars.start()
+        self._resume = stop_politely(self._console)
         if output.notes.is_tty:
             output.note_sink = lambda text: self._console.print(plain(text, "dim"), soft_wrap=True)
 
@@ -207,6 +209,7 @@ class BarsView(JobView):
 
     def close(self) -> None:
         self._output.note_sink = None
+        self._resume()
         self._bars.stop()
 
 

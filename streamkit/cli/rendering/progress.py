@@ -7,7 +7,7 @@ from rich.progress import Progress as Bars
 
 from streamkit.cli.output.records import size_text
 from streamkit.cli.output.streams import Output
-from streamkit.cli.rendering.console import console_for
+from streamkit.cli.rendering.console import console_for, stop_politely
 from streamkit.cli.sinks import Progress, Sink
 
 __all__ = ["LiveProgress"]
@@ -32,6 +32,7 @@ class LiveProgress(Progress):
         )
         self._task = self._bars.add_task("", total=None, size="", rate="")
         self._bars.start()
+        self._resume = stop_politely(self._bars.console)
 
     def update(self, total: int) -> None:
         task = self._bars.tasks[0]
@@ -45,4 +46,5 @@ class LiveProgress(Progress):
         )
 
     def close(self) -> None:
+        self._resume()
         self._bars.stop()

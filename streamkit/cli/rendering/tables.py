@@ -1,6 +1,8 @@
 """The rows of a query as a table, streamed: columns are sized by the first batch.
 
-Later cells that are wider are cut on a terminal and left whole in a pipe.
+On a terminal a column gets what it needs if the others leave that; wide texts give way first, and
+numbers never. Columns that have no room left to be read are named below the table instead. Later
+cells that are wider are cut on a terminal and left whole in a pipe.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ __all__ = ["TableWriter"]
 
 GAP = "  "
 NARROW = 4
+READABLE = 16
+"""Columns of the terminal that a text may always have."""
 SAMPLE = 500
 
 
@@ -28,6 +32,7 @@ class TableWriter(RowWriter):
         self._width = width
         self._widths: list[int] = []
         self._right: list[bool] = []
+        self._left_out: list[str] = []
 
     def rows(self, rows: Sequence[Mapping[str, str]]) -> str:
         cells = [[_shown(cell) for cell in self.cells(row)] for row in rows]
@@ -39,7 +44,12 @@ class TableWriter(RowWriter):
 
     def end(self) -> str:
         # An empty result shows its columns all the same.
-        return self.rows([]) if not self._widths else ""
+        lead = self.rows([]) if not self._widths else ""
+        if not self._left_out:
+            return lead
+        names = ", ".join(map(_shown, self._left_out))
+        more = f"... {len(self._left_out)} more column{'s' if len(self._left_out) > 1 else ''}"
+        return f"{lead}{more}: {names}; -o vertical shows all\n"
 
     def _measure(self, cells: list[list[str]]) -> None:
         names = [_shown(name) for name in self.names] if self.options.header else []
@@ -48,14 +58,32 @@ class TableWriter(RowWriter):
             self._widths.append(max((cell_len(row[index]) for row in table), default=NARROW))
             known = [row[index] for row in cells if row[index] != self.null]
             self._right.append(bool(known) and all(map(_is_number, known)))
-        # The widest column gives way first, so that the narrow ones stay readable.
-        room = self._width - len(GAP) * (len(self._widths) - 1)
-        while self._width and sum(self._widths) > room and max(self._widths) > NARROW:
-            widest = self._widths.index(max(self._widths))
-            others = sorted(self._widths)[-2] if len(self._widths) > 1 else NARROW
-            excess = sum(self._widths) - room
-            self._widths[widest] -= min(excess, max(1, self._widths[widest] - others))
-            self._widths[widest] = max(NARROW, self._widths[widest])
+        if self._width:
+            self._fit(self._width)
+
+    def _fit(self, width: int) -> None:
+        """Give the columns their widths, from the left for as many as can be read."""
+        needs = self._widths
+        least = [
+            need if right else min(need, READABLE)
+            for need, right in zip(needs, self._right, strict=True)
+        ]
+        count, taken = 0, -len(GAP)
+        while count < len(needs) and taken + len(GAP) + least[count] <= width:
+            taken += len(GAP) + least[count]
+            count += 1
+        if not count:
+            count, least[0] = 1, max(1, width)
+            taken = least[0]
+        self._left_out = self.names[count:]
+        self._widths, self._right = least[:count], self._right[:count]
+        # What is left over goes to the columns that need least first: most of them become whole.
+        spare = width - taken
+        wanting = sorted(range(count), key=lambda index: needs[index] - least[index])
+        for place, index in enumerate(wanting):
+            more = min(needs[index] - least[index], spare // (count - place))
+            self._widths[index] += more
+            spare -= more
 
     def _heading(self) -> str:
         if not self.options.header:
@@ -65,7 +93,7 @@ class TableWriter(RowWriter):
 
     def _line(self, cells: list[str]) -> str:
         shown = []
-        for cell, width, right in zip(cells, self._widths, self._right, strict=True):
+        for cell, width, right in zip(cells, self._widths, self._right, strict=False):
             length = cell_len(cell)
             if length > width:
                 if self._width:

@@ -15,6 +15,11 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from streamkit.cli.output.formats import TextOptions
+from streamkit.cli.output.streams import Output
+from streamkit.cli.session import UsageError
+from streamkit.cli.sinks import open_sink
+from streamkit.generated.streamservice import QueryResult
 from tests.cli.tools import COMMAND, Terminal, environment, invoke
 
 FIRST = "SELECT id, name, price FROM items ORDER BY id LIMIT 12"
@@ -94,6 +99,37 @@ def test_out_keeps_what_was_there_until_there_is_a_result(
             assert reader.read_all().to_pylist() == [{"a": 7}]
     else:
         assert pyarrow.parquet.read_table(target).to_pylist() == [{"a": 7}]
+
+
+def test_a_result_that_fails_half_way_leaves_the_file(server: str, tmp_path: Path) -> None:
+    target = tmp_path / "rows.csv"
+    target.write_text("precious")
+    target.chmod(0o640)
+    failing = "SELECT abs(CASE id WHEN 9000 THEN -9223372036854775808 ELSE id END) FROM items"
+    done = query(server, failing, "--out", str(target))
+    assert done.returncode == 1 and "is as it was before" in done.stderr
+    assert target.read_text() == "precious" and os.listdir(tmp_path) == ["rows.csv"]
+    link = tmp_path / "link.csv"
+    link.symlink_to(target)
+    assert query(server, "SELECT 1 AS a", "--out", str(link)).returncode == 0
+    assert link.is_symlink() and target.read_text() == "a\n1\n"
+    assert target.stat().st_mode & 0o777 == 0o640
+
+
+def test_what_parquet_cannot_hold_is_named(tmp_path: Path) -> None:
+    kind = pyarrow.month_day_nano_interval()
+    schema = pyarrow.schema([("id", pyarrow.int64()), ("iv", kind)])
+    stream = pyarrow.BufferOutputStream()
+    with pyarrow.ipc.new_stream(stream, schema):
+        pass
+    target = tmp_path / "keep.parquet"
+    target.write_text("precious")
+    with (
+        pytest.raises(UsageError, match=r"'iv' is of type month_day_nano_interval.*CAST"),
+        open_sink(Output(), "parquet", str(target), TextOptions(), 0) as sink,
+    ):
+        sink.arrow(QueryResult(arrow_ipc=stream.getvalue().to_pybytes()))
+    assert target.read_text() == "precious"
 
 
 @pytest.mark.parametrize("form", ["csv", "arrow", "parquet"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -62,6 +64,27 @@ def test_moment() -> None:
         parsing.moment("99999999999d", NOW)
 
 
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York", "Asia/Kathmandu"])
+@pytest.mark.parametrize(
+    "day", ["2026-03-29", "2026-03-30", "2026-03-08", "2026-10-25", "2026-11-02"]
+)
+def test_days_begin_at_midnight_also_when_the_clock_is_changed(
+    monkeypatch: pytest.MonkeyPatch, zone: str, day: str
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        here = ZoneInfo(zone)
+        now = datetime.fromisoformat(f"{day}T12:00").replace(tzinfo=here)
+        for word, back in (("today", 0), ("yesterday", 1)):
+            date = now.date() - timedelta(days=back)
+            wanted = datetime(date.year, date.month, date.day, tzinfo=here).astimezone(UTC)
+            assert parsing.moment(word, now.astimezone(UTC)) == wanted
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 def test_level() -> None:
     assert [parsing.level(text) for text in ("DEBUG", "warning", "Err", "")] == [
         "debug",
@@ -79,13 +102,23 @@ def test_level() -> None:
         ("n=5", 5),
         ("n=-5", -5),
         ("n=1.5", 1.5),
-        ("n=1e3", 1000.0),
+        ("n=1e3", "1e3"),
+        ("n=12e4567", "12e4567"),
+        ("n=1.10", "1.10"),
+        ("n=-0.5", -0.5),
+        ("n=-0", "-0"),
+        ("n=+4915112345678", "+4915112345678"),
+        ("n=1000000000000000000", 10**18),
+        ("n=9223372036854775807", 2**63 - 1),
+        ("n=-9223372036854775808", -(2**63)),
+        ("n=9223372036854775808", "9223372036854775808"),
+        (f"n={chr(0x661)}", chr(0x661)),
         ("n=true", True),
         ("n=null", None),
         ("n=", ""),
         ("n=a=b", "a=b"),
         ("n=007", "007"),
-        ("n=9999999999999999999999", 1e22),
+        ("n=9999999999999999999999", "9999999999999999999999"),
         ("n:text=5", "5"),
         ("n:int=5", 5),
         ("n:decimal=1.10", Decimal("1.10")),

@@ -32,6 +32,26 @@ def test_what_is_harmless_stays() -> None:
     assert sanitise("\x1b[2J\x9b\u202e\n") == "\\x1b[2J\\x9b\\u202e\\x0a"
 
 
+@pytest.mark.parametrize(
+    "hidden", ["\u00ad", "\u200b", "\u2060", "\ufeff", "\u061c", "\u180e", "\U000e0041", "\u3164"]
+)
+def test_what_shows_nothing_is_shown(hidden: str) -> None:
+    safe = sanitise(f"pay{hidden}pal")
+    assert safe != "paypal" and safe.isprintable() and hidden not in safe and "\\" in safe
+    assert json.loads(json_text(f"pay{hidden}pal")) == f"pay{hidden}pal"
+    assert hidden not in json_text(f"pay{hidden}pal")
+
+
+def test_joiners_stay_where_they_are_needed() -> None:
+    for text in (
+        "\U0001f469\u200d\U0001f4bb",
+        "\u0645\u06cc\u200c\u062e",
+        "\u0915\u094d\u200d\u0937",
+    ):
+        assert sanitise(text) == text
+    assert sanitise("a\u200db\u200cc\u200d") == "a\\u200db\\u200cc\\u200d"
+
+
 def test_lines() -> None:
     assert sanitise_lines("a\r\nb\rc\n") == ["a", "b\\x0dc"]
     assert sanitise_lines("") == [""]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Sequence
 
 import pytest
@@ -35,6 +36,22 @@ def test_csv_reads_back() -> None:
     rows = list(csv.reader(io.StringIO(text)))
     assert rows[0] == ["id", "name", "price"]
     assert rows[2][1] == ROWS[1]["name"] and rows[3][1] == "-"
+
+
+@pytest.mark.parametrize("cell", ["a\rb", "a\nb", 'a"b', "a,b", "", " a ", "a\r\n", '"'])
+@pytest.mark.parametrize("width", [1, 2])
+def test_csv_quotes_what_rfc_4180_wants_quoted(cell: str, width: int) -> None:
+    columns = [Column(name=f"c{number}", type="TEXT") for number in range(width)]
+    text = writer_for("csv", columns).rows([dict.fromkeys(("c0", "c1")[:width], cell)])
+    assert list(csv.reader(io.StringIO(text, newline=""))) == [[cell] * width]
+    assert ('"' in text) == bool(set(cell) & set('",\r\n') or (cell == "" and width == 1))
+
+
+def test_null_may_be_written_as_nothing() -> None:
+    for form, null in (("tsv", ""), ("csv", ""), ("markdown", "-")):
+        line = writer_for(form, COLUMNS, TextOptions(null=null)).rows([{"id": "1", "price": "2"}])
+        cells = re.split("[,\t|]", line.strip("|\n "))
+        assert [cell.strip() for cell in cells] == ["1", null, "2"]
 
 
 def test_csv_without_header() -> None:
@@ -109,6 +126,29 @@ def test_table_fits_a_terminal() -> None:
     assert "…" in lines[2] and lines[2].startswith(" 1") and lines[2].endswith("1")
     whole = TableWriter(COLUMNS, TextOptions())
     assert "x" * 300 in whole.rows(rows)
+
+
+def test_columns_that_find_no_room_are_named() -> None:
+    columns = [Column(name=f"column {number}", type="TEXT") for number in range(12)]
+    row = {column.name: "a text that is somewhat long" for column in columns} | {"column 1": "7"}
+    writer = TableWriter(columns, TextOptions(), width=80)
+    lines = (writer.begin() + writer.rows([row]) + writer.end()).splitlines()
+    assert all(len(line) <= 80 for line in lines[:-1])
+    assert lines[-1].startswith("... 7 more columns: column 5, column 6,")
+    assert lines[2].count("a text that") == 4 and "column 1" in lines[0]
+    narrow = TableWriter(columns[:1], TextOptions(), width=5)
+    assert narrow.rows([row]).splitlines()[2] == "a te…"
+
+
+def test_a_number_is_never_cut() -> None:
+    rows = [{"id": "12345678901234567890", "name": "x" * 90, "price": "1"}]
+    writer = TableWriter(COLUMNS, TextOptions(), width=60)
+    assert "12345678901234567890" in writer.rows(rows)
+
+
+def test_vertical() -> None:
+    lines = written(writer_for("vertical", COLUMNS), [{"id": "1", "name": "a\nb"}]).splitlines()
+    assert lines == ["--- 1 ---", "id     1", "name   a", "       b", "price  NULL"]
 
 
 def test_an_empty_table_shows_its_columns() -> None:
