@@ -56,6 +56,9 @@ class Writer:
         self.path.touch()
         return self.reopen() if kind == "rename" else None
 
+    def close(self) -> None:
+        self._file.close()
+
     def reopen(self) -> None:
         self._file.close()
         self._file = self.path.open("ab", buffering=0)
@@ -106,7 +109,7 @@ def test_nothing_is_lost_and_nothing_comes_twice(tmp_path: Path) -> None:
             kills["server"] += 1
             server.kill()
             down_until = time.monotonic() + chance.choice((0.1, 3.0, 10.0))
-    writer.reopen()
+    writer.close()
     if down_until:
         server = ServerProcess(store, port=port)
     deadline = time.monotonic() + 120

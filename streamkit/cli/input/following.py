@@ -261,7 +261,7 @@ class Follower:
                 self._current = key
             if key in by_key:
                 by_key[key].name = name
-            elif not self._recognise(key, name, status.st_size):
+            elif not self._recognise(key, name, status.st_size, live=key in (trails or ())):
                 unknown.append((key, name))
         if trails is not None:
             self._miss(trails, {_key(status) for _, status in found} - {key for key, _ in unknown})
@@ -297,13 +297,13 @@ class Follower:
             live = key in trails
             self._orphans.append(_Orphan(key, str(self._path), place, trail, live=live))
 
-    def _recognise(self, key: str, name: str, size: int) -> bool:
+    def _recognise(self, key: str, name: str, size: int, *, live: bool) -> bool:
         """Whether a file was read before; it is opened if there is more of it, or will be."""
         place = self._places.get(key)
         if place is None:
             return False
         current = key == self._current
-        if place.offset == size and not current:
+        if place.offset == size and not current and not live:
             return True
         if (file := _opened(name, key)) is None:
             return True  # rotated in this moment; the next look finds it

@@ -314,6 +314,18 @@ def test_read_and_rotated_and_removed_is_nothing_to_tell(log: Path) -> None:
     assert reader.later() == [] and not reader.told
 
 
+def test_a_file_that_was_read_before_a_restart_is_done_with_later(log: Path) -> None:
+    reader = Reader(log)
+    reader.read()
+    rotate(log)
+    append(log, "3\n")
+    reader.read()
+    reader.restart()
+    reader.later(following.LINGER + 1)
+    reader.restart(Path(f"{log}.1").unlink)
+    assert reader.later() == [] and not reader.told
+
+
 def test_lines_are_read_again_between_places(log: Path) -> None:
     append(log, "".join(f"{n}\n" for n in range(3, 2000)) + "no end")
     reader = Reader(log)
