@@ -187,17 +187,16 @@ class QueryLimits:
     Time, rows, bytes of the result and the number of queries are bounded for every database.
     Memory and disk are bounded by what each one has for it:
 
-    - SQLite: no value is larger than `max_value`; everything that grows with the result spills
-      into temporary files, `max_spill` in all (where there is a /proc).
-    - DuckDB: `max_memory` for all queries on one database, and no temporary files at all. It does
-      not count the texts that functions make in passing, such as repeat('x', 1000000000): where
-      people mean harm, give the whole process a bound (MemoryMax= of systemd, a container's).
+    - SQLite, DuckDB and other libraries: every statement runs in a process of its own, which may
+      have `max_memory` and is ended when the query's time is over, whatever it is doing.
+    - SQLite besides: no value is larger than `max_value`; everything that grows with the result
+      spills into temporary files, `max_spill` in all (where there is a /proc).
+    - DuckDB besides: no temporary files at all.
     - PostgreSQL: sorts and hashes of one query get their share of `max_memory`, unless the
       statement itself asks for more by set_config; temporary files get `max_spill` where the login
       may set temp_file_limit. A value may have the size that PostgreSQL allows, 1 GB, and is read
       as a whole. What must hold against hostile statements belongs to the role there:
       `ALTER ROLE reader SET temp_file_limit = '1GB'`.
-    - Other drivers: none.
     """
 
     max_seconds: float = 300.0
@@ -216,7 +215,8 @@ class QueryLimits:
     max_value: int = 1 * MIB
     """The largest single value that SQLite may read or make."""
     max_memory: int = 512 * MIB
-    """Of all the queries on one database, where it can be told."""
+    """Of each statement's process, beside what the process has anyway; of all the queries on one
+    PostgreSQL database."""
     max_spill: int = 4096 * MIB
     """Bytes of temporary files, where it can be told; 0 sets no bound."""
     max_concurrent: int = 8

@@ -88,6 +88,11 @@ class Source(ABC):
     """A configured database. Read-only is enforced by the database, not by reading the SQL."""
 
     name: str
+    forked: bool = False
+    """Whether statements run in a process of their own, as they must where the database is a
+    library that works in its caller's process. Such a source can be pickled."""
+    asked_here: bool = True
+    """Whether `tables` and `describe` are asked in the server's process all the same."""
 
     @abstractmethod
     def open(self, sql: str, parameters: Parameters = (), *, seconds: float) -> Result:
@@ -95,6 +100,14 @@ class Source(ABC):
 
         Raises PreconditionError or QueryError, never with credentials in the message.
         """
+
+    def modules(self) -> list[str]:
+        """What a process that is to run its statements imports."""
+        return [type(self).__module__]
+
+    def later(self) -> list[str]:
+        """What it should import as well, once a first statement need not wait for that."""
+        return []
 
     def prepare(self) -> None:  # noqa: B027  # most have nothing to load
         """Load ahead what a first query would have to wait for. What is missing a query tells."""

@@ -9,7 +9,12 @@ from contextlib import aclosing, asynccontextmanager
 from streamkit.config import QueryLimits
 from streamkit.database.base import ColumnInfo, Source, TableInfo
 from streamkit.database.plan import QueryPlan
+from streamkit.database.running.children import Children
+from streamkit.database.running.forked import Forked
+from streamkit.database.running.processes import can_fork
 from streamkit.database.running.query import Frames, RunningQuery
+from streamkit.database.running.threads import Threads
+from streamkit.database.running.work import Runner
 from streamkit.errors import LimitError, NotFoundError, StreamkitError
 
 __all__ = ["Databases"]
@@ -18,9 +23,18 @@ __all__ = ["Databases"]
 class Databases:
     """Sources by name; "" is the server's own store. Belongs to one event loop."""
 
-    def __init__(self, sources: Mapping[str, Source], limits: QueryLimits | None = None) -> None:
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        limits: QueryLimits | None = None,
+        *,
+        forked: bool = True,
+    ) -> None:
+        """With `forked` false every statement runs in a thread, also where that cannot be ended."""
         self.limits = limits or QueryLimits()
         self._sources = dict(sources)
+        self._forked = forked and can_fork()
+        self._children: Children | None = None
         self._slots = asyncio.Semaphore(self.limits.max_concurrent)
         self._running: set[RunningQuery] = set()
         self._preparing: asyncio.Task[None] | None = None
@@ -34,6 +48,16 @@ class Databases:
     def running(self) -> int:
         """Queries that hold a connection now."""
         return len(self._running)
+
+    @property
+    def statements(self) -> int:
+        """Statements that run now: those of the queries, and the counts beside them."""
+        return sum(query.statements for query in self._running)
+
+    @property
+    def processes(self) -> set[int]:
+        """The numbers of the processes that wait for statements or run them."""
+        return self._children.numbers if self._children is not None else set()
 
     def source(self, name: str, visible: Callable[[str], bool] = lambda _: True) -> Source:
         """Return the source of that name. Raises NotFoundError; also for a name that is not
@@ -54,9 +78,9 @@ class Databases:
 
         Raises NotFoundError, and LimitError when no turn came in time.
         """
-        source = self.source(name)
+        runner = self._runner(self.source(name))
         await self._take_slot()
-        query = RunningQuery(source, plan, self.limits, lambda: self._give_slot(query))
+        query = RunningQuery(name, runner, plan, self.limits, lambda: self._give_slot(query))
         self._running.add(query)
         query.start()
         try:
@@ -67,19 +91,19 @@ class Databases:
 
     def end_running(self, name: str, reason: StreamkitError, *, after: float) -> int:
         """End the queries on one database that have run for so many seconds; how many they are."""
-        source = self.source(name)
-        found = [q for q in self._running if q.source is source and q.seconds >= after]
+        self.source(name)
+        found = [q for q in self._running if q.database == name and q.seconds >= after]
         for query in found:
             query.end(reason)
         return len(found)
 
     async def tables(self, name: str = "") -> list[TableInfo]:
         """What can be queried in a database. Raises NotFoundError, PreconditionError."""
-        return await asyncio.to_thread(self.source(name).tables)
+        return [TableInfo(*table) for table in await self._asked(name).ask("tables")]
 
     async def describe(self, table: str, name: str = "") -> list[ColumnInfo]:
         """The columns of a table or view. Raises NotFoundError, PreconditionError."""
-        return await asyncio.to_thread(self.source(name).describe, table)
+        return [ColumnInfo(*column) for column in await self._asked(name).ask("describe", table)]
 
     async def close(self) -> None:
         """Stop every query and release the sources."""
@@ -87,12 +111,33 @@ class Databases:
             await query.close()
         if self._preparing is not None:
             await self._preparing
+        if self._children is not None:
+            await self._children.close()
         for source in self._sources.values():
             source.close()
 
+    def _runner(self, source: Source) -> Runner:
+        if not (self._forked and source.forked):
+            return Threads(source, self.limits)
+        return Forked(self._processes(), source.name, self.limits)
+
+    def _asked(self, name: str) -> Runner:
+        """A catalogue is asked here where the source's own statements are safe and quick."""
+        source = self.source(name)
+        return Threads(source, self.limits) if source.asked_here else self._runner(source)
+
+    def _processes(self) -> Children:
+        if self._children is None:
+            forked = {s.name: s for s in self._sources.values() if s.forked}
+            self._children = Children(forked, self.limits)
+        return self._children
+
     async def _prepare(self) -> None:
         for source in self._sources.values():
-            await asyncio.to_thread(source.prepare)
+            if not (self._forked and source.forked):
+                await asyncio.to_thread(source.prepare)
+            elif self._children is None:
+                await self._processes().prepare()
 
     async def _take_slot(self) -> None:
         try:

@@ -220,7 +220,101 @@ SQLITE_HEAVY = [
     "SELECT value FROM json_tree('" + "[" * 900 + "]" * 900 + "')",
 ]
 
-SQLITE = SQLITE_WRITES + SQLITE_ELSEWHERE + SQLITE_SETTINGS + SQLITE_HEAVY
+_HALF = "hex(zeroblob(250000))"
+_WHOLE = "hex(zeroblob(500000))"
+
+
+def _doubled(count: int, each: str, last: str) -> str:
+    """Names that each stand for two of the one before."""
+    names = ", ".join(f"t{i}(x) AS ({each.format(i - 1)})" for i in range(1, count + 1))
+    return f"WITH t0(x) AS (SELECT 1), {names} {last.format(count)}"
+
+
+SQLITE_UNSTOPPABLE = [
+    f"SELECT length(replace({_WHOLE}, {_HALF} || '1', ''))",
+    f"SELECT sum(length(replace({_WHOLE}, {_HALF} || id, ''))) FROM people",
+    f"SELECT trim({_WHOLE}, {_HALF} || 'x')",
+    f"SELECT rtrim({_WHOLE}, 'x' || {_HALF})",
+    f"SELECT ltrim(hex(randomblob(500000)), 'xyz' || {_HALF})",
+    f"SELECT instr({_WHOLE}, {_HALF} || '1')",
+    f"SELECT {_WHOLE} LIKE '" + "%0" * 120 + "1'",
+    f"SELECT {_WHOLE} GLOB '" + "*0" * 120 + "1'",
+    f"SELECT {_WHOLE} GLOB '" + "*[0-9]" * 40 + "x'",
+    f"SELECT sum({_WHOLE} LIKE '" + "_%0" * 80 + "1') FROM people a, people b",
+    f"SELECT length(quote(zeroblob(500000))) + length(quote({_WHOLE})) FROM people a, people b",
+    "SELECT json_patch(" + "json_object('a', 1, " * 90 + "'b', 1" + ")" * 90 + ", '{}')",
+    "SELECT json_patch('{' || group_concat('\"' || a.id || '-' || b.id || '\":1') || '}', '{' ||"
+    " group_concat('\"' || b.id || '-' || a.id || '\":2') || '}')"
+    " FROM people a, (SELECT id FROM people LIMIT 20) b",
+    "SELECT json_group_array(hex(zeroblob(400000))) FROM people a, people b",
+    "SELECT json_group_object(a.id, hex(zeroblob(400000))) FROM people a, people b",
+    "SELECT json_group_array(json_array(a.name, b.name)) FROM people a, people b",
+    "SELECT json_group_array(hex(zeroblob(90000))) OVER (ORDER BY a.id) FROM people a, people b",
+    "SELECT json_extract('[' || group_concat(a.id) || ']', '$[' || a.id || ']')"
+    " FROM people a, (SELECT id FROM people LIMIT 40)",
+    "SELECT json_set('[]', '$[#]', hex(zeroblob(499000)), '$[#]', hex(zeroblob(499000)))",
+    "SELECT count(*) FROM people, json_tree('[' || substr(replace(hex(zeroblob(400000)),"
+    " '00', '1,'), 1, 399999) || ']')",
+    "SELECT sum(e.value) FROM people, json_each('[' || substr(replace(hex(zeroblob(400000)),"
+    " '00', '1,'), 1, 399999) || ']') e",
+    "SELECT group_concat(hex(zeroblob(100)), hex(zeroblob(100))) OVER (ROWS BETWEEN 3000 PRECEDING"
+    " AND CURRENT ROW) FROM people a, people b",
+    _doubled(22, "SELECT a.x FROM t{0} a, t{0} b", "SELECT count(*) FROM t{0}"),
+    _doubled(22, "SELECT x FROM t{0} UNION SELECT x FROM t{0}", "SELECT count(*) FROM t{0}"),
+    _doubled(22, "SELECT x FROM t{0} EXCEPT SELECT x + 1 FROM t{0}", "SELECT max(x) FROM t{0}"),
+    _doubled(22, "SELECT (SELECT x FROM t{0}) + (SELECT x FROM t{0})", "SELECT x FROM t{0}"),
+    _doubled(22, "SELECT x FROM t{0} WHERE x IN (SELECT x FROM t{0})", "SELECT * FROM t{0}"),
+    _doubled(22, "SELECT max(a.x) FROM t{0} a JOIN t{0} b USING (x)", "SELECT x FROM t{0}"),
+    "EXPLAIN " + _doubled(24, "SELECT a.x FROM t{0} a, t{0} b", "SELECT count(*) FROM t{0}"),
+    "SELECT 1 WHERE "
+    + " OR ".join(f"(a.id = {i} AND b.id > {i})" for i in range(150))
+    + " FROM people a, people b",
+    "SELECT count(*) FROM "
+    + ", ".join(f"people p{i}" for i in range(60))
+    + " WHERE "
+    + " AND ".join(f"p{i}.id = p{i + 1}.id" for i in range(59)),
+    "SELECT count(*) FROM " + " JOIN ".join(f"few f{i}" for i in range(30)),
+    "SELECT " + " || ".join(["hex(zeroblob(9000))"] * 50) + " FROM people a, people b",
+    "SELECT max(hex(randomblob(400000))), min(hex(randomblob(400000))) FROM people a, people b",
+    "SELECT DISTINCT hex(randomblob(300000)) FROM people a, people b",
+    "SELECT hex(randomblob(300000)) AS r FROM people a, people b ORDER BY r",
+    "SELECT count(DISTINCT hex(randomblob(300000))) FROM people a, people b",
+    _COUNT + "SELECT replace(hex(zeroblob(400000)), '00', '0') FROM n",
+    _COUNT + "SELECT upper(lower(hex(randomblob(400000)))) FROM n",
+    _COUNT + "SELECT unicode(substr(hex(zeroblob(400000)), x % 9)) FROM n",
+    _COUNT + "SELECT strftime('%Y" + "%d" * 500 + "', x) FROM n",
+    _COUNT + "SELECT char(" + ", ".join(["x"] * 100) + ") FROM n",
+    _COUNT + "SELECT max(" + ", ".join(["randomblob(9000)"] * 100) + ") FROM n",
+]
+"""What no flag, handler or limit of SQLite ends in time, or keeps in bounds, each by itself."""
+
+SQLITE = SQLITE_WRITES + SQLITE_ELSEWHERE + SQLITE_SETTINGS + SQLITE_HEAVY + SQLITE_UNSTOPPABLE
+
+DUCKDB_UNSTOPPABLE = [
+    "SELECT len(list_sort(range(500000000)))",
+    "SELECT list_sum(list_transform(range(300000000), lambda x: x + 1))",
+    "SELECT len(list_distinct(range(200000000)))",
+    "SELECT len(list_reverse_sort(range(300000000)))",
+    "SELECT len(list_concat(range(300000000), range(300000000)))",
+    "SELECT len(repeat('x', 2000000000))",
+    "SELECT len(repeat(repeat('x', 100000), 100000))",
+    "SELECT len(lpad('x', 2000000000, 'y'))",
+    "SELECT len(rpad('x', 2000000000, 'y'))",
+    "SELECT len(replace(repeat('a', 50000000), 'a', repeat('b', 1000)))",
+    "SELECT levenshtein(repeat('a', 100000), repeat('b', 100000))",
+    "SELECT damerau_levenshtein(repeat('a', 30000), repeat('b', 30000))",
+    "SELECT regexp_replace(repeat('a', 100000000), '(a|b|ab)*c', '', 'g')",
+    "SELECT len(string_split(repeat('a,', 200000000), ','))",
+    "SELECT len(bit_count(repeat('1', 900000000)::BIT)::text)",
+    "SELECT len(list_aggregate(range(200000000), 'string_agg', ','))",
+    "SELECT histogram(range) FROM range(200000000)",
+    "SELECT quantile(range, 0.5) FROM range(1000000000)",
+    "SELECT mode(md5(range::text)) FROM range(1000000000)",
+    "SELECT count(DISTINCT md5(range::text)) FROM range(1000000000)",
+    "SELECT map_from_entries(list((range, range))) FROM range(100000000)",
+    "SELECT len(to_json(range(200000000)))",
+]
+"""Memory that its limit does not count, and calls that look at no flag."""
 
 DUCKDB = [
     "INSERT INTO people VALUES (-1, 'x', 0)",
@@ -289,6 +383,7 @@ DUCKDB = [
     "SELECT string_agg(range) FROM range(1000000000)",
     "SELECT * FROM range(1000000000) ORDER BY random()",
     "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n",
+    *DUCKDB_UNSTOPPABLE,
 ]
 
 POSTGRESQL = [

@@ -15,7 +15,7 @@ from streamkit.database.extras import has, need
 from streamkit.database.plan import QueryPlan
 from streamkit.errors import LimitError
 
-__all__ = ["pieces_of"]
+__all__ = ["count_of", "pieces_of"]
 
 _WINDOW_ROWS = 8192
 _WINDOW_BYTES = 2 << 20
@@ -45,6 +45,14 @@ def pieces_of(result: Result, plan: QueryPlan, limits: QueryLimits) -> Pieces:
             yield pieces, last
             if last:
                 return
+
+
+def count_of(result: Result) -> int:
+    """The number that a statement of one row and one column gives."""
+    if result.arrow:
+        batch = result.record_batch(1, 1)
+        return int(batch.column(0)[0].as_py()) if batch is not None else 0
+    return int(result.rows(1, 1)[0][0])
 
 
 def _over(limits: QueryLimits, rows: int) -> str:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
+import psutil
 import pytest
 
+from streamkit.config import QueryLimits
 from streamkit.database import Databases, QueryPlan, open_source
 from streamkit.database.base import Result
 from streamkit.database.sources.adbc.source import _AdbcResult
 from streamkit.database.sources.sqlite.source import _SqliteResult
 from tests.database.engines import Engine, Postgres
+
+T = TypeVar("T", int, float)
 
 WIDE = {
     "sqlite": "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n)"
@@ -45,7 +49,7 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
-async def steady(count: Callable[[], int]) -> int:
+async def steady(count: Callable[[], T]) -> T:
     """What `count` gives when it has been the same for a while."""
     last, same = count(), 0
     async with asyncio.timeout(90):
@@ -57,7 +61,7 @@ async def steady(count: Callable[[], int]) -> int:
 
 
 async def test_a_reader_that_stops_stops_the_fetching(engine: Engine, fetched: list[int]) -> None:
-    databases = Databases({"db": open_source("db", engine.url)})
+    databases = Databases({"db": open_source("db", engine.url)}, forked=False)
     async with databases.run("db", QueryPlan(sql=WIDE[engine.kind])) as frames:
         await anext(frames)
         stopped = await steady(lambda: sum(fetched))
@@ -86,3 +90,23 @@ async def test_a_reader_that_stops_stops_the_server_of_postgresql(postgres: Post
             assert 0 < stopped < MOST_ROWS
     await databases.close()
     print(f"\nPostgreSQL: {stopped} rows produced for a reader that stands still")
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "duckdb"], indirect=True)
+async def test_a_reader_that_stops_stops_the_process(engine: Engine) -> None:
+    limits = QueryLimits(count_seconds=0)
+    databases = Databases({"db": open_source("db", engine.url)}, limits)
+    async with databases.run("db", QueryPlan(sql=WIDE[engine.kind])) as frames:
+        await anext(frames)
+        children = [psutil.Process(number) for number in databases.processes]
+
+        def used() -> float:
+            return sum(child.cpu_times().user for child in children)
+
+        stopped = await steady(used)
+        for _ in range(200):  # and reading on goes on
+            await anext(frames)
+        async with asyncio.timeout(90):
+            while used() == stopped:
+                await anext(frames)
+    await databases.close()

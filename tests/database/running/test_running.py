@@ -135,17 +135,21 @@ async def test_no_count_when_none_is_wanted(sqlite_engine: Engine) -> None:
     await databases.close()
 
 
-async def test_a_fault_of_the_source_is_an_internal_error(
-    databases: Databases, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def broken(*_: Any, **__: Any) -> Result:
+class BrokenSource(SqliteSource):
+    def open(self, *_: Any, **__: Any) -> Result:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(SqliteSource, "open", broken)
+
+@pytest.mark.parametrize("forked", [True, False])
+async def test_a_fault_of_the_source_is_an_internal_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, forked: bool
+) -> None:
+    databases = Databases({"db": BrokenSource("db", tmp_path / "no.db")}, forked=forked)
     with pytest.raises(InternalError, match="server's own"):
         await rows_of(databases, "SELECT 1")
     assert "ZeroDivisionError" in caplog.text
     assert databases.running == 0
+    await databases.close()
 
 
 def cpu_clock(thread: threading.Thread) -> int:
@@ -240,7 +244,8 @@ async def test_a_storm_of_cancelled_queries_leaves_nothing(
     kind: str, request: pytest.FixtureRequest, used: list[float]
 ) -> None:
     engine: Engine = request.getfixturevalue(f"{kind}_engine")
-    databases = Databases({"db": open_source("db", engine.url)}, QueryLimits(max_concurrent=16))
+    limits = QueryLimits(max_concurrent=16)
+    databases = Databases({"db": open_source("db", engine.url)}, limits, forked=False)
     await check_storm(databases, [engine.endless, engine.unbounded], 300, used)
     await databases.close()
 
@@ -274,9 +279,8 @@ def test_closing_ends_what_still_runs(duckdb_engine: Engine) -> None:
 
 @pytest.mark.soak
 async def test_a_storm_of_10000_cancelled_queries(sqlite_engine: Engine, used: list[float]) -> None:
-    databases = Databases(
-        {"db": open_source("db", sqlite_engine.url)}, QueryLimits(max_concurrent=16)
-    )
+    limits = QueryLimits(max_concurrent=16)
+    databases = Databases({"db": open_source("db", sqlite_engine.url)}, limits, forked=False)
     await check_storm(databases, [sqlite_engine.endless, sqlite_engine.unbounded], 10_000, used)
     await databases.close()
 

@@ -186,15 +186,15 @@ async def test_a_deadline_also_ends_a_query_whose_reader_sleeps(
         with pytest.raises(DeadlineError):
             while True:
                 await anext(frames)
-    assert query_threads() == 0, "what was still to be read begins no count"
+    assert query_threads() == databases.statements == 0, "what was still to be read begins no count"
 
 
 async def test_a_count_has_a_time_of_its_own(engine: Engine) -> None:
     databases = Databases({"db": open_source("db", engine.url)}, QueryLimits(count_seconds=0.5))
     async with databases.run("db", QueryPlan(sql=engine.unbounded)) as frames, asyncio.timeout(60):
-        while query_threads("streamkit-query") < 2:
+        while databases.statements < 2:
             await anext(frames)
-        while query_threads("streamkit-query") > 1:
+        while databases.statements > 1:
             await asyncio.sleep(0.01)
         await anext(frames)  # the rows go on
     await databases.close()
@@ -209,12 +209,15 @@ async def test_leaving_cancels_the_statement(databases: Databases, engine: Engin
     assert databases.running == 0
 
 
-async def test_a_reader_that_stops_stops_the_cursor(databases: Databases, engine: Engine) -> None:
+async def test_a_reader_that_stops_stops_the_cursor(engine: Engine) -> None:
+    databases = Databases({"db": open_source("db", engine.url)}, forked=False)
     async with databases.run("db", QueryPlan(sql=engine.unbounded, batch_rows=1000)) as frames:
         await anext(frames)
         await asyncio.sleep(0.3)  # time for a worker that does not wait to run far ahead
         (query,) = databases._running
-        assert len(query._handover._items) <= 2
+        work: Any = query._work
+        assert len(work._handover._items) <= 2
+    await databases.close()
 
 
 async def test_rows_and_bytes_are_limited(engine: Engine) -> None:

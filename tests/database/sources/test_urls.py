@@ -134,7 +134,7 @@ async def test_sqlite_needs_no_extra(
 
     monkeypatch.setattr("streamkit.database.extras.import_module", absent)
     monkeypatch.setattr("streamkit.database.encoding.pieces.has", lambda module: False)
-    databases = Databases({"db": open_source("db", sqlite_engine.url)})
+    databases = Databases({"db": open_source("db", sqlite_engine.url)}, forked=False)
     sql = "SELECT a.id FROM people a, people b LIMIT 30000"
     assert len(await rows_of(databases, sql)) == 30_000
     monkeypatch.setattr("streamkit.database.extras.find_spec", lambda module: None)

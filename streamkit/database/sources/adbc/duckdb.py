@@ -65,9 +65,15 @@ class DuckDbEngine(Engine):
         self._parser: Any = None
         self._parsing = threading.Lock()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DuckDbEngine, (self._path,)
+
     def check_installed(self) -> None:
         super().check_installed()
         need("duckdb", "a DuckDB database")
+
+    def modules(self) -> list[str]:
+        return [*super().modules(), "duckdb"]
 
     def load(self) -> None:
         super().load()
@@ -141,7 +147,11 @@ class DuckDbFiles(DuckDbEngine):
     def __init__(self, path: Path, kind: str, table: str) -> None:
         super().__init__(path)
         self._reader = f"read_{kind}"
+        self._kind = kind
         self._table = table if any(mark in path.name for mark in "*?[") else path.stem
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DuckDbFiles, (self._path, self._kind, self._table)
 
     def _open(self, limits: QueryLimits) -> Any:
         connection = self._instance(limits, path=":memory:", temp_directory="")

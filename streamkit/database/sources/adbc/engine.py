@@ -96,6 +96,8 @@ class Engine:
     of the login protect the data.
     """
 
+    forked = True
+    """As of a Source: what an unknown driver does cannot be told."""
     cancel_blocks = True
     """Whether a cancellation may take its time, as over a network."""
 
@@ -104,10 +106,18 @@ class Engine:
         self._uri = uri
         self._shared = SharedDatabase()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Engine, (self.driver, self._uri)
+
     def check_installed(self) -> None:
         """Raise PreconditionError, saying what to install, when something is missing."""
         need("pyarrow", f"a {self.driver} database")
         need("adbc_driver_manager", f"a {self.driver} database")
+
+    def modules(self) -> list[str]:
+        """What `load` imports, by name."""
+        packaged = [f"adbc_driver_{self.driver}"] if self._packaged() else []
+        return [type(self).__module__, "pyarrow.compute", "adbc_driver_manager.dbapi", *packaged]
 
     def load(self) -> None:
         """Import what a query needs: some tenths of a second, once in a process."""

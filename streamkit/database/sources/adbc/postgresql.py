@@ -68,6 +68,8 @@ _ITS_WORDS = re.compile(r"(?:ERROR|FATAL):\s+([^\n]*)")
 class PostgresEngine(Engine):
     """A server by its URL, as libpq takes it."""
 
+    forked = False  # it ends statements itself, when it is told to
+
     def __init__(self, url: str) -> None:
         super().__init__("postgresql", url)
         self._warned = False

@@ -47,12 +47,20 @@ class AdbcSource(Source):
         self._engine = engine
         self._limits = limits or QueryLimits()
         engine.check_installed()
+        self.forked = engine.forked
+        self.asked_here = not engine.forked
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return AdbcSource, (self.name, self._engine, self._limits)
 
     def open(self, sql: str, parameters: Parameters = (), *, seconds: float) -> Result:
         if isinstance(parameters, Mapping):
             sql, parameters = numbered(sql, parameters)
         most = self._limits.max_message_asked
         return _AdbcResult(self._connect(), sql, parameters, seconds, self._engine, most)
+
+    def modules(self) -> list[str]:
+        return [*super().modules(), *self._engine.modules()]
 
     def prepare(self) -> None:
         with suppress(StreamkitError, ImportError, OSError):

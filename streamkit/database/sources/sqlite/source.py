@@ -51,6 +51,7 @@ _STORE_TABLES_HIDDEN = frozenset({"meta", "dedupe", "marks", "log_levels"})
 class SqliteSource(Source):
     """One SQLite file. A connection of its own for every query, none between queries."""
 
+    forked = True
     hidden: frozenset[str] = frozenset()
 
     def __init__(self, name: str, path: str | Path, limits: QueryLimits | None = None) -> None:
@@ -60,6 +61,9 @@ class SqliteSource(Source):
 
     def open(self, sql: str, parameters: Parameters = (), *, seconds: float) -> Result:
         return _SqliteResult(self._connect(), sql, parameters, seconds, self)
+
+    def later(self) -> list[str]:
+        return ["pyarrow.compute"]  # encodes long results, where it is there
 
     def tables(self) -> list[TableInfo]:
         with self._trusted() as connection:

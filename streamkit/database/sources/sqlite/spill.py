@@ -7,17 +7,18 @@ from contextlib import suppress
 
 __all__ = ["spilled"]
 
-_OPEN_FILES = "/proc/self/fd"
+_OPEN_FILES = "/proc/{}/fd"
 _PREFIX = "/etilqs_"  # how SQLite begins the name of a temporary file, gone once it is open
 
 
-def spilled() -> int:
-    """Bytes of all the temporary files that SQLite has open in this process; 0 without /proc."""
+def spilled(process: int | str = "self") -> int:
+    """Bytes of all the temporary files that SQLite has open in a process; 0 without /proc."""
     size = 0
+    folder = _OPEN_FILES.format(process)
     with suppress(OSError):
-        for number in os.listdir(_OPEN_FILES):
+        for number in os.listdir(folder):
             with suppress(OSError):  # closed meanwhile
-                path = f"{_OPEN_FILES}/{number}"
+                path = f"{folder}/{number}"
                 if _PREFIX in os.readlink(path):
                     size += os.stat(path).st_size
     return size
