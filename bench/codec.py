@@ -43,6 +43,7 @@ message Everything {
   optional int32 maybe = 21; oneof choice { string text = 22; int32 number = 23; }
   repeated int32 numbers = 24; repeated string texts = 25; repeated Inner inners = 26;
   map<string, string> labels = 27; map<int32, double> weights = 28; map<string, Inner> named = 29;
+  repeated google.protobuf.Int64Value wrappers = 30;
 }
 """
 

@@ -16,13 +16,10 @@ from typing import Any, Final
 
 import betterproto
 
-from streamkit.codec.wire.field import MESSAGE_KINDS, Field, tags_of
+from streamkit.codec.wire.field import Field, tags_of
 from streamkit.codec.wire.runs import Runs
 
 __all__ = ["MessagePlan", "plan_of"]
-
-
-_FEW: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +37,6 @@ class MessagePlan:
     siblings: dict[str, tuple[str, ...]] = field(repr=False)
     """Member of a oneof -> the other members."""
     runs: Runs = field(repr=False)
-
-    @property
-    def flat(self) -> bool:
-        """Whether there are but a few fields, all of them single numbers or texts."""
-        return 0 < len(self.fields) <= _FEW and not any(
-            one.plural or one.group or one.kind in MESSAGE_KINDS for one in self.fields
-        )
 
 
 def plan_of(cls: type[betterproto.Message]) -> MessagePlan:

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from itertools import compress, repeat
 from typing import Any, Final
 
 from streamkit.codec.exact.pieces import (
@@ -29,7 +27,7 @@ from streamkit.codec.exact.pieces import (
 )
 from streamkit.codec.plan import MessagePlan
 from streamkit.codec.wire.field import VARINT_KINDS, Field
-from streamkit.codec.wire.runs import Runs, flat_run, in_order, pair, short, short_run
+from streamkit.codec.wire.runs import Runs, flat_run, pair, short, short_run
 from streamkit.codec.wire.scan import Malformed, fixed_reader, varint, varint_at, varints
 from streamkit.codec.wire.times import duration_from, timestamp_from
 from streamkit.codec.wire.values import UNREAD, integers
@@ -351,7 +349,7 @@ class ShortFields(ABC):
     def _messages(self, field: Field, payloads: list[bytes], depth: int) -> list[Any]:
         different = set(payloads)
         if len(different) > len(payloads) // 4:
-            return self._flat(field, payloads, depth) or self._each(field, payloads, depth)
+            return self._each(field, payloads, depth)
         states: dict[bytes, dict[str, Any]] = {}
         for raw in different:
             try:
@@ -361,28 +359,6 @@ class ShortFields(ABC):
         if any(map(has_mutable, states.values())):
             return self._each(field, payloads, depth)
         return copies_of(field.target, states, payloads)
-
-    def _flat(self, field: Field, payloads: list[bytes], depth: int) -> list[Any] | None:
-        """Many messages of a few numbers and texts in order, or None if they are not like that."""
-        plan = self._ready(field.target)
-        if not depth or not plan.flat:
-            return None
-        pattern = in_order(plan.fields)
-        try:
-            rows = [match.groups() for match in map(pattern.fullmatch, payloads)]  # type: ignore[union-attr]
-            columns = [
-                (one, column, self._column(one, [token for token in column if token], depth - 1))
-                for one, column in zip(plan.fields, zip(*rows, strict=True), strict=True)
-                if any(column)
-            ]
-        except (AttributeError, Malformed):
-            return None
-        cls: Any = field.target
-        messages: list[Any] = list(map(object.__new__, repeat(cls, len(payloads))))
-        put: Callable[..., Any] = object.__setattr__
-        for one, column, values in columns:
-            deque(map(put, compress(messages, column), repeat(one.name), values), maxlen=0)
-        return messages
 
 
 class _Unpaired(Exception):

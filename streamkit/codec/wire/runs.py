@@ -21,7 +21,6 @@ __all__ = [
     "Runs",
     "flat_run",
     "group_run",
-    "in_order",
     "pair",
     "short",
     "short_run",
@@ -127,16 +126,6 @@ def pair(first: Field, second: Field | None) -> re.Pattern[bytes]:
         for field in (first, second)
     )
     return re.compile(b"(?:%b(?:%b)?|%b(?:%b)?)?" % (one, two, two, one) if second else one + b"?")
-
-
-@cache
-def in_order(fields: tuple[Field, ...]) -> re.Pattern[bytes]:
-    """All of a small message whose singular fields come in their order; a group for each."""
-    return re.compile(
-        b"".join(
-            b"(%b%b)?" % (re.escape(_tag_bytes(one.tag)), _VALUE[one.tag & 7]) for one in fields
-        )
-    )
 
 
 @cache
