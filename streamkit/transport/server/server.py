@@ -9,6 +9,7 @@ from pathlib import Path
 
 from grpclib.encoding.base import CodecBase
 
+from streamkit.codec import StreamkitCodec
 from streamkit.config import TransportLimits
 from streamkit.errors import InvalidArgumentError, PreconditionError
 from streamkit.transport.http2.protocol import WireProtocol
@@ -43,7 +44,7 @@ class GrpcServer:
         self,
         handlers: Sequence[Servable],
         *,
-        codec: CodecBase,
+        codec: CodecBase | None = None,
         limits: TransportLimits | None = None,
         interceptors: Sequence[ServerInterceptor] = (),
         ssl: ssl.SSLContext | None = None,
@@ -54,6 +55,7 @@ class GrpcServer:
         self._limits = TransportLimits() if limits is None else limits
         self._ssl = ssl
         self._on_drain = on_drain
+        codec = StreamkitCodec() if codec is None else codec
         self._service = Service(handlers, codec, self._limits, interceptors, check)
         self._door = None if door is None else door(self._service)
         self._guests: set[Guest] = set()
