@@ -12,12 +12,14 @@ from streamkit.cli.commands import catalog, demo, gen, jobs, logs, query, serve,
 from streamkit.cli.commands import run as execute
 from streamkit.cli.commands import updates as topics
 from streamkit.cli.exits import OK, USAGE
+from streamkit.cli.options import Group
 from streamkit.cli.output.sanitise import sanitise
 
 __all__ = ["app", "run"]
 
 app = typer.Typer(
     name="streamkit",
+    cls=Group,
     help="Live updates, query results, job progress and logs over gRPC streams.",
     no_args_is_help=True,
     add_completion=True,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from streamkit import errors
 from streamkit.cli.output.sanitise import sanitise
 
@@ -14,9 +17,11 @@ __all__ = [
     "OK",
     "TIMEOUT",
     "USAGE",
+    "UsageError",
     "exit_code",
     "one_line",
     "reason",
+    "value_of",
 ]
 
 OK = 0
@@ -40,6 +45,21 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (TimeoutError, TIMEOUT),
     (KeyboardInterrupt, INTERRUPTED),
 )
+
+
+T = TypeVar("T")
+
+
+class UsageError(Exception):
+    """The command line says something that cannot be meant; ends with exit code 2."""
+
+
+def value_of(name: str, convert: Callable[[str], T], text: str) -> T:
+    """Convert the text of an option; a refusal names the option."""
+    try:
+        return convert(text)
+    except ValueError as error:
+        raise UsageError(f"{name}: {error}") from None
 
 
 def exit_code(error: BaseException) -> int:

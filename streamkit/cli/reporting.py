@@ -16,9 +16,9 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from streamkit.cli.exits import reason
+from streamkit.cli.exits import UsageError, reason
 from streamkit.cli.input.levels import detect_level
-from streamkit.cli.session import Session, UsageError
+from streamkit.cli.session import Session
 from streamkit.cli.spool import Spool, kept_files, read_requests, records_of, request_of
 from streamkit.errors import AlreadyExistsError, ConnectError, StreamkitError
 from streamkit.generated.streamservice import JobReport, LogEntry, WriteRequest

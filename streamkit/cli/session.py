@@ -1,16 +1,9 @@
-"""What every command has: the options of the connection, the output, and one way to end.
-
-`command` registers a coroutine function as a typer command. The function takes a `Session` first;
-its other parameters are its own options. The options of the connection are added here, so that
-they are accepted by every command, anywhere on its line.
-"""
+"""What every command is given while it runs, and its one way to end."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import inspect
 import os
 import signal
 import sys
@@ -18,11 +11,10 @@ import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from streamkit.cli import exits
+from streamkit.cli.exits import UsageError, value_of
 from streamkit.cli.output.streams import Output, discard_stdout
 from streamkit.errors import ConnectError, StreamkitError
 from streamkit.terms import DEFAULT_ADDRESS
@@ -31,125 +23,10 @@ if TYPE_CHECKING:
     from streamkit.client import AsyncClient, ClientEvent
     from streamkit.generated.streamservice import Gap
 
-__all__ = ["DEFAULT_SERVER", "Session", "UsageError", "command", "value_of"]
+__all__ = ["DEFAULT_SERVER", "Session", "run"]
 
 DEFAULT_SERVER = DEFAULT_ADDRESS
 TERMINATED = 128 + signal.SIGTERM
-PANEL = "Connection"
-
-T = TypeVar("T")
-Body = Callable[..., Coroutine[Any, Any, int | None]]
-
-_CONNECTION: dict[str, tuple[object, Any]] = {
-    "server": (
-        Annotated[
-            str,
-            typer.Option(
-                "-s",
-                "--server",
-                metavar="HOST:PORT",
-                help="Server, also unix:PATH. Else $STREAMKIT_SERVER, else localhost:50051.",
-                rich_help_panel=PANEL,
-                show_default=False,
-            ),
-        ],
-        "",
-    ),
-    "tls": (
-        Annotated[bool, typer.Option("--tls", help="Connect with TLS.", rich_help_panel=PANEL)],
-        False,
-    ),
-    "ca": (
-        Annotated[
-            str,
-            typer.Option(
-                "--ca", metavar="FILE", help="Trust this authority (PEM).", rich_help_panel=PANEL
-            ),
-        ],
-        "",
-    ),
-    "cert": (
-        Annotated[
-            str,
-            typer.Option(
-                "--cert", metavar="FILE", help="Client certificate (PEM).", rich_help_panel=PANEL
-            ),
-        ],
-        "",
-    ),
-    "key": (
-        Annotated[
-            str,
-            typer.Option("--key", metavar="FILE", help="Its private key.", rich_help_panel=PANEL),
-        ],
-        "",
-    ),
-    "token_file": (
-        Annotated[
-            str,
-            typer.Option(
-                "--token-file",
-                metavar="FILE",
-                help="Show the token in this file. Else that of $STREAMKIT_TOKEN, if there is one.",
-                rich_help_panel=PANEL,
-            ),
-        ],
-        "",
-    ),
-    "insecure": (
-        Annotated[
-            bool,
-            typer.Option(
-                "--insecure",
-                help="Show a token to another machine without TLS, for all on the way to read.",
-                rich_help_panel=PANEL,
-            ),
-        ],
-        False,
-    ),
-    "connect_timeout": (
-        Annotated[
-            str,
-            typer.Option(
-                "--connect-timeout",
-                metavar="TIME",
-                help="Give up a connection attempt after so long.",
-                rich_help_panel=PANEL,
-            ),
-        ],
-        "5s",
-    ),
-}
-_GENERAL: dict[str, tuple[object, Any]] = {
-    "color": (
-        Annotated[
-            str,
-            typer.Option(
-                "--color", metavar="auto|always|never", help="Colour.", rich_help_panel="General"
-            ),
-        ],
-        "auto",
-    ),
-    "debug": (
-        Annotated[
-            bool,
-            typer.Option("--debug", help="Show tracebacks.", rich_help_panel="General"),
-        ],
-        False,
-    ),
-}
-
-
-class UsageError(Exception):
-    """The command line says something that cannot be meant; ends with exit code 2."""
-
-
-def value_of(name: str, convert: Callable[[str], T], text: str) -> T:
-    """Convert the text of an option; a refusal names the option."""
-    try:
-        return convert(text)
-    except ValueError as error:
-        raise UsageError(f"{name}: {error}") from None
 
 
 @dataclass(kw_only=True)
@@ -165,6 +42,7 @@ class Session:
     insecure: bool = False
     connect_timeout: str = "5s"
     color: str = "auto"
+    no_color: bool = False
     debug: bool = False
 
     def __post_init__(self) -> None:
@@ -173,7 +51,7 @@ class Session:
             raise UsageError(f"--color: {self.color!r} is not auto, always or never")
         if self.key and not self.cert:
             raise UsageError("--key belongs to --cert: it is the private key of a TLS certificate")
-        self.output = Output(colour=self.color)
+        self.output = Output(colour="never" if self.no_color else self.color)
         self.loss_told = False
         """Whether records were reported as lost or dropped to the person."""
         self.reader_gone = False
@@ -255,39 +133,6 @@ class Session:
             case "gap" | "dropped":
                 self.loss_told = True
                 self.note(event.detail)
-
-
-def command(app: typer.Typer, name: str, *, local: bool = False, **settings: Any) -> Any:
-    """Decorate a coroutine function `(session, ...) -> exit code | None` as the command `name`.
-
-    `local` commands are servers: they make no connection of their own, do not have its options,
-    and run on the fastest event loop that is installed.
-    """
-
-    def register(body: Body) -> Body:
-        signature = inspect.signature(body, eval_str=True)
-        own = list(signature.parameters.values())[1:]
-        common = _GENERAL if local else _CONNECTION | _GENERAL
-        added = [
-            inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
-            for key, (kind, default) in common.items()
-        ]
-
-        @functools.wraps(body)
-        def invoke(**values: Any) -> int:
-            given = {key: values.pop(key) for key in common}
-            return run(given, lambda session: body(session, **values))
-
-        invoke.__signature__ = signature.replace(  # type: ignore[attr-defined]
-            parameters=[parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
-            + added,
-            return_annotation=int,
-        )
-        invoke.__annotations__ = {}
-        app.command(name, **settings)(invoke)
-        return body
-
-    return register
 
 
 def run(given: dict[str, Any], body: Callable[[Session], Coroutine[Any, Any, int | None]]) -> int:

@@ -1,4 +1,4 @@
-"""Where the rows of a query go, and what the person sees of it meanwhile.
+"""The places where the rows of a query may go.
 
 Nothing is kept: a batch is written and forgotten, so memory stays flat however long the result.
 """
@@ -10,49 +10,21 @@ import io
 import os
 import stat
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
+from streamkit.cli.exits import UsageError
 from streamkit.cli.output.formats import ColumnLike, RowWriter, TextOptions, writer_for
-from streamkit.cli.output.records import seconds_text, size_text
+from streamkit.cli.output.progress import Progress
+from streamkit.cli.output.sink import Sink
 from streamkit.cli.output.streams import Output
-from streamkit.cli.session import UsageError
 
 if TYPE_CHECKING:
     from streamkit.generated.streamservice import QueryResult, Row
 
-__all__ = ["Progress", "Sink", "open_sink", "progress_for"]
+__all__ = ["open_sink", "progress_for"]
 
 END_OF_ARROW_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
-
-
-class Sink:
-    """Takes the batches of one result. `count` rows and `bytes` were written so far."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.bytes = 0
-        self.started = False
-        self.full = False
-        """Whether a table on a terminal has all the rows that were to be shown."""
-        self.complete = False
-        """Whether the whole result was written."""
-
-    def begin(self, columns: Sequence[ColumnLike]) -> None:
-        self.started = True
-
-    def rows(self, rows: Sequence[Row]) -> None:
-        raise NotImplementedError
-
-    def arrow(self, result: QueryResult) -> None:
-        raise NotImplementedError
-
-    def end(self, total: int) -> None:
-        """The result is complete."""
-
-    def abandon(self) -> None:
-        """The result will not be complete."""
 
 
 class _TextSink(Sink):
@@ -278,30 +250,6 @@ def _file_sink(output: Output, format_name: str, file: Any, options: TextOptions
     if format_name == "parquet":
         return _ParquetSink(file)
     return _TextSink(output, file, format_name, options)
-
-
-class Progress:
-    """Rows, bytes and rate on standard error: nothing while it runs, a line at the end."""
-
-    def __init__(self, output: Output, sink: Sink) -> None:
-        self._output = output
-        self._sink = sink
-        self._started = time.monotonic()
-
-    def update(self, total: int) -> None:
-        """A batch was written; `total` rows are expected, 0 if that is not known."""
-
-    def close(self) -> None:
-        """Take away what is drawn."""
-
-    def summary(self) -> None:
-        elapsed = time.monotonic() - self._started
-        count = self._sink.count
-        rate = f", {count / elapsed:,.0f} rows/s" if elapsed > 1 else ""
-        shown = f"{count:,} row{'s' if count != 1 else ''}"
-        self._output.note(
-            f"streamkit: {shown}, {size_text(self._sink.bytes)} in {seconds_text(elapsed)}{rate}"
-        )
 
 
 def progress_for(output: Output, sink: Sink, *, quiet: bool) -> Progress:

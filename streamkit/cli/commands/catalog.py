@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamkit.cli import exits
-from streamkit.cli.session import Session, UsageError, command
+from streamkit.cli.exits import UsageError
+from streamkit.cli.options import command
+from streamkit.cli.session import Session
 
 if TYPE_CHECKING:
     from streamkit.generated.streamservice import ServerStatus

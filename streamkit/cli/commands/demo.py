@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from streamkit.cli import exits
-from streamkit.cli.session import Session, command
+from streamkit.cli.options import command
+from streamkit.cli.session import Session
 
 if TYPE_CHECKING:
     from streamkit.cli.demo_world import World

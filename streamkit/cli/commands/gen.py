@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from streamkit.cli import exits
-from streamkit.cli.session import Session, UsageError, command
+from streamkit.cli.exits import UsageError
+from streamkit.cli.options import command
+from streamkit.cli.session import Session
 
 if TYPE_CHECKING:
     from streamkit.scaffold.generate import Generated

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from streamkit.cli import exits
+from streamkit.cli.exits import UsageError, value_of
 from streamkit.cli.input.parsing import duration, moment
-from streamkit.cli.session import Session, UsageError, command, value_of
+from streamkit.cli.options import command
+from streamkit.cli.session import Session
 
 if TYPE_CHECKING:
     from streamkit.cli.rendering.jobs import JobView

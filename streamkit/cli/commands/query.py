@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamkit.cli import exits
+from streamkit.cli.exits import UsageError, value_of
 from streamkit.cli.input.parsing import duration, parameter
+from streamkit.cli.options import command
 from streamkit.cli.output.formats import FORMATS, TextOptions
-from streamkit.cli.session import Session, UsageError, command, value_of
+from streamkit.cli.session import Session
 from streamkit.errors import InvalidArgumentError, QueryError
 
 if TYPE_CHECKING:
-    from streamkit.cli.sinks import Sink
+    from streamkit.cli.output.sink import Sink
     from streamkit.client import Query
 
 __all__ = ["register"]

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from streamkit.cli import exits
+from streamkit.cli.exits import UsageError, value_of
 from streamkit.cli.input.parsing import duration, size
-from streamkit.cli.session import Session, UsageError, command, value_of
+from streamkit.cli.options import command
+from streamkit.cli.session import Session
 
 if TYPE_CHECKING:
     from streamkit.config import JournalOptions

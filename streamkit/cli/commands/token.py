@@ -9,8 +9,10 @@ from typing import Annotated
 import typer
 
 from streamkit.cli import exits
+from streamkit.cli.exits import UsageError, value_of
 from streamkit.cli.input.parsing import duration
-from streamkit.cli.session import Session, UsageError, command, value_of
+from streamkit.cli.options import Group, command
+from streamkit.cli.session import Session
 
 __all__ = ["register"]
 
@@ -27,6 +29,7 @@ _NAME = typer.Argument(metavar="NAME", help="Letters, digits, dots and dashes.")
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     group = typer.Typer(
+        cls=Group,
         name="token",
         help="Make and revoke the tokens of a server's access file.",
         no_args_is_help=True,

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamkit.cli import exits
+from streamkit.cli.exits import UsageError, value_of
 from streamkit.cli.input.parsing import duration, header, moment
+from streamkit.cli.options import command
 from streamkit.cli.output.records import TIME_STYLES
-from streamkit.cli.session import Session, UsageError, command, value_of
+from streamkit.cli.session import Session
 
 if TYPE_CHECKING:
     from streamkit.generated.streamservice import Update

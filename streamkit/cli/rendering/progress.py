@@ -5,10 +5,11 @@ from __future__ import annotations
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from streamkit.cli.output.progress import Progress
 from streamkit.cli.output.records import size_text
+from streamkit.cli.output.sink import Sink
 from streamkit.cli.output.streams import Output
 from streamkit.cli.rendering.console import console_for, stop_politely
-from streamkit.cli.sinks import Progress, Sink
 
 __all__ = ["LiveProgress"]
 

@@ -15,9 +15,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from streamkit.cli.exits import UsageError
 from streamkit.cli.output.formats import TextOptions
 from streamkit.cli.output.streams import Output
-from streamkit.cli.session import UsageError
 from streamkit.cli.sinks import open_sink
 from streamkit.generated.streamservice import QueryResult
 from tests.cli.tools import COMMAND, Terminal, environment, invoke
