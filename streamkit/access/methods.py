@@ -17,6 +17,7 @@ from streamkit.generated.streamservice import (
     LogRequest,
     PublishRequest,
     SubscribeRequest,
+    WatchJobsRequest,
     WriteLogsRequest,
     WriteRequest,
 )
@@ -43,8 +44,8 @@ class Method:
     """The handler answers for what is not allowed as for what is not there."""
     answers: bool = False
     """The handler checks each message and refuses it in its reply; the stream goes on."""
-    narrows: bool = False
-    """A request that names nothing means everything that is allowed."""
+    narrows: tuple[Action, str] | None = None
+    """Of a request that names nothing: what it means all of, and the field that could name it."""
     runs_query: bool = False
 
 
@@ -59,6 +60,10 @@ def _services(request: LogRequest) -> Iterator[Item]:
 
 def _watched(request: JobRequest) -> Iterator[Item]:
     yield Action.JOBS, request.job_id
+
+
+def _followed(request: WatchJobsRequest) -> Iterator[Item]:
+    return ((Action.JOBS, pattern) for pattern in request.jobs)
 
 
 def _database(request: Any) -> Iterator[Item]:
@@ -109,7 +114,7 @@ METHODS: dict[str, Method] = {
     _READ + "SubscribeToUpdates": Method((Action.SUBSCRIBE,), _topics),
     _READ + "StreamQueryResults": Method((Action.QUERY,), _database, hides=True, runs_query=True),
     _READ + "WatchJobProgress": Method((Action.JOBS,), _watched, hides=True),
-    _READ + "TailLogs": Method((Action.LOGS,), _services, narrows=True),
+    _READ + "TailLogs": Method((Action.LOGS,), _services, narrows=(Action.LOGS, "services")),
     _WRITE + "Publish": Method((Action.PUBLISH,), _updates, weight=lambda m: len(m.updates)),
     _WRITE + "WriteLogs": Method((Action.WRITE_LOGS,), _entries, weight=lambda m: len(m.entries)),
     _WRITE + "Write": Method(
@@ -123,7 +128,7 @@ METHODS: dict[str, Method] = {
     _WRITE + "FinishJob": _REPORT,
     _WRITE + "CancelJob": Method((Action.CANCEL_JOBS,), _cancelled, hides=True),
     _WRITE + "ListJobs": Method((Action.JOBS,)),
-    _WRITE + "WatchJobs": Method((Action.JOBS,)),
+    _WRITE + "WatchJobs": Method((Action.JOBS,), _followed, narrows=(Action.JOBS, "jobs")),
     _ADMIN + "GetStatus": Method(),
     _ADMIN + "ListTables": _DATABASE,
     _ADMIN + "DescribeTable": _DATABASE,

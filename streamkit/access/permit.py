@@ -72,10 +72,11 @@ class Permit:
         returns the seconds that a stream has to wait before it goes on.
         """
         method = self._method
-        if method.narrows:
-            self._narrow(message)
         if method.items is not None and not method.answers:
-            for action, asked in method.items(message):
+            items = list(method.items(message))
+            if method.narrows is not None and not items:
+                items = self._narrow(message, *method.narrows)
+            for action, asked in items:
                 if self._grants.allows(action, asked):
                     if self._streams:
                         self._held.append((action, asked))
@@ -128,8 +129,15 @@ class Permit:
             raise _denied(action, asked)
 
     def narrowed(self, action: Action) -> tuple[str, ...] | None:
-        """The patterns that "everything" comes down to; None if it is everything."""
-        return self._grants.narrowed(action)
+        """The patterns that "everything" comes down to; None if it is everything.
+
+        A stream that asked this has made use of all of it, and ends when it gets less.
+        """
+        allowed = self._grants.narrowed(action)
+        if self._streams:
+            patterns = ("*",) if allowed is None else allowed
+            self._held += [(action, pattern) for pattern in patterns]
+        return allowed
 
     def check(self, message: Any) -> None:
         """Raise AuthError unless everything that is in a request message is allowed."""
@@ -150,14 +158,13 @@ class Permit:
         elif needs and not any(action in grants.patterns for action in needs):
             raise AuthError(f"not allowed to {_DOING[needs[0]]} anything")
 
-    def _narrow(self, request: Any) -> None:
-        """A request for the logs of no service in particular is one for those that are allowed."""
-        if not request.service_name and not request.services:
-            allowed = self._grants.narrowed(Action.LOGS)
-            if allowed is None:
-                self._held.append((Action.LOGS, "*"))
-            else:
-                request.services = list(allowed)
+    def _narrow(self, request: Any, action: Action, field: str) -> list[tuple[Action, str]]:
+        """Make a request for everything one for what is allowed; return what it asks for then."""
+        allowed = self._grants.narrowed(action)
+        if allowed is None:
+            return [(action, "*")]
+        setattr(request, field, list(allowed))
+        return [(action, pattern) for pattern in allowed]
 
     def _limited(self, reason: str) -> LimitError:
         self._ctx.set_trailing_metadata({"grpc-retry-pushback-ms": _BACK_IN})

@@ -154,7 +154,7 @@ class ProducerHandler(ProducerServiceBase):
 
     async def watch_jobs(self, watch_jobs_request: WatchJobsRequest) -> AsyncIterator[JobProgress]:
         """The state of every job that has not ended, then each change; or what a start says."""
-        watched = watch_jobs(self._journal, watch_jobs_request, context().narrowed(Action.JOBS))
+        watched = watch_jobs(self._journal, watch_jobs_request)
         async with aclosing(watched):
             async for progress in watched:
                 yield progress

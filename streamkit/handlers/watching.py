@@ -20,12 +20,11 @@ _MOST_LIVE = 10_000
 
 
 async def watch_jobs(
-    journal: Journal, request: WatchJobsRequest, allowed: Sequence[str] | None
+    journal: Journal, request: WatchJobsRequest
 ) -> AsyncGenerator[JobProgress, None]:
-    """Yield the states of jobs as they change, of those whose ids a pattern of `allowed` finds
-    (None: all) and one of the request's."""
+    """Yield the states of jobs as they change, of those whose ids a pattern of the request finds;
+    without patterns, of all."""
     wanted = _filter(job_patterns(request.jobs) or None)
-    may = _filter(allowed)
     start = start_from(request.start)
     streams = JournalStreams(journal=journal)
     batches = streams._batches(
@@ -39,7 +38,7 @@ async def watch_jobs(
                 # Reading has begun, so whatever is not in these states yet will be read.
                 async with aclosing(_live_jobs(journal)) as states:
                     async for state in states:
-                        if wanted(state.job_id) and may(state.job_id):
+                        if wanted(state.job_id):
                             shown[state.job_id] = state.sequence
                             yield state
             control = control_of(batch, quiet=quiet)
@@ -50,7 +49,7 @@ async def watch_jobs(
                 progress = entry.message
                 assert isinstance(progress, JobProgress)
                 job = progress.job_id
-                if progress.sequence <= shown.get(job, 0) or not (wanted(job) and may(job)):
+                if progress.sequence <= shown.get(job, 0) or not wanted(job):
                     continue
                 if progress.status in TERMINAL:
                     shown.pop(job, None)

@@ -15,7 +15,8 @@ from streamkit.access.gate import Gate
 from streamkit.access.rules import Rules, parse_rules
 from streamkit.client import AsyncClient
 from streamkit.errors import AuthError, InvalidArgumentError, LimitError, Status
-from streamkit.generated.streamservice import Update
+from streamkit.generated.streamservice import JobProgress, Update, WatchJobsRequest
+from streamkit.transport import Channel
 from tests.access.servers import ROLES, client_of, serve
 
 
@@ -249,6 +250,25 @@ async def test_a_narrower_role_ends_what_it_does_not_allow(file: Path) -> None:
                 await asyncio.wait_for(anext(aiter(lost)), 5)
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(anext(aiter(kept)), 0.3)
+
+
+async def test_following_all_jobs_ends_when_all_becomes_some(file: Path) -> None:
+    file.write_text('[role.jobs]\njobs = ["*"]\n')
+    token = add_token(file, "jobs", ["jobs"])
+    path = "/streamservice.ProducerService/WatchJobs"
+    headers = {"authorization": f"Bearer {token}"}
+    async with serve(access=file) as address, Channel(address) as channel:
+        calls = [
+            channel.stream(path, WatchJobsRequest, JobProgress, request=request, metadata=headers)
+            for request in (WatchJobsRequest(), WatchJobsRequest(jobs=["build-1"]))
+        ]
+        async with calls[0] as everything, calls[1] as one:
+            for call in calls:
+                await call.initial_metadata()
+            file.write_text(file.read_text().replace('jobs = ["*"]', 'jobs = ["build-*"]'))
+            with pytest.raises(AuthError, match="withdrawn"):
+                await asyncio.wait_for(everything.receive(), 5)
+            assert not one.done
 
 
 async def test_what_is_given_back_resumes_without_a_gap(file: Path) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import betterproto
 import pytest
@@ -18,7 +20,14 @@ from betterproto.lib.google.protobuf import FileDescriptorSet
 
 from streamkit.access.methods import METHODS, check_covered, method_of
 from streamkit.codec import StreamkitCodec
-from streamkit.errors import AuthError, NotFoundError, PreconditionError, Status, StreamkitError
+from streamkit.errors import (
+    AuthError,
+    NotFoundError,
+    PreconditionError,
+    Status,
+    StreamkitError,
+    error_from_status,
+)
 from streamkit.generated.grpc.health.v1 import (
     HealthCheckRequest,
     HealthCheckResponse,
@@ -56,6 +65,7 @@ from streamkit.rights import Action
 from streamkit.transport import Channel
 from tests.access.servers import bearer, client_of, serve, tokens_for
 from tests.access.test_containment import name_is_meant, topic_is_meant
+from tests.doors.http import ask
 
 A = Action
 READ, WRITE = "/streamservice.StreamService/", "/streamservice.ProducerService/"
@@ -202,6 +212,11 @@ CASES = [
         JobProgress,
         [(A.REPORT_JOBS, "ended-1")],
     ),
+    *(
+        Case(WRITE + "WatchJobs", WatchJobsRequest(jobs), JobProgress, wants)
+        for jobs in (["build-*"], ["build-1", "build-2*"], ["*"], ["other"], ["build-1", "o*"])
+        for wants in [[(A.JOBS, job) for job in jobs]]
+    ),
     Case(WRITE + "ListJobs", ListJobsRequest(), ListJobsReply, [(A.JOBS, "build-1")]),
     Case(
         WRITE + "WatchJobs",
@@ -244,6 +259,11 @@ FOR_ALL = [
 ]
 
 
+def is_stream(case: Case) -> bool:
+    """Whether what is answered has no end of its own."""
+    return case.path.endswith(("Updates", "Progress", "TailLogs", "Results", "WatchJobs"))
+
+
 async def outcome(channel: Channel, case: Case, token: str | None) -> StreamkitError | None:
     """Make the call up to its first answer; how it was refused, or None."""
     call = channel.stream(
@@ -256,7 +276,7 @@ async def outcome(channel: Channel, case: Case, token: str | None) -> StreamkitE
     try:
         async with call:
             await call.initial_metadata()
-            if case.path.startswith((WRITE, ADMIN)) or case.hidden:
+            if not is_stream(case) or case.hidden:
                 await call.receive()
     except StreamkitError as error:
         return error
@@ -272,26 +292,99 @@ async def world(tmp_path: Path) -> AsyncIterator[tuple[Channel, dict[str, str]]]
     secrets, rules = tokens_for(HOLDERS)
     databases = {name: str(tmp_path / name) for name in ("shop", "stock")}
     async with (
-        serve(access=rules, databases=databases) as address,
+        serve(access=rules, databases=databases, web=True) as address,
         Channel(address, codec=StreamkitCodec()) as channel,
         client_of(address, secrets["admin"]) as admin,
     ):
         for job_id in ("build-1", "build-2", "other"):
             async with admin.job(job_id):
                 pass
-        yield channel, secrets
+        yield channel, secrets | {"address": address}
 
 
+async def through_grpc_web(address: str, case: Case, token: str) -> StreamkitError | None:
+    """`outcome`, as a browser asks."""
+    data = bytes(case.request)
+    body = b"\0" + len(data).to_bytes(4, "big") + data
+    headers = {"content_type": "application/grpc-web+proto"} | bearer(token)
+    async with ask(address, "POST", case.path, body, **headers) as reply:
+        status = reply.headers.get("grpc-status")
+        if status is None:
+            try:
+                async with asyncio.timeout(0.3):
+                    frame = await reply.chunk()
+            except TimeoutError:
+                return None  # a live stream has begun
+            found = re.search(rb"grpc-status: ?(\d+)", frame) if frame[:1] == b"\x80" else None
+            status = "0" if found is None else found[1].decode()
+    return None if status == "0" else error_from_status(Status(int(status)), "")
+
+
+async def through_connect(address: str, case: Case, token: str) -> StreamkitError | None:
+    """`outcome`, in JSON."""
+    data = case.request.to_json().encode()
+    kind = "application/json"
+    if is_stream(case):
+        data, kind = b"\0" + len(data).to_bytes(4, "big") + data, "application/connect+json"
+    headers = {"content_type": kind} | bearer(token)
+    async with ask(address, "POST", case.path, data, **headers) as reply:
+        try:
+            async with asyncio.timeout(0.3):
+                told = await (reply.chunk() if is_stream(case) else reply.body())
+        except TimeoutError:
+            return None
+    found = re.search(rb'"code": ?"(\w+)"', told)
+    return None if found is None else error_from_status(Status[found[1].decode().upper()], "")
+
+
+async def through_events(address: str, case: Case, token: str) -> StreamkitError | None:
+    """`outcome`, as EventSource asks; only streams of the journal have such an address."""
+    request = case.request
+    match request:
+        case SubscribeRequest():
+            target = "/v1/updates?" + urlencode([("topic", topic) for topic in request.topics])
+        case LogRequest():
+            services = [request.service_name, *request.services]
+            target = "/v1/logs?" + urlencode([("service", name) for name in services])
+        case JobRequest():
+            target = f"/v1/jobs/{request.job_id}"
+        case _:
+            return await through_connect(address, case, token)
+    async with ask(address, "GET", target, **bearer(token)) as reply:
+        if reply.status < 400:
+            return None
+        statuses = {401: Status.UNAUTHENTICATED, 403: Status.PERMISSION_DENIED}
+        return error_from_status(statuses.get(reply.status, Status.NOT_FOUND), "")
+
+
+THROUGH = {
+    "grpc-web": through_grpc_web,
+    "connect": through_connect,
+    "events": through_events,
+}
+
+
+@pytest.mark.parametrize(
+    ("door", "holders"),
+    [
+        ("grpc", HOLDERS),
+        *((door, ["shop"]) for door in THROUGH),
+        *(pytest.param(door, HOLDERS, marks=pytest.mark.soak) for door in THROUGH),
+    ],
+)
 async def test_wrongly_allowed_and_wrongly_refused_are_none(
-    world: tuple[Channel, dict[str, str]],
+    world: tuple[Channel, dict[str, str]], door: str, holders: Iterable[str]
 ) -> None:
     channel, secrets = world
     allowed, refused, asked = [], [], 0
-    for holder in HOLDERS:
+    for holder in holders:
         for case in CASES:
             asked += 1
-            error = await outcome(channel, case, secrets[holder])
-            if case.path.endswith(("ListJobs", "WatchJobs")):
+            if door == "grpc":
+                error = await outcome(channel, case, secrets[holder])
+            else:
+                error = await THROUGH[door](secrets["address"], case, secrets[holder])
+            if case.path.endswith("Jobs") and not getattr(case.request, "jobs", None):
                 expected = A.JOBS in GRANTED[holder]
             else:
                 expected = all(may(holder, *want) for want in case.wants)
@@ -304,7 +397,7 @@ async def test_wrongly_allowed_and_wrongly_refused_are_none(
             if not expected and not is_refused:
                 allowed.append((holder, case, error))
     assert allowed == [] and refused == []
-    print(f"{asked} questions, wrongly allowed 0, wrongly refused 0")
+    print(f"{door}: {asked} questions, wrongly allowed 0, wrongly refused 0")
 
 
 async def test_without_an_identity_only_health_answers(
