@@ -13,8 +13,10 @@ LAYERS = {
     "errors": 0,
     "config": 0,
     "terms": 0,
+    "formats": 0,
     "framing": 0,
     "patterns": 0,
+    "sanitise": 0,
     "rights": 0,
     "background": 0,
     "generated": 0,
@@ -36,6 +38,7 @@ LAYERS = {
 
 ALLOWED_SIDEWAYS = {
     ("config", "errors"),
+    ("formats", "sanitise"),
     ("background", "errors"),
     ("testing", "server"),
     ("cli", "server"),

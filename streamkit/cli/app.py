@@ -13,7 +13,7 @@ from streamkit.cli.commands import run as execute
 from streamkit.cli.commands import updates as topics
 from streamkit.cli.exits import OK, USAGE
 from streamkit.cli.options import Group
-from streamkit.cli.output.sanitise import sanitise
+from streamkit.sanitise import sanitise
 
 __all__ = ["app", "run"]
 

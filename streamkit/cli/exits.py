@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from streamkit import errors
-from streamkit.cli.output.sanitise import sanitise
+from streamkit.sanitise import sanitise
 
 __all__ = [
     "CONNECT",

@@ -206,7 +206,7 @@ async def _until_ended(session: Session, work: Coroutine[Any, Any, int | None]) 
 
 
 def _say(text: str, code: int) -> int:
-    from streamkit.cli.output.sanitise import sanitise
+    from streamkit.sanitise import sanitise
 
     sys.stderr.write(f"streamkit: {sanitise(text)}\n")
     return code

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 from streamkit.cli.exits import UsageError
-from streamkit.cli.output.formats import ColumnLike, RowWriter, TextOptions, writer_for
 from streamkit.cli.output.progress import Progress
 from streamkit.cli.output.sink import Sink
 from streamkit.cli.output.streams import Output
+from streamkit.formats import ColumnLike, RowWriter, TextOptions, writer_for
 
 if TYPE_CHECKING:
     from streamkit.generated.streamservice import QueryResult, Row

@@ -60,8 +60,8 @@ async def _schema(
 def _show(
     session: Session, output: str, names: tuple[str, ...], rows: list[dict[str, str]]
 ) -> None:
-    from streamkit.cli.output.formats import RowWriter, TextOptions, writer_for
     from streamkit.cli.rendering.tables import TableWriter
+    from streamkit.formats import RowWriter, TextOptions, writer_for
     from streamkit.generated.streamservice import Column
 
     if output not in ("pretty", "json", "jsonl"):
@@ -90,7 +90,7 @@ async def _status(
         status = await client.status()
         answered = (time.monotonic() - started) * 1000
     if output == "json":
-        from streamkit.cli.output.sanitise import json_text
+        from streamkit.sanitise import json_text
 
         session.output.line(json_text(_status_object(session.server, status, answered)))
         return exits.OK

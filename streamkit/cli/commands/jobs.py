@@ -208,7 +208,7 @@ async def _jobs(
             session.note("no jobs; `streamkit run -- COMMAND` starts one")
         return exits.OK
     from streamkit.cli.output.records import job_object
-    from streamkit.cli.output.sanitise import json_text
+    from streamkit.sanitise import json_text
 
     texts = [json_text(job_object(job)) for job in jobs]
     if output == "json":

@@ -140,7 +140,7 @@ def _printer(
         return lambda entry: session.output.line(entry.message)
     if output == "jsonl":
         from streamkit.cli.output.records import log_object
-        from streamkit.cli.output.sanitise import json_text
+        from streamkit.sanitise import json_text
 
         return lambda entry: session.output.line(json_text(log_object(entry)))
     if output in ("", "pretty"):

@@ -13,9 +13,9 @@ from streamkit.cli import exits
 from streamkit.cli.exits import UsageError, value_of
 from streamkit.cli.input.parsing import duration, parameter
 from streamkit.cli.options import command
-from streamkit.cli.output.formats import FORMATS, TextOptions
 from streamkit.cli.session import Session
 from streamkit.errors import InvalidArgumentError, QueryError
+from streamkit.formats import FORMATS, TextOptions
 
 if TYPE_CHECKING:
     from streamkit.cli.output.sink import Sink

@@ -196,7 +196,7 @@ def _printer(session: Session, output: str, time: str) -> Callable[[Update], Non
         return lambda update: session.output.line(update.message)
     if output == "jsonl":
         from streamkit.cli.output.records import update_object
-        from streamkit.cli.output.sanitise import json_text
+        from streamkit.sanitise import json_text
 
         return lambda update: session.output.line(json_text(update_object(update)))
     if output in ("", "pretty"):

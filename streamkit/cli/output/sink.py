@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from streamkit.cli.output.formats import ColumnLike
+from streamkit.formats import ColumnLike
 
 if TYPE_CHECKING:
     from streamkit.generated.streamservice import QueryResult, Row

@@ -13,8 +13,8 @@ import sys
 from collections.abc import Callable
 from typing import BinaryIO, TextIO
 
-from streamkit.cli.output.sanitise import sanitise, sanitise_lines
 from streamkit.cli.output.terminal import Terminal, look_at
+from streamkit.sanitise import sanitise, sanitise_lines
 
 __all__ = ["Output", "discard_stdout"]
 

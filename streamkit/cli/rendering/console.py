@@ -12,9 +12,9 @@ from typing import TextIO
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from streamkit.cli.output.sanitise import sanitise
 from streamkit.cli.output.streams import Output
 from streamkit.cli.output.terminal import Terminal
+from streamkit.sanitise import sanitise
 
 __all__ = [
     "LEVEL_STYLES",

@@ -12,13 +12,13 @@ from rich.panel import Panel
 from rich.progress import TaskID
 from rich.text import Text
 
-from streamkit.cli.output.formats import ColumnLike, TextOptions
 from streamkit.cli.output.records import job_line
 from streamkit.cli.output.streams import Output
 from streamkit.cli.rendering.console import console_for, plain, stop_politely
 from streamkit.cli.rendering.jobs import job_bars, show_task
 from streamkit.cli.rendering.records import RecordPrinter, log_text, update_text
 from streamkit.cli.rendering.tables import TableWriter
+from streamkit.formats import ColumnLike, TextOptions
 from streamkit.generated.streamservice import JobProgress, LogEntry, Update
 
 __all__ = ["DemoView", "LinesDemo", "PanesDemo"]

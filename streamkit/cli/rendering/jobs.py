@@ -21,11 +21,11 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from streamkit.cli.output.records import clock_text, job_line, job_object, seconds_text
-from streamkit.cli.output.sanitise import json_text
 from streamkit.cli.output.streams import Output
 from streamkit.cli.rendering.console import STATUS_STYLES, console_for, plain, stop_politely
 from streamkit.cli.rendering.records import RecordPrinter, log_text
 from streamkit.generated.streamservice import JobProgress, LogEntry
+from streamkit.sanitise import json_text
 
 __all__ = ["BarsView", "JobView", "JsonView", "LinesView", "job_bars", "jobs_table", "show_task"]
 

@@ -7,10 +7,10 @@ import re
 from rich.text import Text
 
 from streamkit.cli.output.records import clock_text
-from streamkit.cli.output.sanitise import sanitise_lines
 from streamkit.cli.output.streams import Output
 from streamkit.cli.rendering.console import LEVEL_STYLES, console_for, name_style, plain
 from streamkit.generated.streamservice import LogEntry, Update
+from streamkit.sanitise import sanitise_lines
 
 __all__ = ["RecordPrinter", "log_text", "update_text"]
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 
 from rich.cells import cell_len, set_cell_size
 
-from streamkit.cli.output.formats import ColumnLike, RowWriter, TextOptions
-from streamkit.cli.output.sanitise import sanitise
+from streamkit.formats import ColumnLike, RowWriter, TextOptions
+from streamkit.sanitise import sanitise
 
 __all__ = ["TableWriter"]
 

@@ -16,9 +16,9 @@ import pyarrow.parquet
 import pytest
 
 from streamkit.cli.exits import UsageError
-from streamkit.cli.output.formats import TextOptions
 from streamkit.cli.output.streams import Output
 from streamkit.cli.sinks import open_sink
+from streamkit.formats import TextOptions
 from streamkit.generated.streamservice import QueryResult
 from tests.cli.tools import COMMAND, Terminal, environment, invoke
 

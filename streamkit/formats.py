@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from streamkit.cli.output.sanitise import json_text
+from streamkit.sanitise import json_text
 
 __all__ = ["FORMATS", "TEXT_FORMATS", "ColumnLike", "RowWriter", "TextOptions", "writer_for"]
 

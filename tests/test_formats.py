@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from streamkit.cli.output.formats import RowWriter, TextOptions, writer_for
 from streamkit.cli.rendering.tables import TableWriter
+from streamkit.formats import RowWriter, TextOptions, writer_for
 from streamkit.generated.streamservice import Column
 
 COLUMNS = [

@@ -8,12 +8,12 @@ import re
 
 import pytest
 
-from streamkit.cli.output.sanitise import json_text, sanitise, sanitise_lines
 from streamkit.cli.output.streams import Output
 from streamkit.cli.output.terminal import Terminal
 from streamkit.cli.rendering.console import console_for, plain
 from streamkit.cli.rendering.records import log_text, update_text
 from streamkit.generated.streamservice import LogEntry, Update
+from streamkit.sanitise import json_text, sanitise, sanitise_lines
 from tests.cli import hostile
 
 CORPUS = hostile.CORPUS + hostile.lines(10_000)
