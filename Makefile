@@ -34,8 +34,9 @@ bench: $(READY) ## side by side with the peers, one table
 	$(BIN)/python -m pip install --quiet --group bench
 	$(BIN)/python -m bench
 
-generate: $(READY) ## schema/*.proto -> streamkit/generated
+generate: $(READY) ## schema/*.proto -> streamkit/generated, the asynchronous client -> blocking
 	$(BIN)/python scripts/generate.py
+	$(BIN)/python scripts/blocking.py
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -46,14 +46,16 @@ if TYPE_CHECKING:
         Client,
     )
     from streamkit.client.blocking.handles import (
-        SyncJob,
         SyncLogWriter,
         SyncPublisher,
-        SyncQuery,
         SyncStream,
     )
     from streamkit.client.blocking.logging import (
         StreamHandler,
+    )
+    from streamkit.client.blocking.results import (
+        SyncJob,
+        SyncQuery,
     )
     from streamkit.client.blocking.track import (
         track,
@@ -264,10 +266,9 @@ _HOMES = {
         "resume since"
     ),
     "streamkit.client.blocking.client": ("Client"),
-    "streamkit.client.blocking.handles": (
-        "SyncJob SyncLogWriter SyncPublisher SyncQuery SyncStream"
-    ),
+    "streamkit.client.blocking.handles": ("SyncLogWriter SyncPublisher SyncStream"),
     "streamkit.client.blocking.logging": ("StreamHandler"),
+    "streamkit.client.blocking.results": ("SyncJob SyncQuery"),
     "streamkit.client.blocking.track": ("track"),
     "streamkit.config": ("Backoff JournalOptions QueryLimits Retention TransportLimits"),
     "streamkit.errors": (

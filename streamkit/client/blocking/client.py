@@ -1,28 +1,16 @@
-"""Client: AsyncClient for ordinary code. Plain iterators, plain context managers, any thread.
-
-A private event loop runs in a thread, so it works inside a running loop (a notebook) too. After a
-fork the child gets a loop, a thread and a connection of its own at its first call.
-"""
+"""Client: AsyncClient for ordinary code. Written by scripts/blocking.py."""
 
 from __future__ import annotations
 
-import os
 import ssl as tls
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 from streamkit.client.aio import AsyncClient
-from streamkit.client.blocking.handles import (
-    SyncJob,
-    SyncLogWriter,
-    SyncPublisher,
-    SyncQuery,
-    SyncStream,
-)
-from streamkit.client.blocking.portal import Portal, abandon
+from streamkit.client.blocking.base import Blocking
+from streamkit.client.blocking.handles import SyncLogWriter, SyncPublisher, SyncStream
+from streamkit.client.blocking.results import SyncJob, SyncQuery
 from streamkit.client.events import OnEvent
 from streamkit.client.reading.cursor import OnLoss
 from streamkit.client.reading.query import Parameters
@@ -30,7 +18,6 @@ from streamkit.client.reading.start import StartAt
 from streamkit.client.token import TokenSource
 from streamkit.client.writing.writers import OnDrop
 from streamkit.config import Backoff
-from streamkit.errors import ConnectError
 from streamkit.generated.streamservice import (
     JobProgress,
     JobRequest,
@@ -46,11 +33,12 @@ from streamkit.generated.streamservice import (
 __all__ = ["Client"]
 
 
-class Client:
-    """A client of one server for code without an event loop; see AsyncClient for every method.
+class Client(Blocking):
+    """AsyncClient for code without an event loop: plain iterators, plain context managers.
 
-    Callbacks (`on_event`, `on_loss`, `on_drop`) run in the client's own thread. Any thread may use
-    a client; one stream, query or job belongs to one thread at a time.
+    A private loop runs in a thread, so it works inside a running one (a notebook) too; a forked
+    child gets its own at its first call. Callbacks (`on_event`, `on_loss`, `on_drop`) run in that
+    thread. Any thread may use a client; one stream, query or job belongs to one at a time.
     """
 
     def __init__(
@@ -67,69 +55,47 @@ class Client:
         token: TokenSource | None = None,
         insecure: bool = False,
     ) -> None:
-        self._make: Callable[[], AsyncClient] = lambda: AsyncClient(
-            address,
-            reconnect=reconnect,
-            on_event=on_event,
-            backoff=backoff,
-            connect_timeout=connect_timeout,
-            idle_timeout=idle_timeout,
-            ssl=ssl,
-            metadata=metadata,
-            token=token,
-            insecure=insecure,
+        super().__init__(
+            lambda: AsyncClient(
+                address,
+                reconnect=reconnect,
+                on_event=on_event,
+                backoff=backoff,
+                connect_timeout=connect_timeout,
+                idle_timeout=idle_timeout,
+                ssl=ssl,
+                metadata=metadata,
+                token=token,
+                insecure=insecure,
+            )
         )
-        self._lock = threading.Lock()
-        self._running: tuple[Portal, AsyncClient] | None = None
-        self._closed = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End every stream and writer, the loop and its thread. May be called twice."""
-        self._closed = True
-        running, self._running = self._running, None
-        if running is None:
-            return
-        portal, client = running
-        if portal.pid != os.getpid():
-            abandon(running)
-            return
-        if portal.gone:
-            return
-        try:
-            portal.run(client.close())
-        finally:
-            portal.close()
 
     # ---- updates ----
 
     def publish(
         self, topic: str, message: object, *, metadata: Mapping[str, object] | None = None
     ) -> int:
+        """Store one message and return its sequence once it is durable.
+
+        Text is sent as it is, bytes as UTF-8 with replacements, anything else as JSON. Repeated
+        by itself when the connection breaks, and stored once all the same.
+        """
         portal, client = self._ready()
         return portal.run(client.publish(topic, message, metadata=metadata))
 
     def publish_many(self, updates: Sequence[Update]) -> list[int]:
+        """Store all updates or none, in order; return their sequences."""
         portal, client = self._ready()
         return portal.run(client.publish_many(updates))
 
     def publisher(
         self,
         *,
-        buffer: int = 10_000,
+        buffer: int = 10000,
         on_drop: OnDrop | None = None,
         drain_timeout: float | None = 30.0,
     ) -> SyncPublisher:
+        """A pipeline for many messages. Leaving it waits `drain_timeout` for the rest."""
         portal, client = self._ready()
         return SyncPublisher(
             portal,
@@ -143,10 +109,14 @@ class Client:
         latest: bool = False,
         on_loss: OnLoss | None = None,
     ) -> SyncStream[SubscribeRequest, Update]:
+        """Updates of some topics; "orders.*" is one level, "orders.>" all below.
+
+        `latest`: when this reader is slow, keep only the newest of each topic. `on_loss` is
+        called when retention took records before they were read; without it that is an error.
+        """
         portal, client = self._ready()
         return SyncStream(
-            portal,
-            lambda: client.subscribe(*topics, start=start, latest=latest, on_loss=on_loss),
+            portal, lambda: client.subscribe(*topics, start=start, latest=latest, on_loss=on_loss)
         )
 
     # ---- logs ----
@@ -162,6 +132,7 @@ class Client:
         latest: bool = False,
         on_loss: OnLoss | None = None,
     ) -> SyncStream[LogRequest, LogEntry]:
+        """Log lines of some services (patterns allowed, none: all) at or above a level."""
         portal, client = self._ready()
         return SyncStream(
             portal,
@@ -181,15 +152,24 @@ class Client:
         self,
         service: str,
         *,
-        buffer: int = 10_000,
+        buffer: int = 10000,
         on_drop: OnDrop | None = None,
         drain_timeout: float | None = 30.0,
+        producer_id: str = "",
     ) -> SyncLogWriter:
+        """A pipeline for one service's log lines.
+
+        `producer_id` is for a writer that counts its own requests, see `LogWriter.send_request`.
+        """
         portal, client = self._ready()
         return SyncLogWriter(
             portal,
             lambda: client.log_writer(
-                service, buffer=buffer, on_drop=on_drop, drain_timeout=drain_timeout
+                service,
+                buffer=buffer,
+                on_drop=on_drop,
+                drain_timeout=drain_timeout,
+                producer_id=producer_id,
             ),
         )
 
@@ -203,6 +183,10 @@ class Client:
         start: StartAt | None = None,
         on_loss: OnLoss | None = None,
     ) -> SyncStream[JobRequest, JobProgress]:
+        """The state of a job, then every change; it ends after the first terminal status.
+
+        Raises NotFoundError for an unknown job after `wait` seconds.
+        """
         portal, client = self._ready()
         return SyncStream(
             portal, lambda: client.watch_job(job_id, wait=wait, start=start, on_loss=on_loss)
@@ -217,9 +201,16 @@ class Client:
         step: str = "",
         heartbeat: float = 15.0,
         required: bool = True,
-        buffer: int = 10_000,
+        buffer: int = 10000,
         drain_timeout: float = 10.0,
     ) -> SyncJob:
+        """A job of our own that others can watch.
+
+        An id that has had its run gets the next free number ("import", "import-2"): the handle's
+        `id` says which. AlreadyExistsError means that the job is still running. A server that is
+        away raises ConnectError on entering; with `required=False` the job runs all the same and
+        is reported once the server is there.
+        """
         portal, client = self._ready()
         return SyncJob(
             portal,
@@ -238,10 +229,12 @@ class Client:
     def jobs(
         self, *, statuses: Sequence[str] = (), since: datetime | None = None, limit: int = 100
     ) -> list[JobProgress]:
+        """The jobs that changed last, newest first."""
         portal, client = self._ready()
         return portal.run(client.jobs(statuses=statuses, since=since, limit=limit))
 
     def cancel_job(self, job_id: str, reason: str = "") -> JobProgress:
+        """Ask a job's worker to stop; a job that nobody runs is cancelled at once."""
         portal, client = self._ready()
         return portal.run(client.cancel_job(job_id, reason))
 
@@ -258,6 +251,10 @@ class Client:
         timeout: float | None = None,
         format: Literal["rows", "arrow"] = "rows",
     ) -> SyncQuery:
+        """The result of one read-only statement; see Query.
+
+        `batch` is the rows of a message; 0 means 100, in Arrow 8192.
+        """
         portal, client = self._ready()
         return SyncQuery(
             portal,
@@ -273,35 +270,23 @@ class Client:
         )
 
     def tables(self, database: str = "") -> list[Table]:
+        """The tables and views that can be queried."""
         portal, client = self._ready()
         return portal.run(client.tables(database))
 
     def describe(self, table: str, database: str = "") -> TableSchema:
+        """One table's columns. Raises NotFoundError."""
         portal, client = self._ready()
         return portal.run(client.describe(table, database))
 
     # ---- the server ----
 
     def status(self) -> ServerStatus:
+        """What the server says about itself."""
         portal, client = self._ready()
         return portal.run(client.status())
 
     def ping(self) -> float:
+        """Seconds that one small call takes there and back."""
         portal, client = self._ready()
         return portal.run(client.ping())
-
-    def _ready(self) -> tuple[Portal, AsyncClient]:
-        """The loop and the client of this process, made at the first call in it."""
-        running = self._running
-        if running is not None and running[0].pid == os.getpid():
-            return running
-        with self._lock:
-            if self._closed:
-                raise ConnectError("the client is closed")
-            running = self._running
-            if running is not None and running[0].pid != os.getpid():
-                abandon(running)
-                running = None
-            if running is None:
-                running = self._running = (Portal(), self._make())
-            return running

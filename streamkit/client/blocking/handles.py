@@ -6,9 +6,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar, cast
 
 from streamkit.client.blocking.portal import Portal
+from streamkit.client.reading.iteration import Iteration
 from streamkit.client.reading.query import Query
 from streamkit.client.reading.streams import Record as StreamRecord
 from streamkit.client.reading.streams import RecordStream, Request
@@ -16,14 +17,13 @@ from streamkit.client.writing.job import JobHandle
 from streamkit.client.writing.outbox import Record
 from streamkit.client.writing.pump import Pump
 from streamkit.client.writing.writers import LogWriter, Publisher, make_update
-from streamkit.generated.streamservice import Column, QueryResult
+from streamkit.generated.streamservice import QueryResult
 from streamkit.terms import Position
 
 if TYPE_CHECKING:
-    import pandas
     import pyarrow
 
-__all__ = ["SyncJob", "SyncLogWriter", "SyncPublisher", "SyncQuery", "SyncStream"]
+__all__ = ["SyncJobBase", "SyncLogWriter", "SyncPublisher", "SyncQueryBase", "SyncStream"]
 
 
 class _Twin(Protocol):
@@ -41,6 +41,7 @@ class _Twin(Protocol):
 
 
 TwinT = TypeVar("TwinT", bound=_Twin)
+Item = TypeVar("Item")
 
 
 class _Handle(Generic[TwinT]):
@@ -120,35 +121,16 @@ class SyncStream(_Handle[RecordStream[Request, StreamRecord]], Generic[Request, 
                 self._portal.finish(self._twin.close())
 
 
-class SyncQuery(_Handle[Query]):
-    """The result of one statement; see Query."""
-
-    @property
-    def columns(self) -> list[Column]:
-        return self._twin.columns
-
-    @property
-    def total_rows(self) -> int:
-        return self._twin.total_rows
-
-    @property
-    def total_batches(self) -> int:
-        return self._twin.total_batches
-
-    def start(self) -> None:
-        self._portal.run(self._twin.start())
-
-    def close(self) -> None:
-        self._portal.run(self._twin.close())
+class SyncQueryBase(_Handle[Query]):
+    """What of a query is iterated over."""
 
     def batches(self) -> Iterator[QueryResult]:
         """The messages as the server made them."""
-        batches = self._twin.batches()
-        try:
-            while (batch := self._portal.run(_next(batches))) is not None:
-                yield batch
-        finally:
-            self._portal.finish(batches.aclose())
+        return self._iterate(self._twin.batches)
+
+    def record_batches(self) -> Iterator[pyarrow.RecordBatch]:
+        """The result as Arrow record batches; see Query."""
+        return self._iterate(self._twin.record_batches)
 
     def rows(self) -> Iterator[dict[str, str]]:
         """One dict per row; NULL is an absent key."""
@@ -159,16 +141,20 @@ class SyncQuery(_Handle[Query]):
     def __iter__(self) -> Iterator[dict[str, str]]:
         return self.rows()
 
-    def to_arrow(self) -> pyarrow.Table:
-        return self._portal.run(self._twin.to_arrow())
+    def _iterate(self, make: Callable[[], Iteration[Item]]) -> Iterator[Item]:
+        iteration = make()
+        try:
+            while (found := self._portal.run(_next(iteration))) is not _END:
+                yield cast(Item, found)
+        finally:
+            self._portal.finish(iteration.aclose())
 
-    def to_pandas(self) -> pandas.DataFrame:
-        return self._portal.run(self._twin.to_pandas())
+
+_END = object()
 
 
-async def _next(batches: object) -> QueryResult | None:
-    found: QueryResult | None = await anext(batches, None)  # type: ignore[call-overload]
-    return found
+async def _next(iteration: Iteration[Item]) -> Item | object:
+    return await anext(iteration, _END)
 
 
 class _Intake:
@@ -308,43 +294,14 @@ class SyncLogWriter(_SyncWriter[LogWriter]):
         return self._portal.run(self._twin.flush())
 
 
-class SyncJob(_Handle[JobHandle]):
-    """A block of work that others can watch; see JobHandle."""
-
-    @property
-    def id(self) -> str:
-        return self._twin.id
-
-    @property
-    def completed(self) -> int:
-        return self._twin.completed
+class SyncJobBase(_Handle[JobHandle]):
+    """What of a job needs no loop."""
 
     @property
     def cancel_requested(self) -> bool:
         """Whether somebody asked for the job to be cancelled."""
         return self._twin.cancel_requested.is_set()
 
-    def update(
-        self,
-        percentage: int | None = None,
-        step: str | None = None,
-        completed: int | None = None,
-        total: int | None = None,
-    ) -> None:
-        self._portal.run(self._twin.update(percentage, step, completed, total))
-
     def advance(self, units: int = 1, step: str | None = None) -> None:
-        """Note units done; costs next to nothing."""
+        """Note units done; costs next to nothing. One thread at a time may call it."""
         self._twin.note(units, step)
-
-    def log(self, message: str, level: str = "info", **fields: object) -> None:
-        self._portal.run(self._twin.log(message, level, **fields))
-
-    def finish(
-        self, status: str = "completed", error: str = "", exit_code: int | None = None
-    ) -> None:
-        self._portal.run(self._twin.finish(status, error, exit_code))
-
-    def finish_quietly(self, status: str = "completed", error: str = "") -> None:
-        """As `finish`, but a report that does not arrive is only counted and told as an event."""
-        self._portal.run(self._twin.finish_quietly(status, error))

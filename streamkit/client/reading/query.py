@@ -91,9 +91,9 @@ class Query:
         self._started = False
         self.schema: pyarrow.Schema | None = None
         """Of an Arrow result, once it has begun to be read."""
-        self.total_rows = 0
+        self.total_rows: int = 0
         """As soon as the server knows it; 0 until then, exact at the end."""
-        self.total_batches = 0
+        self.total_batches: int = 0
         """As `total_rows`."""
 
     async def __aenter__(self) -> Self:

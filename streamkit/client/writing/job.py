@@ -54,10 +54,14 @@ class JobHandle:
             raise InvalidArgumentError(f"total must not be negative, not {total}")
         if heartbeat <= 0:
             raise InvalidArgumentError(f"heartbeat must be positive, not {heartbeat}")
-        self.id = job_id or new_job_id()
-        self.total = total
-        self.service = service or self.id
-        self.completed = 0
+        self.id: str = job_id or new_job_id()
+        """Once the block is entered: a job that has had its run gets the next number."""
+        self.total: int = total
+        """Units to do, 0 if nobody knows."""
+        self.service: str = service or self.id
+        """Of the job's own log lines."""
+        self.completed: int = 0
+        """Units done."""
         self.cancel_requested = asyncio.Event()
         self._pump = pump
         self._step = step

@@ -11,8 +11,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from streamkit.client.aio import AsyncClient
 from streamkit.client.blocking.client import Client
+from streamkit.client.blocking.results import SyncJob, SyncQuery
 from streamkit.client.blocking.track import track
+from streamkit.client.reading.query import Query
+from streamkit.client.writing.job import JobHandle
 from streamkit.errors import ConnectError, NotFoundError, StreamkitError
 from tests.client.servers import QUICK, ThreadServer
 
@@ -204,3 +208,18 @@ def test_tracking_costs_the_loop_next_to_nothing(server: ThreadServer, client: C
     print(f"track: {cost * 1e6:.2f} us an item")
     assert cost < 20e-6
     assert len([job for job in client.jobs() if job.job_id == "fast"]) == 1
+
+
+def test_the_blocking_client_has_every_method_of_the_asynchronous_one() -> None:
+    for one, other in ((AsyncClient, Client), (Query, SyncQuery), (JobHandle, SyncJob)):
+        names = {name for name in dir(one) if not name.startswith("_")}
+        assert names - set(dir(other)) <= {"on_reply", "note"}, one
+        for name in names & set(dir(other)):
+            assert getattr(other, name).__doc__, f"{other.__name__}.{name}"
+
+
+def test_a_job_logs_with_fields(server: ThreadServer, client: Client) -> None:
+    with client.job("fields") as job:
+        job.log("at work", "warn", part=7)
+    (entry,) = client.logs("fields")
+    assert (entry.level, entry.fields["part"]) == ("warn", "7")

@@ -1,0 +1,69 @@
+"""What a Client stands on: its private loop and the asynchronous client that lives there."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from streamkit.client.aio import AsyncClient
+from streamkit.client.blocking.portal import Portal, abandon
+from streamkit.errors import ConnectError
+
+__all__ = ["Blocking"]
+
+
+class Blocking:
+    """Makes loop, thread and client at the first call in a process, and ends them."""
+
+    def __init__(self, make: Callable[[], AsyncClient]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._running: tuple[Portal, AsyncClient] | None = None
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End every stream and writer, the loop and its thread. May be called twice."""
+        self._closed = True
+        running, self._running = self._running, None
+        if running is None:
+            return
+        portal, client = running
+        if portal.pid != os.getpid():
+            abandon(running)
+            return
+        if portal.gone:
+            return
+        try:
+            portal.run(client.close())
+        finally:
+            portal.close()
+
+    def _ready(self) -> tuple[Portal, AsyncClient]:
+        """The loop and the client of this process, made at the first call in it."""
+        running = self._running
+        if running is not None and running[0].pid == os.getpid():
+            return running
+        with self._lock:
+            if self._closed:
+                raise ConnectError("the client is closed")
+            running = self._running
+            if running is not None and running[0].pid != os.getpid():
+                abandon(running)
+                running = None
+            if running is None:
+                running = self._running = (Portal(), self._make())
+            return running
