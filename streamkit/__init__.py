@@ -111,6 +111,7 @@ if TYPE_CHECKING:
         Delivery,
         Hub,
         Item,
+        JobPage,
         Journal,
         JournalStatus,
         Loss,
@@ -182,6 +183,7 @@ __all__ = [
     "Iteration",
     "JobFailedError",
     "JobHandle",
+    "JobPage",
     "JobProgress",
     "JobReport",
     "JobRequest",
@@ -282,8 +284,8 @@ _HOMES = {
         "ServerStatus SubscribeRequest Table TableSchema Update"
     ),
     "streamkit.journal": (
-        "Appended Batch Bounds Delivery Hub Item Journal JournalStatus Loss Position "
-        "ProducerId Record Selector Start Stream joined_frames open_journal"
+        "Appended Batch Bounds Delivery Hub Item JobPage Journal JournalStatus Loss "
+        "Position ProducerId Record Selector Start Stream joined_frames open_journal"
     ),
     "streamkit.rights": ("Action Identity Quota"),
     "streamkit.server": ("Server"),

@@ -229,7 +229,7 @@ class Client(Blocking):
     def jobs(
         self, *, statuses: Sequence[str] = (), since: datetime | None = None, limit: int = 100
     ) -> list[JobProgress]:
-        """The jobs that changed last, newest first."""
+        """The jobs that changed last, newest first; as many requests as that takes."""
         portal, client = self._ready()
         return portal.run(client.jobs(statuses=statuses, since=since, limit=limit))
 

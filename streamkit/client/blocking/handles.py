@@ -82,8 +82,6 @@ class _Handle(Generic[TwinT]):
 class SyncStream(_Handle[RecordStream[Request, StreamRecord]], Generic[Request, StreamRecord]):
     """Records of the journal, in order, each once. Breaking out of a bare `for` ends the call."""
 
-    _batch: list[StreamRecord] = []  # noqa: RUF012  # replaced as a whole, never changed
-    _given = 0
     _owned = False
 
     def __enter__(self) -> Self:
@@ -93,15 +91,11 @@ class SyncStream(_Handle[RecordStream[Request, StreamRecord]], Generic[Request, 
     @property
     def position(self) -> Position | None:
         """After the last record handed out; starts a later stream."""
-        place = self._twin.position
-        if place is not None and self._given < len(self._batch):
-            return Position(place.epoch, self._batch[self._given].sequence - 1)
-        return place
+        return self._twin.position
 
     def receive(self) -> list[StreamRecord]:
         """All the records that are here, at least one; [] once the stream has ended."""
-        rest, self._batch, self._given = self._batch[self._given :], [], 0
-        return rest or self._portal.run(self._twin.receive())
+        return self._portal.run(self._twin.receive())
 
     def close(self) -> None:
         """End the call at once."""
@@ -110,11 +104,8 @@ class SyncStream(_Handle[RecordStream[Request, StreamRecord]], Generic[Request, 
     def __iter__(self) -> Iterator[StreamRecord]:
         try:
             while True:
-                while self._given < len(self._batch):
-                    self._given += 1
-                    yield self._batch[self._given - 1]
-                self._batch, self._given = self.receive(), 0
-                if not self._batch:
+                yield from self._twin.rest
+                if not self._portal.run(self._twin.fill()):
                     return
         finally:
             if not self._owned:

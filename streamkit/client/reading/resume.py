@@ -97,8 +97,9 @@ class ResumingCall(Generic[Request, Reply]):
         self._owned = False
         self._ended = False
         self._batch: list[Reply] = []
-        self._rest = iter(self._batch)
-        """Over the batch: how far it is handed out. Counting would cost more than the handing."""
+        self.rest = iter(self._batch)
+        """What arrived and was not handed out: the only such place, for every way of reading. An
+        iterator, as counting would cost more than the handing. Not for users."""
 
     async def __aenter__(self) -> Self:
         self._owned = True
@@ -127,16 +128,22 @@ class ResumingCall(Generic[Request, Reply]):
 
         Cancelled, it has taken nothing: the next call gets what this one would have got.
         """
-        if rest := list(self._rest):
+        if rest := list(self.rest):
             return rest
         if self._ended:
             return []
         return await self._run(self._take)
 
+    async def fill(self) -> bool:
+        """Receive into `rest`; False at the end of the stream. Not for users."""
+        self._batch = await self.receive()
+        self.rest = iter(self._batch)
+        return bool(self._batch)
+
     @property
     def _next(self) -> Reply | None:
         """The first record that arrived and was not handed out yet."""
-        left = length_hint(self._rest)
+        left = length_hint(self.rest)
         return self._batch[-left] if left else None
 
     # ---- attempts ----
@@ -254,12 +261,10 @@ class Records(Generic[Reply]):
 
     async def __anext__(self) -> Reply:
         call = self._call
-        for record in call._rest:
+        for record in call.rest:
             return record
-        call._batch = batch = await call.receive()
-        call._rest = rest = iter(batch)
-        for record in rest:
-            return record
+        if await call.fill():
+            return next(call.rest)
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
