@@ -222,6 +222,10 @@ class QueryLimits:
     max_concurrent: int = 8
     max_wait: float = 10.0
     """Seconds that a query waits for its turn when that many run already."""
+    share: float = 0.75
+    """The part of them that one caller may have: an identity, or else a connection."""
+    max_unread: float = 2.0
+    """Seconds for which a result may lie unread while others wait for a turn; then it is ended."""
     count_seconds: float = 5.0
     """The count that runs beside a query gives up after this long; 0 never counts."""
     connect_seconds: float = 5.0

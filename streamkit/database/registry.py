@@ -14,6 +14,7 @@ from streamkit.database.running.forked import Forked
 from streamkit.database.running.processes import can_fork
 from streamkit.database.running.query import Frames, RunningQuery
 from streamkit.database.running.threads import Threads
+from streamkit.database.running.turns import Turns
 from streamkit.database.running.work import Runner
 from streamkit.errors import LimitError, NotFoundError, StreamkitError
 
@@ -35,8 +36,8 @@ class Databases:
         self._sources = dict(sources)
         self._forked = forked and can_fork()
         self._children: Children | None = None
-        self._slots = asyncio.Semaphore(self.limits.max_concurrent)
-        self._running: set[RunningQuery] = set()
+        self._turns = Turns(self.limits, self._end_unread)
+        self._running: dict[RunningQuery, str] = {}
         self._preparing: asyncio.Task[None] | None = None
 
     @property
@@ -73,15 +74,18 @@ class Databases:
         self._preparing = asyncio.create_task(self._prepare())
 
     @asynccontextmanager
-    async def run(self, name: str, plan: QueryPlan) -> AsyncIterator[AsyncGenerator[Frames, None]]:
+    async def run(
+        self, name: str, plan: QueryPlan, owner: str = ""
+    ) -> AsyncIterator[AsyncGenerator[Frames, None]]:
         """Run a query in its turn and give its messages; leaving the block ends it.
 
-        Raises NotFoundError, and LimitError when no turn came in time.
+        `owner` is who asks, and has a share of the turns. Raises NotFoundError, and LimitError
+        when no turn came in time.
         """
         runner = self._runner(self.source(name))
-        await self._take_slot()
-        query = RunningQuery(name, runner, plan, self.limits, lambda: self._give_slot(query))
-        self._running.add(query)
+        await self._turns.take(owner)
+        query = RunningQuery(name, runner, plan, self.limits, lambda: self._ended(query, owner))
+        self._running[query] = owner
         query.start()
         try:
             async with aclosing(query.frames()) as frames:
@@ -139,16 +143,18 @@ class Databases:
             elif self._children is None:
                 await self._processes().prepare()
 
-    async def _take_slot(self) -> None:
-        try:
-            async with asyncio.timeout(self.limits.max_wait):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise LimitError(
-                f"{self.limits.max_concurrent} queries are running, the server's limit",
-                hint="try again when one of them has ended",
-            ) from None
+    def _ended(self, query: RunningQuery, owner: str) -> None:
+        del self._running[query]
+        self._turns.give(owner)
 
-    def _give_slot(self, query: RunningQuery) -> None:
-        self._running.discard(query)
-        self._slots.release()
+    def _end_unread(self, owner: str | None) -> None:
+        """Others wait: end the result that has lain unread for longest, of `owner` or of all."""
+        found = [q for q, whose in self._running.items() if owner is None or whose == owner]
+        query = max(found, key=lambda query: query.unread, default=None)
+        if query is not None and query.unread >= self.limits.max_unread:
+            query.end(
+                LimitError(
+                    f"the result was not read for {query.unread:.0f} s while others waited",
+                    hint="read what was asked for, or ask for less",
+                )
+            )

@@ -59,12 +59,20 @@ class QueriesHandler(StreamServiceBase):
         check_visible(self._databases, query_request.database)
         pulse = _Pulse(context(), seconds(query_request.heartbeat, "heartbeat"))
         try:
-            async with self._databases.run(query_request.database, plan) as messages:
+            owner = _owner(context())
+            async with self._databases.run(query_request.database, plan, owner) as messages:
                 async for data, count in messages:
                     pulse.quiet = False
                     yield Framed(data, count)
         finally:
             pulse.stop()
+
+
+def _owner(call: Context) -> str:
+    """Whose share of the turns a query takes: of an identity, or of a connection from elsewhere."""
+    if call.identity is not None:
+        return call.identity.name
+    return call.peer if call.peer.startswith("ip") else ""
 
 
 class _Pulse:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -58,6 +58,7 @@ class RunningQuery:
         self._counter: Work | None = None
         self._counting: asyncio.TimerHandle | None = None
         self._began = self._loop.time()
+        self._handed = 0.0
         self._running = 0
         self._idle = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
@@ -80,8 +81,20 @@ class RunningQuery:
         self._timer = self._loop.call_later(self._plan.seconds, self._expire)
         self._work = self._runner.begin(self._plan, self._part_ended)
 
+    @property
+    def unread(self) -> float:
+        """For how long now the reader has not come for more; 0 while it is the one who waits."""
+        return self._loop.time() - self._handed if self._handed else 0.0
+
     async def frames(self) -> AsyncGenerator[Frames, None]:
         """Yield the messages as they come. Raises the errors of a Result, and LimitError."""
+        async with aclosing(self._frames()) as found:
+            async for frames in found:
+                self._handed = self._loop.time()
+                yield frames
+                self._handed = 0.0
+
+    async def _frames(self) -> AsyncGenerator[Frames, None]:
         assert self._work is not None
         held: Piece | None = None
         while True:
