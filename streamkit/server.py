@@ -32,7 +32,6 @@ from typing import Any, Self
 
 from streamkit.access.methods import check_covered
 from streamkit.access.rules import Rules
-from streamkit.codec import StreamkitCodec
 from streamkit.config import JournalOptions, QueryLimits, TransportLimits
 from streamkit.database import Databases, Source, SqliteSource, StoreSource, open_source
 from streamkit.errors import AbortedError, ConnectError, InvalidArgumentError, PreconditionError
@@ -162,7 +161,6 @@ class Server:
             check_covered(path for handler in handlers for path in handler.__mapping__())
             self._grpc = GrpcServer(
                 handlers,
-                codec=StreamkitCodec(),
                 limits=self._limits,
                 interceptors=interceptors,
                 check=self._check,

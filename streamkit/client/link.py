@@ -15,7 +15,6 @@ from streamkit.client.events import ClientEvent, OnEvent, tell
 from streamkit.client.reading.pulse import Pulse
 from streamkit.client.retry import MAX_ATTEMPTS, Retry, RetryBudget
 from streamkit.client.token import TokenSource, token_of
-from streamkit.codec import StreamkitCodec
 from streamkit.config import Backoff, TransportLimits
 from streamkit.errors import ConnectError, DeadlineError, PreconditionError, StreamkitError
 from streamkit.terms import DEFAULT_ADDRESS
@@ -114,7 +113,6 @@ class Link:
         if self._channel_ is None:
             self._channel_ = Channel(
                 self.address,
-                codec=StreamkitCodec(),
                 limits=TransportLimits(max_message=MAX_MESSAGE),
                 ssl=self._ssl,
                 connect_timeout=self._connect_timeout,

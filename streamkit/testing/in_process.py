@@ -35,7 +35,7 @@ _UNWINDING = 1.0  # seconds that cancelled handlers have to end
 class InProcess:
     """A `Channel`'s carrier to these handlers. Must be made where an event loop runs.
 
-    channel = Channel("in-process", codec=StreamkitCodec(), carrier=InProcess([handler]))
+    channel = Channel("in-process", carrier=InProcess([handler]))
     """
 
     target = "in-process"

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
-from streamkit.codec import StreamkitCodec
 from streamkit.config import TransportLimits
 from streamkit.server import Server
 from streamkit.testing.in_process import InProcess
@@ -42,11 +41,9 @@ async def connected(
             stub = StreamServiceStub(channel)
     """
     limits = limits or TransportLimits()
-    codec = StreamkitCodec()
     if carrier == "inproc":
         async with Channel(
             InProcess.target,
-            codec=codec,
             limits=limits,
             interceptors=client_interceptors,
             carrier=InProcess(handlers, limits=limits, interceptors=interceptors, check=check),
@@ -55,13 +52,11 @@ async def connected(
         return
     with tempfile.TemporaryDirectory(prefix="streamkit-") as directory:
         path = f"{directory}/socket"
-        server = GrpcServer(
-            list(handlers), codec=codec, limits=limits, interceptors=interceptors, check=check
-        )
+        server = GrpcServer(list(handlers), limits=limits, interceptors=interceptors, check=check)
         await server.start(path=path)
         try:
             async with Channel(
-                f"unix:{path}", codec=codec, limits=limits, interceptors=client_interceptors
+                f"unix:{path}", limits=limits, interceptors=client_interceptors
             ) as channel:
                 yield channel
         finally:

@@ -1,9 +1,8 @@
 """gRPC over hardened HTTP/2: the only package that touches grpclib and h2 internals."""
 
 from streamkit.framing import Framed
-from streamkit.transport.client.call import Carrier, ClientCall
+from streamkit.transport.client.call import Carrier, ClientCall, ClientInterceptor
 from streamkit.transport.client.channel import Channel
-from streamkit.transport.client.interceptors import ClientInterceptor
 from streamkit.transport.loop import loop_factory, run
 from streamkit.transport.server.checking import Check
 from streamkit.transport.server.context import Context, ServerInterceptor, context

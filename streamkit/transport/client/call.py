@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -21,7 +21,7 @@ from streamkit.errors import (
     internal,
 )
 from streamkit.framing import PREFIX
-from streamkit.transport.client.interceptors import ClientInterceptor, Onion
+from streamkit.transport.client.interceptors import CallNext, Onion
 from streamkit.transport.client.request import ClientStream
 from streamkit.transport.grpc.compression import compress
 from streamkit.transport.grpc.deadline import Served
@@ -36,10 +36,16 @@ from streamkit.transport.grpc.metadata import (
 if TYPE_CHECKING:
     from asyncio import TimerHandle
 
-__all__ = ["CallSettings", "Carrier", "ClientCall"]
+__all__ = ["CallSettings", "Carrier", "ClientCall", "ClientInterceptor"]
 
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
+
+
+ClientInterceptor = Callable[["ClientCall[Any, Any]", CallNext], Awaitable[None]]
+"""`async def interceptor(call, call_next)`: before `await call_next()` the call is not sent yet and
+its `metadata` may be changed; after it the call is over, or its error is raised from there. The
+same for all four kinds of calls."""
 
 
 class Carrier(Protocol):
@@ -136,7 +142,7 @@ class ClientCall(Generic[Request, Reply]):
         self._decode = decoder or _decoder(settings.codec, reply_type)
         self._stream: ClientStream | None = None
         self._timer: TimerHandle | None = None
-        self._onion: Onion | None = None
+        self._onion: Onion[ClientCall[Any, Any]] | None = None
         self._pending: list[Reply] = []
         self._trailing: Metadata | None = None
 

@@ -21,8 +21,7 @@ from streamkit.codec import StreamkitCodec
 from streamkit.config import TransportLimits
 from streamkit.errors import InvalidArgumentError, internal
 from streamkit.transport.client.addresses import parse_target
-from streamkit.transport.client.call import CallSettings, Carrier, ClientCall
-from streamkit.transport.client.interceptors import ClientInterceptor
+from streamkit.transport.client.call import CallSettings, Carrier, ClientCall, ClientInterceptor
 from streamkit.transport.client.pool import Pool
 from streamkit.transport.client.stub import StubStream
 from streamkit.transport.grpc.compression import ACCEPTED

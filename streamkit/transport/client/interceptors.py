@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Generic, TypeVar
 
-from streamkit.errors import PreconditionError
+from streamkit.errors import PreconditionError, internal
 
-if TYPE_CHECKING:
-    from streamkit.transport.client.call import ClientCall
-
-__all__ = ["ClientInterceptor", "Onion"]
+__all__ = ["CallNext", "Onion"]
 
 CallNext = Callable[[], Awaitable[None]]
-ClientInterceptor = Callable[["ClientCall[Any, Any]", CallNext], Awaitable[None]]
-"""`async def interceptor(call, call_next)`: before `await call_next()` the call is not sent yet and
-its `metadata` may be changed; after it the call is over, or its error is raised from there. The
-same for all four kinds of calls."""
+Call = TypeVar("Call")
 
 
-class Onion:
+class Onion(Generic[Call]):
     """The interceptors of one call, suspended inside `call_next` while the call is in use.
 
     They run in the task of the call's user, not beside it: what they set in the context holds for
@@ -31,8 +25,8 @@ class Onion:
 
     def __init__(
         self,
-        interceptors: Sequence[ClientInterceptor],
-        call: ClientCall[Any, Any],
+        interceptors: Sequence[Callable[[Call, CallNext], Awaitable[None]]],
+        call: Call,
         open_call: CallNext,
     ) -> None:
         self._interceptors = interceptors
@@ -44,7 +38,7 @@ class Onion:
         """Run the interceptors down to the call and open it."""
         self._run = self._layer(0)
         if await _drive(self._run, None):
-            raise PreconditionError("an interceptor did not make the call")
+            raise internal(PreconditionError("an interceptor did not make the call"))
 
     async def exit(self, error: BaseException | None) -> None:
         """Let the interceptors finish with `error`; raises what they make of it.
@@ -56,7 +50,7 @@ class Onion:
             return
         if not await _drive(run, error):
             run.close()
-            raise PreconditionError("an interceptor made the call twice")
+            raise internal(PreconditionError("an interceptor made the call twice"))
 
     async def _layer(self, index: int) -> None:
         if index == len(self._interceptors):
