@@ -23,6 +23,7 @@ from streamkit.errors import (
 from streamkit.framing import PREFIX
 from streamkit.transport.client.interceptors import CallNext, Onion
 from streamkit.transport.client.request import ClientStream
+from streamkit.transport.client.service_config import Retrying
 from streamkit.transport.grpc.compression import compress
 from streamkit.transport.grpc.deadline import Served
 from streamkit.transport.grpc.metadata import (
@@ -119,15 +120,18 @@ class ClientCall(Generic[Request, Reply]):
         metadata: Metadata,
         deadline: float | None,
         served: Served | None = None,
+        retrying: Retrying | None = None,
         compression: str,
         decoder: Callable[[bytes], Reply] | None = None,
     ) -> None:
         self.method = method
         self.metadata = metadata
         """The request's; interceptors may change it until the call is sent."""
+        self.loop = asyncio.get_running_loop()
         self.deadline = deadline
         """In seconds of the event loop's clock, or None."""
         self._own_deadline = deadline
+        self._retrying = retrying
         self._served: Served | None = None
         left = None if served is None else served.time_left
         if left is not None:
@@ -199,6 +203,15 @@ class ClientCall(Generic[Request, Reply]):
         finally:
             if self._onion is not None:
                 await self._onion.exit(error)
+
+    def abandon(self) -> None:
+        """As `leave`, for a call that nobody holds any more: its interceptors are closed."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._stream is not None:
+            self._stream.close()
+        if self._onion is not None:
+            self._onion.close()
 
     async def initial_metadata(self) -> Metadata:
         """Wait for the response to begin; return the metadata that it began with."""
@@ -290,6 +303,7 @@ class ClientCall(Generic[Request, Reply]):
             max_message=settings.limits.max_message,
             send_buffer=settings.limits.send_buffer,
             in_place=self._in_place,
+            retrying=self._retrying,
         )
         if self._request is not None:
             stream.write(self._frame(self._request, None))
@@ -337,6 +351,8 @@ class ClientCall(Generic[Request, Reply]):
             headers.append(("grpc-timeout", encode_timeout(left)))
         if self._compression:
             headers.append(("grpc-encoding", self._compression))
+        if self._retrying is not None and self._retrying.attempts:
+            headers.append(("grpc-previous-rpc-attempts", str(self._retrying.attempts)))
         headers += encode_metadata(self.metadata)
         return headers
 

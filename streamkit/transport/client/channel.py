@@ -17,12 +17,14 @@ from grpclib.encoding.base import CodecBase
 from grpclib.metadata import Deadline
 from multidict import MultiDict
 
+import streamkit.transport.client.stubs  # noqa: F401  # takes over the client half of stubs
 from streamkit.codec import StreamkitCodec
 from streamkit.config import TransportLimits
 from streamkit.errors import InvalidArgumentError, internal
 from streamkit.transport.client.addresses import parse_target
 from streamkit.transport.client.call import CallSettings, Carrier, ClientCall, ClientInterceptor
 from streamkit.transport.client.pool import Pool
+from streamkit.transport.client.service_config import ServiceConfig
 from streamkit.transport.client.stub import StubStream
 from streamkit.transport.grpc.compression import ACCEPTED
 from streamkit.transport.grpc.deadline import checked_seconds, served
@@ -50,8 +52,9 @@ class Channel(grpclib.client.Channel):
     a free stream on it. After `keepalive` seconds of silence (`limits.keepalive_time` unless given)
     the server is asked for a sign of life, and a dead connection is aborted. `ssl` is a context
     (see `client_tls`), or True for one with the system's authorities. With `compression` ("gzip")
-    requests are compressed unless a call says otherwise. A `carrier` takes the place of connections
-    altogether (see `streamkit.testing`).
+    requests are compressed unless a call says otherwise. `service_config` is gRPC's (JSON, or what
+    it becomes): deadlines, and retries of calls whose response has not begun. A `carrier` takes the
+    place of connections altogether (see `streamkit.testing`).
 
     Generated stubs and grpclib's own methods run on it unchanged; their failures are
     StreamkitErrors, not GRPCErrors. Must be created where an event loop runs, and closed.
@@ -69,8 +72,10 @@ class Channel(grpclib.client.Channel):
         connect_timeout: float = 20.0,
         compression: str = "",
         server_name: str | None = None,
+        service_config: str | Mapping[str, Any] | None = None,
         carrier: Carrier | None = None,
     ) -> None:
+        config = ServiceConfig.parse(service_config)
         codec = StreamkitCodec() if codec is None else codec
         limits = TransportLimits() if limits is None else limits
         if keepalive is not None:
@@ -90,6 +95,7 @@ class Channel(grpclib.client.Channel):
             connect_timeout=patience,
             server_name=server_name,
         )
+        self._service_config = config
         self._compression = _checked_compression(compression)
         subtype = codec.__content_subtype__
         base = [
@@ -187,6 +193,9 @@ class Channel(grpclib.client.Channel):
         if not (path.isascii() and path.isprintable()):
             raise internal(InvalidArgumentError(f"{path!a} is not the path of a method"))
         timeout = checked_seconds(timeout)
+        config = self._service_config.of(path)
+        if config.timeout is not None:
+            timeout = config.timeout if timeout is None else min(timeout, config.timeout)
         deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
         return ClientCall(
             self._settings,
@@ -197,6 +206,7 @@ class Channel(grpclib.client.Channel):
             metadata=MultiDict(_pairs(metadata)),
             deadline=deadline,
             served=served(),
+            retrying=self._service_config.retrying(config),
             compression=self._compression
             if compression is None
             else _checked_compression(compression),
@@ -220,7 +230,8 @@ class Channel(grpclib.client.Channel):
             own = Deadline.from_timeout(timeout)
             deadline = own if deadline is None else min(own, deadline)
         return StubStream(
-            self,
+            self.new_call,
+            self.peer,
             name,
             cast(Any, MultiDict(_pairs(metadata))),
             cardinality,

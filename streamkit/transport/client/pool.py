@@ -208,7 +208,8 @@ class Pool:
                 f"no free stream on {self.target} within {self._connect_timeout:g} s",
                 hint="the server limits the concurrent calls of one connection",
             )
-        stream.fail(error)
+        self._withdraw(stream)
+        stream.refuse(error)
 
     async def _dial(self) -> None:
         error: StreamkitError | None = None
@@ -226,7 +227,8 @@ class Pool:
             self._dialling = None
         if error is not None:
             for stream in list(self._queue):
-                stream.fail(error)
+                self._withdraw(stream)
+                stream.refuse(error)
         self._serve()
 
     async def _connect(self, endpoint: Endpoint) -> _Link:

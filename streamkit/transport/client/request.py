@@ -8,10 +8,11 @@ a task: a deadline, a lost connection and `task.cancel()` stay apart.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
 from streamkit.errors import CallCancelledError, InternalError, StreamkitError, internal
+from streamkit.transport.client.service_config import Retrying
 from streamkit.transport.client.status import (
     lost_error,
     reset_error,
@@ -91,6 +92,7 @@ class ClientStream:
         max_message: int,
         send_buffer: int,
         in_place: bool = False,
+        retrying: Retrying | None = None,
     ) -> None:
         self.initial: Headers | None = None
         """The response's headers; empty when it was nothing but trailers."""
@@ -116,6 +118,8 @@ class ClientStream:
         self._unsent_size = 0
         self._ending = False
         self._retries = 0
+        self._retrying = retrying
+        self._again: asyncio.TimerHandle | None = None  # until the call is tried again
 
     # The call's side
 
@@ -207,6 +211,11 @@ class ClientStream:
 
     # The pool's side
 
+    def refuse(self, error: StreamkitError) -> None:
+        """There is no connection for the stream: it fails, or is tried again later."""
+        if self.done or not self._try_again(error, ()):
+            self.fail(error)
+
     def start(self, attempt: Attempt, authority: str) -> None:
         """Send the request by an attempt that has room for it, to whom it concerns there."""
         bare = self._ending and not self._unsent
@@ -231,10 +240,10 @@ class ClientStream:
     # The connection's side
 
     def on_headers(self, headers: Headers) -> None:
-        """The response has begun: from here on the call is not repeated."""
-        if self.initial is not None or self.done:
+        """The response has begun: from here on the call is not repeated, unless it is nothing but
+        a status."""
+        if self.initial is not None or self._settled:
             return
-        self._request = None
         error = response_error(headers, self._subtype)
         if error is None and self._inbox is not None:
             try:
@@ -243,19 +252,26 @@ class ClientStream:
             except StreamkitError as unknown:
                 error = unknown
         if error is not None:
+            attempt = self._attempt
+            if self._try_again(error, headers):
+                if attempt is not None:
+                    self._loop.call_soon(attempt.leave)
+                return
             self.trailers = headers
             self.fail(error)
             return
+        if not any(name == "grpc-status" for name, _ in headers):
+            self._request = None
         self.initial = headers
 
     def on_trailers(self, headers: Headers) -> None:
         """The status has come, in trailers or in a response that is nothing else."""
-        if self.trailers is None:
+        if self.trailers is None and not self._settled:
             self.trailers = headers
 
     def on_ended(self) -> None:
         """The server has ended the stream: the outcome is known."""
-        if self.done:
+        if self._settled:
             return
         initial = self.initial or []
         if self.trailers is None and any(name == "grpc-status" for name, _ in initial):
@@ -263,19 +279,20 @@ class ClientStream:
         if self.trailers is None:
             self._finish(unfinished_error("the response ended without a status"))
         else:
-            self._finish(status_error(self.trailers))
+            error = status_error(self.trailers)
+            if error is None or not self._try_again(error, self.trailers):
+                self._finish(error)
 
     def on_lost(self, lost: StreamLost) -> None:
         """The attempt is over without a status: reset, refused, or its connection went."""
-        self._attempt = None
-        if self.done:
+        if self._settled:
             return
+        self._attempt = None
         if lost.refused and self._retry():
             return
-        if lost.code is not None:
-            self._finish(reset_error(lost.code))
-        else:
-            self._finish(lost_error(lost.reason))
+        error = lost_error(lost.reason) if lost.code is None else reset_error(lost.code)
+        if not self._try_again(error, ()):
+            self._finish(error)
 
     def wake(self) -> None:
         """Something has changed."""
@@ -284,6 +301,24 @@ class ClientStream:
                 waiter.set_result(None)
 
     # Inside
+
+    @property
+    def _settled(self) -> bool:
+        """Whether the attempt that reports something is over for this call."""
+        return self.done or self._again is not None
+
+    def _try_again(self, error: StreamkitError, trailers: Iterable[tuple[str, str]]) -> bool:
+        """Try a failed call again after a while, where its channel's service config says so."""
+        if self._retrying is None or self._request is None:
+            return False
+        delay = self._retrying.delay(error, dict(trailers).get("grpc-retry-pushback-ms"))
+        if delay is None:
+            return False
+        self._attempt = self._inbox = self.initial = self.trailers = None
+        self._unsent = list(self._request)
+        self._unsent_size = self._request_size
+        self._again = self._loop.call_later(delay, self._submit_again)
+        return True
 
     def _retry(self) -> bool:
         if self._request is None or self._retries >= RETRY_LIMIT:
@@ -296,6 +331,7 @@ class ClientStream:
         return True
 
     def _submit_again(self) -> None:
+        self._again = None
         if not self.done:
             self._submit(self)
 
@@ -303,6 +339,10 @@ class ClientStream:
         self.error = None if error is None else internal(error)
         self.done = True
         self._request = None
+        if self._again is not None:
+            self._again.cancel()
+        if error is None and self._retrying is not None:
+            self._retrying.succeeded()
         self._unsent.clear()
         self._unsent_size = 0
         if self.on_done is not None:

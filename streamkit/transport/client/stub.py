@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import grpclib.client
 from grpclib.const import Status
@@ -14,9 +14,6 @@ from multidict import MultiDict
 from streamkit.errors import InternalError
 from streamkit.transport.client.call import ClientCall
 from streamkit.transport.grpc.metadata import Metadata
-
-if TYPE_CHECKING:
-    from streamkit.transport.client.channel import Channel
 
 __all__ = ["StubStream"]
 
@@ -33,8 +30,20 @@ class StubStream(grpclib.client.Stream[Request, Reply]):
     """
 
     _call: ClientCall[Request, Reply] | None = None
-    _channel: Channel
     _ended = False
+
+    def __init__(
+        self,
+        new_call: Callable[..., ClientCall[Request, Reply]],
+        peer: Callable[[], Any],
+        *args: Any,
+        **settings: Any,
+    ) -> None:
+        """`new_call` and `peer` are a channel's; the rest is what grpclib's stream wants after its
+        channel."""
+        super().__init__(cast(Any, None), *args, **settings)
+        self._new_call = new_call
+        self._peer = peer
 
     async def send_request(self, *, end: bool = False) -> None:
         if self._call is not None:
@@ -105,8 +114,6 @@ class StubStream(grpclib.client.Stream[Request, Reply]):
         self._cancel_done = True
 
     async def __aenter__(self) -> StubStream[Request, Reply]:
-        self._channel._calls_started += 1
-        self._channel._last_call_started = asyncio.get_running_loop().time()
         return self
 
     async def __aexit__(
@@ -127,10 +134,6 @@ class StubStream(grpclib.client.Stream[Request, Reply]):
             error = late
             raise
         finally:
-            if error is None:
-                self._channel._calls_succeeded += 1
-            else:
-                self._channel._calls_failed += 1
             await call.leave(error)
 
     async def _open(self, message: Request | None) -> None:
@@ -141,7 +144,7 @@ class StubStream(grpclib.client.Stream[Request, Reply]):
             deadline=self._deadline,
             content_type="application/grpc",
         )
-        call = self._channel.new_call(
+        call = self._new_call(
             self._method_name,
             self._send_type,
             self._recv_type,
@@ -155,7 +158,7 @@ class StubStream(grpclib.client.Stream[Request, Reply]):
         except BaseException:
             self._call = None
             raise
-        self.peer = self._channel.peer()
+        self.peer = self._peer()
 
     def _opened(self) -> ClientCall[Request, Reply]:
         if self._call is None:

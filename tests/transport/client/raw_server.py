@@ -101,6 +101,15 @@ class Peer:
             await self.frame()
         return self._complete.popleft()
 
+    def fields(self, stream_id: int) -> dict[str, str]:
+        """The header fields of a request that has come."""
+        found: dict[str, str] = next(
+            frame.headers  # type: ignore[attr-defined]
+            for frame in self.frames
+            if isinstance(frame, HeadersFrame) and frame.stream_id == stream_id
+        )
+        return found
+
     def headers(
         self, stream_id: int, fields: list[tuple[str, str]] | None = None, *, end: bool = False
     ) -> HeadersFrame:
