@@ -15,6 +15,7 @@ import tempfile
 import timeit
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,7 @@ def everything(inner: Any, red: Any, **special: Any) -> dict[str, Any]:
 def measure_betterproto(target: Path) -> dict[str, float]:
     """Run in the process of ours, stock or rust; what differs is what was imported before."""
     sys.path.insert(0, str(target))
-    from bench_every import Colour, Everything, Inner  # type: ignore[import-not-found]
+    from bench_every import Colour, Everything, Inner
 
     import bench as _  # noqa: F401  (the package of this file; the generated one is bench_every)
     from streamkit.generated.streamservice import LogEntry, QueryResult, Row, Update
@@ -137,7 +138,7 @@ def measure_betterproto(target: Path) -> dict[str, float]:
         cls, data = type(message), bytes(message)
         figures[f"{name}: construct"] = best(make)
         figures[f"{name}: encode"] = best(message.SerializeToString)
-        figures[f"{name}: decode"] = best(lambda cls=cls, data=data: cls.FromString(data))
+        figures[f"{name}: decode"] = best(partial(cls.FromString, data))
     update = Update.FromString(bytes(make_update()))
     timer = timeit.Timer("u.topic;u.topic;u.topic;u.topic;u.topic", globals={"u": update})
     figures["Update: read an attribute"] = min(timer.repeat(9, 20_000)) / 100_000 * 1e6
@@ -153,8 +154,8 @@ def measure_betterproto(target: Path) -> dict[str, float]:
 
 def measure_upb(target: Path) -> dict[str, float]:
     sys.path.insert(0, str(target))
-    import everything_pb2 as every  # type: ignore[import-not-found]
-    import stream_service_pb2 as service  # type: ignore[import-not-found]
+    import everything_pb2 as every
+    import stream_service_pb2 as service
     from google.protobuf.internal import api_implementation
 
     assert api_implementation.Type() == "upb"
@@ -187,7 +188,7 @@ def measure_upb(target: Path) -> dict[str, float]:
         cls, data = type(message), message.SerializeToString()
         figures[f"{name}: construct"] = best(make)
         figures[f"{name}: encode"] = best(message.SerializeToString)
-        figures[f"{name}: decode"] = best(lambda cls=cls, data=data: cls.FromString(data))
+        figures[f"{name}: decode"] = best(partial(cls.FromString, data))
     update = make_update()
     timer = timeit.Timer("u.topic;u.topic;u.topic;u.topic;u.topic", globals={"u": update})
     figures["Update: read an attribute"] = min(timer.repeat(9, 20_000)) / 100_000 * 1e6
@@ -211,7 +212,7 @@ def worker(contender: str, target: Path) -> dict[str, float]:
     if contender == "ours":
         import streamkit.codec  # noqa: F401
     elif contender == "rust":
-        import betterproto_rust_codec  # type: ignore[import-not-found]  # noqa: F401
+        import betterproto_rust_codec  # noqa: F401
     patched = betterproto.Message.parse.__module__, betterproto.Message.parse.__name__
     assert (patched == ("betterproto", "parse")) == (contender == "stock"), patched
     return measure_betterproto(target)

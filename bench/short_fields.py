@@ -140,7 +140,7 @@ def run() -> list[dict[str, Any]]:
         generate(target, "python_betterproto")
         (target / "bench").rename(target / "bench_every")
         sys.path.insert(0, name)
-        from bench_every import Everything  # type: ignore[import-not-found]
+        from bench_every import Everything
 
         install(Everything)
         for case, data, trick, switch, floor in CASES:

@@ -41,7 +41,7 @@ async def serve() -> None:
     load.raise_file_limit()
     server = grpclib.server.Server([Service()])
     await server.start("127.0.0.1", 0)
-    assert server._server is not None
+    assert isinstance(server._server, asyncio.Server)
     load.announce(server._server.sockets[0].getsockname()[1])
     await asyncio.to_thread(load.wait_for_the_end)
     server.close()

@@ -75,4 +75,5 @@ async def client(port: str, source: str, columns: str, rows: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(client(*sys.argv[3:6], int(sys.argv[6])))
+    at, source, columns, rows = sys.argv[3:7]
+    asyncio.run(client(at, source, columns, int(rows)))

@@ -32,8 +32,8 @@ def scalar(rng: random.Random, field: FieldDescriptor) -> Any:
     if kind == FieldDescriptor.CPPTYPE_BOOL:
         return rng.random() < 0.5
     if kind == FieldDescriptor.CPPTYPE_FLOAT:
-        value = rng.choice(_FLOATS)
-        return struct.unpack("<f", struct.pack("<f", value))[0] if abs(value) < 1e30 else value
+        number = rng.choice(_FLOATS)
+        return struct.unpack("<f", struct.pack("<f", number))[0] if abs(number) < 1e30 else number
     if kind == FieldDescriptor.CPPTYPE_DOUBLE:
         return rng.choice(_FLOATS)
     text = rng.choice(_TEXTS)
@@ -168,10 +168,10 @@ def field_of(rng: random.Random, numbers: list[int], depth: int = 2) -> bytes:
         inner = "".join(rng.choices(letters, k=rng.randint(1, 6))).encode()
         if rng.random() < 0.03:
             inner = rng.randbytes(3)
-    size = varint(len(inner))
+    length = varint(len(inner))
     if rng.random() < 0.01:
-        size = bytes([size[0] | 128, *size[1:], 0]) if len(size) == 1 else size
-    return varint(number << 3 | 2) + size + inner
+        length = bytes([length[0] | 128, 0]) if len(length) == 1 else length
+    return varint(number << 3 | 2) + length + inner
 
 
 def long_run(rng: random.Random, numbers: list[int], fits: Callable[[bytes], bool]) -> bytes:

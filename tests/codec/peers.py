@@ -125,7 +125,8 @@ def unknown_of(message: GoogleMessage) -> bytes:
     left.CopyFrom(message)
     for field, _ in message.ListFields():
         left.ClearField(field.name)
-    return left.SerializeToString()
+    data: bytes = left.SerializeToString()
+    return data
 
 
 def difference(mine: Any, theirs: Any, path: str = "") -> str:
@@ -176,7 +177,8 @@ def _google_value(field: FieldDescriptor, value: Any) -> Any:
 def plain_ours(message: betterproto.Message) -> Any:
     """Through the public interface only: attributes, which_one_of, is_set."""
     found: dict[int, Any] = {}
-    metas = type(message)._betterproto.meta_by_field_name
+    cls: Any = type(message)  # mypy does not understand its classproperty
+    metas = cls._betterproto.meta_by_field_name
     for name, meta in metas.items():
         if meta.group and betterproto.which_one_of(message, meta.group)[0] != name:
             continue

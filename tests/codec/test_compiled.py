@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import betterproto
@@ -27,7 +28,7 @@ def refuse(*_: Any) -> Any:
 
 def alone(function: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Take the exact codec away from a compiled function; return the names that it uses."""
-    names: dict[str, Any] = function.__globals__  # type: ignore[attr-defined]
+    names: dict[str, Any] = function.__globals__
     monkeypatch.setitem(names, "exact", refuse)
     return names
 
@@ -71,7 +72,7 @@ def test_a_mistake_in_the_text_is_seen(
     def broken(*_: Any) -> Any:
         raise fault
 
-    names = decoder_for(every.ours.Every).__globals__  # type: ignore[attr-defined]
+    names = decoder_for(every.ours.Every).__globals__
     monkeypatch.setitem(names, "unknown", broken)
     with pytest.raises(fault):
         decode(every.ours.Every, UNKNOWN)
@@ -81,9 +82,9 @@ def test_a_mistake_in_the_text_is_seen(
 
 
 def test_a_mistake_in_an_encoder_is_seen(every: Peers, monkeypatch: pytest.MonkeyPatch) -> None:
-    message = every.ours.Every(time=betterproto.datetime.now())
+    message = every.ours.Every(time=datetime.now(UTC))
     encode(message)
-    names = encoder_for(every.ours.Every).__globals__  # type: ignore[attr-defined]
+    names = encoder_for(every.ours.Every).__globals__
     monkeypatch.delitem(names, "timestamp_bytes")
     with pytest.raises(NameError):
         encode(message)
@@ -118,7 +119,9 @@ def test_classes_of_one_name_are_kept_apart() -> None:
         later=(dict[str, New.State], betterproto.map_field(3, "string", "enum")),
         old=(list[Old.State], betterproto.enum_field(4)),
     )
-    inner = [message_class("Item", **{f"f{n}": (int, betterproto.int32_field(n))}) for n in (1, 2)]
+    inner: Any = [
+        message_class("Item", **{f"f{n}": (int, betterproto.int32_field(n))}) for n in (1, 2)
+    ]
     holder = message_class(
         "Holder",
         one=(inner[0], betterproto.message_field(1)),
@@ -140,7 +143,7 @@ def test_classes_of_one_name_are_kept_apart() -> None:
     "title", ["pack", "varint", "join", "V", "Odd", "tagged_enum", "H10", "a b"]
 )
 def test_a_class_may_be_called_like_a_name_of_the_text(title: str) -> None:
-    inner = message_class(title, number=(int, betterproto.int32_field(1)))
+    inner: Any = message_class(title, number=(int, betterproto.int32_field(1)))
     outer = message_class(
         "Outer",
         numbers=(list[int], betterproto.int32_field(1)),

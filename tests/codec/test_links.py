@@ -13,7 +13,7 @@ def test_the_first_use_is_replaced() -> None:
         (decoder_for(WriteRequest), ("scan_Producer", "scan_Update")),
         (encoder_for(WriteRequest), ("encode_Producer", "encode_all")),
     ):
-        names = function.__globals__  # type: ignore[attr-defined]  # a plain function has them
+        names = function.__globals__
         used = [name for name in names if name.startswith(linked)]
         assert used
         replaced = [name for name in used if "first" not in names[name].__qualname__]

@@ -122,11 +122,11 @@ def _set_type(field: Any, package: str, kind: str) -> None:
 
 
 def our_class(title: str, fields: list[Drawn], inner: Any) -> Any:
-    columns = []
+    columns: list[tuple[str, Any, Any]] = []
     for drawn in fields:
-        hint = {"enum": Shade, "message": inner}.get(drawn.kind) or TYPES[drawn.kind][1]
+        hint: Any = {"enum": Shade, "message": inner}.get(drawn.kind) or TYPES[drawn.kind][1]
         if drawn.label == "map":
-            hint = dict[TYPES[drawn.key][1], hint]  # type: ignore[misc,valid-type]
+            hint = dict[TYPES[drawn.key][1], hint]  # type: ignore[misc]
             made = betterproto.map_field(drawn.number, drawn.key, drawn.kind)
         else:
             made = betterproto.dataclass_field(
@@ -136,7 +136,7 @@ def our_class(title: str, fields: list[Drawn], inner: Any) -> Any:
                 group="one" if drawn.label == "oneof" else None,
             )
             if drawn.label == "repeated":
-                hint = list[hint]  # type: ignore[valid-type]
+                hint = list[hint]
             elif drawn.label == "optional":
                 hint = hint | None
         columns.append((f"f{drawn.number}", hint, made))

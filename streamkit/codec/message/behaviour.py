@@ -70,7 +70,7 @@ def _length(self: Message) -> int:
 
 def _dump(self: Message, stream: _Writer, delimit: bool = False) -> None:
     data = self.__bytes__()
-    if delimit == betterproto.SIZE_DELIMITED:
+    if delimit:  # documented as a bool; what is passed is SIZE_DELIMITED, which is -1
         betterproto.dump_varint(len(data), stream)
     stream.write(data)
 

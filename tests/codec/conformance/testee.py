@@ -26,6 +26,8 @@ def answer(wire: Any, cls: Any, request: Any) -> Any:
     if request.test_category == wire.TestCategory.TEXT_FORMAT_TEST:
         return wire.ConformanceResponse(skipped="no text format")
     tolerant = request.test_category == wire.TestCategory.JSON_IGNORE_UNKNOWN_PARSING_TEST
+    kind: str
+    payload: Any
     kind, payload = betterproto.which_one_of(request, "payload")
     try:
         if kind == "protobuf_payload":

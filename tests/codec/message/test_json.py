@@ -18,6 +18,7 @@ from betterproto.lib.google.protobuf import (
     FieldMask,
     Int64Value,
     ListValue,
+    NullValue,
     StringValue,
     Struct,
     Timestamp,
@@ -111,6 +112,8 @@ def test_every_field_takes_the_same_values(described: Peers) -> None:
     # What only we refuse, google.protobuf lets pass in Python alone: texts that are no base64, ...
     assert agreed > 2000 and stricter < 200, (agreed, stricter)
 
+
+NULL = NullValue.try_value(0)
 
 # --- the rules ---------------------------------------------------------------------------------
 
@@ -289,7 +292,10 @@ def test_what_json_cannot_hold(
 
 def test_messages_with_a_form_of_their_own() -> None:
     for message, text in (
-        (Struct(fields={"a": Value(number_value=1.5), "b": Value(null_value=None)}), None),
+        (
+            Struct(fields={"a": Value(number_value=1.5), "b": Value(null_value=NULL)}),
+            None,
+        ),
         (from_json(Struct, '{"a":[1,"x",null,{"b":true}],"c":-0.0}'), None),
         (from_json(Value, "[[],{}]"), "[[],{}]"),
         (from_json(ListValue, "[1]"), "[1]"),
@@ -345,7 +351,7 @@ def test_unknown_names_are_passed_over_if_asked_for(described: Peers) -> None:
 
 
 def test_names_come_from_the_schema() -> None:
-    request = QueryRequest(query="q", format=PayloadFormat.ARROW)
+    request = QueryRequest(query="q", format=PayloadFormat(PayloadFormat.ARROW))
     assert json.loads(to_json(request)) == {"query": "q", "format": "PAYLOAD_FORMAT_ARROW"}
     assert from_json(QueryRequest, to_json(request)) == request
 

@@ -29,13 +29,16 @@ def test_a_payload_is_taken_out_where_it_is() -> None:
 
 def test_a_payload_that_is_not_there_is_empty() -> None:
     data = bytes(QueryResult(batch_number=3))
-    assert apart(memoryview(data), PAYLOAD) == (data, b"")
-    assert apart(b"", PAYLOAD) == (b"", b"")
+    rest, value = apart(memoryview(data), PAYLOAD)
+    assert (rest, bytes(value)) == (data, b"")
+    rest, value = apart(b"", PAYLOAD)
+    assert (rest, bytes(value)) == (b"", b"")
 
 
 def test_of_several_payloads_the_last_one_counts() -> None:
     data = b"".join(bytes(QueryResult(arrow_ipc=part)) for part in (b"a", b"bb", b"ccc"))
-    assert apart(data, PAYLOAD) == (b"", b"ccc")
+    rest, value = apart(data, PAYLOAD)
+    assert (rest, bytes(value)) == (b"", b"ccc")
 
 
 def test_broken_bytes_are_a_decode_error_or_decode_as_ever() -> None:
