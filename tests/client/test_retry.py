@@ -19,6 +19,7 @@ from streamkit.errors import (
     LimitError,
     NotFoundError,
     PreconditionError,
+    Status,
     StreamGapError,
 )
 
@@ -142,3 +143,33 @@ def test_single_calls_repeat_at_most_a_tenth_when_everything_fails_for_long() ->
             if not budget.allows:
                 break
     assert attempts / calls <= 1.1
+
+
+def test_half_a_budget_allows_nothing_any_more() -> None:
+    """As gRPC's own throttle: more than half must be left."""
+    budget = RetryBudget(tokens=10.0, refund=0.1)
+    for _ in range(4):
+        budget.failure()
+    assert budget.allows
+    budget.failure()
+    assert budget.tokens == 5.0
+    assert not budget.allows
+    budget.progress()
+    assert budget.allows
+
+
+def test_progress_makes_a_doubtful_ending_passable_again() -> None:
+    """Five in a row without progress are final; a stream that moves between them goes on."""
+    retry = Retry(EVEN, RetryBudget(), chance=middle)
+    for _ in range(20):
+        assert retry.delay(LimitError("for the moment")) is not None
+        retry.progress()
+
+
+def test_a_server_that_wants_us_back_gets_us_whatever_it_said() -> None:
+    retry = Retry(EVEN, chance=middle)
+    gone = AuthError("the token has run out", status=Status.UNAUTHENTICATED)
+    assert retry.delay(gone) is None
+    delays = [retry.delay(gone, {"streamkit-reconnect": "1"}) for _ in range(6)]
+    assert None not in delays[:5]
+    assert delays[5] is None, "wanted, but not for ever"

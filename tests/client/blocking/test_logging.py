@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import logging.config
 import os
@@ -11,16 +12,22 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
 from streamkit.client.blocking.client import Client
 from streamkit.client.blocking.logging import StreamHandler
-from streamkit.errors import InvalidArgumentError
-from streamkit.generated.streamservice import LogEntry
-from tests.client.servers import ThreadServer
+from streamkit.errors import AuthError, InvalidArgumentError
+from streamkit.generated.streamservice import (
+    LogEntry,
+    ProducerServiceBase,
+    WriteReply,
+    WriteRequest,
+)
+from streamkit.server import Server
+from tests.client.servers import ThreadServer, until
 
 
 @pytest.fixture(scope="module")
@@ -356,3 +363,28 @@ def test_several_handlers_hold_the_end_up_no_longer_than_one() -> None:
     assert len(done.stderr.splitlines()) == 10, (
         "each says once that it is cut off, and what is lost"
     )
+
+
+class Refusing(ProducerServiceBase):
+    async def write(self, requests: AsyncIterator[WriteRequest]) -> AsyncIterator[WriteReply]:
+        raise AuthError("you may not write")
+        yield
+
+
+async def test_what_is_logged_after_a_final_refusal_is_counted(
+    log: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with Server([Refusing()], port=0) as server:
+        handler = StreamHandler("h-refused", server.address, shutdown_timeout=5.0)
+        log.addHandler(handler)
+        log.info("refused")
+        await asyncio.to_thread(handler.flush)
+        log.info("refused as well: here the handler learns of it")
+        await until(lambda: handler._failed)
+        for _ in range(3):
+            log.info("too late")
+        assert handler.dropped == 3
+        await asyncio.to_thread(handler.close)
+        assert handler.dropped == 5
+    said = capsys.readouterr().err
+    assert said.count("you may not write") == 1

@@ -527,3 +527,34 @@ async def test_what_one_stream_learned_the_next_request_asks_for() -> None:
         assert [update.sequence for update in await stream.receive()] == [1]
         assert [update.sequence for update in await stream.receive()] == [2]
     assert asked == [15.0, pytest.approx(2.0, rel=0.01)]
+
+
+# ---- rules that are easily lost ----
+
+
+def test_an_older_heartbeat_moves_nothing_back() -> None:
+    place = cursor()
+    place.opened(META)
+    assert numbers(place.take([Update(sequence=7), heartbeat(3), Update(sequence=7)])) == [7]
+    assert place.position == ("e1", 7)
+    assert place.request().start.after.sequence == 7
+
+
+async def test_a_server_that_accepts_and_says_nothing_is_given_up_in_time() -> None:
+    attempts = 0
+
+    async def play(path: str, request: Any) -> AsyncIterator[Any]:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 1:
+            yield HOLD
+        yield META
+        yield HOLD
+
+    log = Log(0, [])
+    call = journal_call(FakeChannel(play), cursor(), log)
+    call._attempts._patient = True
+    call._reconnect.open_timeout = 0.02
+    async with asyncio.timeout(5), call:
+        assert attempts == 2
+    assert [str(event.error) for event in log.events if event.error] == ["no answer within 0.02 s"]
