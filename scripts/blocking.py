@@ -119,7 +119,7 @@ def _results() -> str:
         [
             *imports,
             "from streamkit.client.blocking.handles import SyncJobBase, SyncQueryBase",
-            "if TYPE_CHECKING:\n    import pandas\n    import pyarrow",
+            "if TYPE_CHECKING:\n    import pandas\n    import polars\n    import pyarrow",
         ],
         '__all__ = ["SyncJob", "SyncQuery"]',
         *parts,

@@ -33,6 +33,7 @@ LAYERS = {
     "server": 4,
     "testing": 4,
     "cli": 4,
+    "dbapi": 4,
 }
 """Part of streamkit -> its layer. A part imports lower layers and itself."""
 

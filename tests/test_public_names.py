@@ -130,7 +130,7 @@ def test_what_a_public_signature_mentions_is_public(where: str, function: Any) -
     names = {**known, **function.__globals__}
     names |= {
         name: types.SimpleNamespace(DataFrame=Any, Table=Any, RecordBatch=Any, Schema=Any)
-        for name in ("pandas", "pyarrow")
+        for name in ("pandas", "polars", "pyarrow")
     }
     for hint in typing.get_type_hints(function, names).values():
         for kind in _classes(hint):

@@ -6,13 +6,14 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar, cast
 
 from streamkit.client.blocking.portal import Portal
 from streamkit.client.reading.iteration import Iteration
 from streamkit.client.reading.query import Query
 from streamkit.client.reading.streams import Record as StreamRecord
 from streamkit.client.reading.streams import RecordStream, Request
+from streamkit.client.reading.values import RowValues
 from streamkit.client.writing.job import JobHandle
 from streamkit.client.writing.outbox import Record
 from streamkit.client.writing.pump import Pump
@@ -128,6 +129,16 @@ class SyncQueryBase(_Handle[Query]):
         for batch in self.batches():
             for row in batch.rows:
                 yield row.columns
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """One dict per row of Python values, as the columns' types say; see Query."""
+        return self._iterate(self._twin.records)
+
+    def tuples(self) -> Iterator[tuple[Any, ...]]:
+        """As `records`, in the order of the columns and without their names; see Query."""
+        self._portal.run(self._twin.start())
+        values = RowValues(self._twin.columns)
+        return map(values.of, self.rows())
 
     def __iter__(self) -> Iterator[dict[str, str]]:
         return self.rows()

@@ -11,6 +11,7 @@ from streamkit.generated.streamservice import (
 
 if TYPE_CHECKING:
     import pandas
+    import polars
     import pyarrow
 
 __all__ = ["SyncJob", "SyncQuery"]
@@ -58,6 +59,10 @@ class SyncQuery(SyncQueryBase):
     def to_pandas(self) -> pandas.DataFrame:
         """The whole result as a pandas frame. Needs pandas beside pyarrow."""
         return self._portal.run(self._twin.to_pandas())
+
+    def to_polars(self) -> polars.DataFrame:
+        """The whole result as a polars frame. Needs polars beside pyarrow."""
+        return self._portal.run(self._twin.to_polars())
 
 
 class SyncJob(SyncJobBase):

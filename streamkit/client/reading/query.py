@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from streamkit.client.attempts import Attempts, Reconnect
 from streamkit.client.reading.iteration import Iteration
 from streamkit.client.reading.pulse import Pulse
+from streamkit.client.reading.values import RowValues
 from streamkit.client.retry import MAX_ATTEMPTS
 from streamkit.codec import apart, decode
 from streamkit.errors import (
@@ -32,6 +33,7 @@ from streamkit.generated.streamservice import (
 
 if TYPE_CHECKING:
     import pandas
+    import polars
     import pyarrow
 
     from streamkit.transport import Channel, ClientCall
@@ -88,6 +90,7 @@ class Query:
         self._heard = 0.0
         """When the call last gave a sign of life."""
         self._columns: list[Column] = []
+        self._names: list[str] = []
         self._started = False
         self.schema: pyarrow.Schema | None = None
         """Of an Arrow result, once it has begun to be read."""
@@ -179,6 +182,32 @@ class Query:
                 for row in batch.rows:
                     yield row.columns
 
+    def records(self) -> Iteration[dict[str, Any]]:
+        """One dict per row of Python values, as the columns' types say; NULL is None.
+
+        See streamkit.client.reading.values for which type gives what. Needs `columns=True`.
+        """
+        return Iteration(self._records)
+
+    async def _records(self) -> AsyncGenerator[dict[str, Any], None]:
+        async with aclosing(self.tuples()) as found:
+            async for values in found:
+                yield dict(zip(self._names, values, strict=True))
+
+    def tuples(self) -> Iteration[tuple[Any, ...]]:
+        """As `records`, in the order of the columns and without their names."""
+        return Iteration(self._tuples)
+
+    async def _tuples(self) -> AsyncGenerator[tuple[Any, ...], None]:
+        if not self._request.columns:
+            raise InvalidArgumentError("records: this query was made with columns=False")
+        await self.start()
+        values = RowValues(self._columns)
+        self._names = values.names
+        async with aclosing(self._rows()) as rows:
+            async for row in rows:
+                yield values.of(row)
+
     def __aiter__(self) -> Iteration[dict[str, str]]:
         return self.rows()
 
@@ -234,6 +263,14 @@ class Query:
         except ImportError:
             raise UnimplementedError("to_pandas needs pandas", hint="pip install pandas") from None
         return (await self.to_arrow()).to_pandas()
+
+    async def to_polars(self) -> polars.DataFrame:
+        """The whole result as a polars frame. Needs polars beside pyarrow."""
+        try:
+            import polars
+        except ImportError:
+            raise UnimplementedError("to_polars needs polars", hint="pip install polars") from None
+        return polars.DataFrame(await self.to_arrow())
 
     async def _open(self) -> None:
         """One attempt, up to the first batch."""
