@@ -189,7 +189,7 @@ def _positions(value: Decimal) -> int:
 
 def _is_arrow(number: int) -> bool:
     if number not in (PayloadFormat.ROWS, PayloadFormat.ARROW):
-        raise InvalidArgumentError(f"format: {number} is not known")
+        raise InvalidArgumentError(f"format: {int(number)} is not known")
     return number == PayloadFormat.ARROW
 
 

@@ -17,7 +17,6 @@ from streamkit.journal.base import (
     Bounds,
     Clock,
     Entry,
-    Item,
     JobPage,
     JournalStatus,
     ProducerId,
@@ -29,6 +28,7 @@ from streamkit.journal.live.engine import EngineJournal, new_epoch
 from streamkit.journal.live.reader import Page
 from streamkit.journal.live.ring import BATCH_RECORDS, Items, cut
 from streamkit.journal.records.items import Row, log_item, log_rows, update_item, update_rows
+from streamkit.journal.records.rows import event_item
 from streamkit.journal.rules.dedupe import Answer, Window, Windows, check_producer
 from streamkit.journal.rules.jobs import Job, cancelled, grown_old, page_of
 from streamkit.journal.rules.reports import Settled, settle
@@ -161,8 +161,7 @@ class MemoryJournal(EngineJournal):
             self._rings[stream].push(items)
 
     def _store_events(self, events: list[Job], now: datetime) -> None:
-        items: list[Entry] = [Item(j.sequence, j.job_id, 0, j.progress(), 1024) for j in events]
-        self._store(Stream.JOBS, items, now)
+        self._store(Stream.JOBS, list(map(event_item, events)), now)
 
     def _change(self, stored: Job, job: Job, now: datetime) -> Job:
         if job is not stored:

@@ -25,6 +25,7 @@ __all__ = [
     "LEVELS",
     "Row",
     "RowItem",
+    "cost_of",
     "dump",
     "log_item",
     "log_rows",
@@ -79,6 +80,11 @@ def time_of(text: str) -> datetime:
     return datetime.fromisoformat(f"{text}+00:00")
 
 
+def cost_of(text: str) -> int:
+    """About what a text costs in memory, together with its place in a frame."""
+    return 2 * len(text) if text.isascii() else 8 * len(text)
+
+
 class RowItem(Item[Record]):
     """An item that is its row."""
 
@@ -94,7 +100,9 @@ class _UpdateItem(RowItem):
         self.row = row
         self.sequence, self.key, _, message, metadata = row
         self.rank = 0
-        self.size = _OVERHEAD + 2 * (len(self.key) + len(message)) + (2 * len(metadata or ""))
+        self.size = _OVERHEAD + cost_of(self.key) + cost_of(message)
+        if metadata:
+            self.size += cost_of(metadata)
         self.frame = None
 
     @property
@@ -114,7 +122,9 @@ class _LogItem(RowItem):
     def __init__(self, row: Row) -> None:
         self.row = row
         self.sequence, self.key, _, self.rank, _, message, fields = row
-        self.size = _OVERHEAD + 2 * (len(self.key) + len(message)) + (2 * len(fields or ""))
+        self.size = _OVERHEAD + cost_of(self.key) + cost_of(message)
+        if fields:
+            self.size += cost_of(fields)
         self.frame = None
 
     @property

@@ -6,13 +6,14 @@ from dataclasses import fields
 
 from streamkit.generated.streamservice import JobProgress
 from streamkit.journal.base import Entry, Item, Stream
-from streamkit.journal.records.items import Row, log_item, text_of, time_of, update_item
+from streamkit.journal.records.items import Row, cost_of, log_item, text_of, time_of, update_item
 from streamkit.journal.rules.jobs import Job
 
 __all__ = [
     "COLUMNS",
     "EVENT_COLUMNS",
     "JOB_COLUMNS",
+    "event_item",
     "event_row",
     "item_from_row",
     "job_from_row",
@@ -44,6 +45,7 @@ COLUMNS = {
 }
 """Of each stream's table, in the order of its rows here."""
 
+_EVENT_COST = 1024
 _JOB_TIMES = ("created_at", "updated_at", "reported_at")
 _JOB_FLAGS = ("stalled", "cancel_requested")
 
@@ -86,6 +88,11 @@ def job_from_row(row: Row) -> Job:
     return Job(**values)
 
 
+def event_item(job: Job) -> Entry:
+    """The item of a change."""
+    return Item(job.sequence, job.job_id, 0, job.progress(), _EVENT_COST + 2 * job.size)
+
+
 def _event_from_row(row: Row) -> Entry:
     values = dict(zip(EVENT_COLUMNS, row, strict=True))
     values["updated_at"] = time_of(values.pop("time"))
@@ -93,7 +100,9 @@ def _event_from_row(row: Row) -> Entry:
     for name in _JOB_FLAGS:
         values[name] = bool(values[name])
     progress = JobProgress(**values)
-    return Item(progress.sequence, progress.job_id, 0, progress, 1024)
+    texts = (progress.job_id, progress.current_step, progress.error, progress.service)
+    size = _EVENT_COST + sum(map(cost_of, texts))
+    return Item(progress.sequence, progress.job_id, 0, progress, size)
 
 
 item_from_row = {

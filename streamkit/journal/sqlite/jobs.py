@@ -18,6 +18,7 @@ from streamkit.patterns import Globs
 __all__ = ["Asked", "job", "jobs"]
 
 _AT_ONCE = 64
+_FEW_BYTES = 64 * 1024
 _SELECT = f"select {', '.join(JOB_COLUMNS)} from jobs"
 
 
@@ -51,12 +52,16 @@ def _found(connection: sqlite3.Connection, asked: Asked) -> Iterator[Job]:
     for pattern in asked.ids:
         ids.add(pattern, True)
     cursor = connection.execute(f"{sql} order by sequence desc", values)
+    at_once = 1
     try:
-        while some := cursor.fetchmany(_AT_ONCE):
+        while some := cursor.fetchmany(at_once):
+            size = 0
             for row in some:
                 found = job_from_row(row)
+                size += found.size
                 if not asked.ids or ids.matches(found.job_id):
                     yield found
+            at_once = min(_AT_ONCE, 2 * at_once) if size < _FEW_BYTES else 1
     finally:
         cursor.close()
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
-from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -21,14 +20,16 @@ from typing import Any
 
 from streamkit.config import JournalOptions
 from streamkit.errors import InvalidArgumentError, LimitError, NotFoundError, StreamkitError
-from streamkit.journal.base import TERMINAL, Appended, Entry, Item, ProducerId, Stream
+from streamkit.journal.base import TERMINAL, Appended, Entry, ProducerId, Stream
 from streamkit.journal.records import rows
 from streamkit.journal.records.items import Row, dump, log_rows, text_of, update_rows
+from streamkit.journal.records.rows import event_item
 from streamkit.journal.rules.dedupe import Answer, Window, Windows, check_producer
 from streamkit.journal.rules.jobs import Job, cancelled, grown_old
 from streamkit.journal.rules.reports import Settled, settle
 from streamkit.journal.rules.silence import Silences
 from streamkit.journal.sqlite.insert import Insert
+from streamkit.journal.sqlite.known import KnownJobs
 from streamkit.journal.sqlite.levels import Levels
 from streamkit.journal.sqlite.requests import (
     Append,
@@ -45,8 +46,8 @@ from streamkit.journal.sqlite.sizes import Sizes
 
 __all__ = ["Store"]
 
-_JOBS_KNOWN = 16_384
-"""Jobs that were reported on or changed last and are kept in memory."""
+_KNOWN_BYTES = 16 * 1024 * 1024
+"""Of jobs that were reported on or changed last and are kept in memory."""
 _OVERDUE_AT_ONCE = 1000
 
 _INSERT = {
@@ -98,7 +99,7 @@ class Store:
         self.oldest: dict[Stream, int] = {}
         self.following: dict[Stream, int] = {}
         self._marked: dict[Stream, str] = {}
-        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._jobs = KnownJobs(_KNOWN_BYTES)
         self._silences = Silences()
         self._live = 0
         try:
@@ -185,14 +186,11 @@ class Store:
         self._windows.trim()
         self._live += group.live
         for job_id, job in group.jobs.items():
-            self._jobs[job_id] = job
-            self._jobs.move_to_end(job_id)
+            self._jobs.put(job)
             if job_id in group.heard:
                 self._silences.heard(job, group.heard[job_id])
             elif job.ended:
                 self._silences.forget(job_id)
-        while len(self._jobs) > _JOBS_KNOWN:
-            self._jobs.popitem(last=False)
         if self._look_after and self._unlooked > self._look_after:
             self._unlooked = 0
             self.retaining = True  # a fast writer does not wait for the next sweep
@@ -366,7 +364,7 @@ class Store:
     def _add_events(self, events: list[Job], now: datetime) -> None:
         if not events:
             return
-        items: list[Entry] = [Item(j.sequence, j.job_id, 0, j.progress(), 1024) for j in events]
+        items = list(map(event_item, events))
         self._add(Stream.JOBS, items, [rows.event_row(job) for job in events], now)
         self._group.add("jobs", [rows.job_row(job) for job in events])
         self._group.events.update((job.sequence, job) for job in events)
