@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 from streamkit.generated.streamservice import JobProgress, JobReport, LogEntry, Update
 from streamkit.patterns import Exact, Globs, Patterns, Topics, is_glob, is_topic_pattern
@@ -321,7 +321,7 @@ class Journal(ABC):
     async def close(self) -> None:
         """End all readers, store what was accepted, release the store. May be called twice."""
 
-    async def __aenter__(self) -> Journal:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
