@@ -4,10 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test check soak bench generate clean
+.PHONY: help demo test test-all check soak bench generate clean
 
 help: ## show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -20,6 +20,9 @@ demo: $(READY) ## a server, producers and a live view of all four streams
 
 test: $(READY) ## the tests
 	$(BIN)/python -m pytest
+
+test-all: $(READY) ## the tests on every Python from 3.11 that this machine has
+	$(BIN)/python scripts/test_all.py
 
 check: $(READY) ## the linters
 	$(BIN)/ruff check .
@@ -39,4 +42,4 @@ generate: $(READY) ## schema/*.proto -> streamkit/generated, the asynchronous cl
 	$(BIN)/python scripts/blocking.py
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venvs .pytest_cache .mypy_cache .ruff_cache
