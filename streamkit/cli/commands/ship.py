@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streamkit.cli import exits
+from streamkit.cli import exits, options
 from streamkit.cli.exits import UsageError, value_of
 from streamkit.cli.input.parsing import header, level
 from streamkit.cli.options import command
@@ -59,9 +59,7 @@ async def _ship(
         str,
         typer.Option("-l", "--level", metavar="LEVEL|auto", help="Of the lines; auto reads them."),
     ] = "auto",
-    fields: Annotated[
-        list[str] | None, typer.Option("-F", "--field", metavar="KEY=VALUE", help="For each line.")
-    ] = None,
+    fields: options.Fields = None,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No counts at the end.")] = False,
 ) -> int:
     """Ship lines into the logs of SERVICE and wait until the server has stored them.
@@ -128,7 +126,7 @@ async def _follow(
     session: Session, service: str, path: Path, start: str, lines: _Lines, quiet: bool
 ) -> int:
     """Ship a file for ever, each line once, however often the two ends are started again."""
-    from streamkit.cli.input.following import Follower
+    from streamkit.cli.input.following import Follower, Note
     from streamkit.cli.input.intake import followed
     from streamkit.cli.input.ledger import InUseError, Ledger, ledger_path
 
@@ -145,7 +143,6 @@ async def _follow(
             path,
             places=ledger.places,
             trails=ledger.trails,
-            note=ledger.note,
             from_end=start == "end",
             tell=session.note,
         )
@@ -163,7 +160,10 @@ async def _follow(
                 async with aclosing(followed(follower)) as batches:
                     await _repeat(session, ledger, follower, send)
                     async for batch in batches:
-                        await send(ledger.seal(batch), batch.lines)
+                        if isinstance(batch, Note):
+                            ledger.note(batch)
+                        else:
+                            await send(ledger.seal(batch), batch.lines)
             finally:
                 settling.look()
                 if not quiet:

@@ -24,7 +24,7 @@ from typing import NamedTuple
 from streamkit.cli.input.lines import LineSplitter, encoding_of
 from streamkit.cli.input.rotations import candidates
 
-__all__ = ["Batch", "Follower", "Place"]
+__all__ = ["Batch", "Follower", "Note", "Place"]
 
 CHUNK = 64 * 1024
 MOST_LINES = 500
@@ -63,6 +63,14 @@ class Place(NamedTuple):
 START = Place(0, 0, "")
 
 
+class Note(NamedTuple):
+    """A place that no batch tells of, and whether more is expected there."""
+
+    key: str
+    place: Place
+    live: bool
+
+
 class Batch(NamedTuple):
     """Lines of one file, whole."""
 
@@ -83,6 +91,8 @@ class _Generation:
         self.file = file
         self.at = line
         """Up to where it was read."""
+        self.line = line
+        """Where its last whole line ended."""
         self.history = deque[Place](maxlen=HISTORY)
         self.grown = now
         head = os.pread(file.fileno(), 4, 0)
@@ -106,6 +116,7 @@ class _Generation:
                     place = Place.after(end, data[: end - base])
                     batches.append(Batch(self.key, first, place, some))
                     first = end
+                    self.line = place
                 return batches
         return []
 
@@ -124,6 +135,7 @@ class _Generation:
         """The last line if it has no end; no more of it is expected."""
         first = self.splitter.place
         lines = self.splitter.finish()
+        self.line = self.at
         return Batch(self.key, first, self.at, lines) if lines else None
 
 
@@ -137,7 +149,7 @@ class Follower:
     `places` are those of an earlier run, and `trails` where it had been in the files that it had
     not done with; without any, reading starts at the start of the file, or `from_end`. Raises
     OSError if there is no file and there are no places. `tell` takes a line for the person about
-    what is lost. `note` takes places that no batch tells of, and whether more is expected there.
+    what is lost.
     """
 
     def __init__(
@@ -148,12 +160,10 @@ class Follower:
         trails: Mapping[str, Sequence[Place]] | None = None,
         from_end: bool = False,
         tell: Callable[[str], object] = lambda text: None,
-        note: Callable[[str, Place, bool], object] = lambda key, place, live: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._path = path
         self._tell = tell
-        self._note = note
         self._clock = clock
         self._open: list[_Generation] = []
         """Oldest first."""
@@ -162,7 +172,7 @@ class Follower:
         self._copies: set[str] = set()
         """Files that hold what a file that is open holds, too."""
         self._orphans: list[_Orphan] = []
-        self._ready: list[Batch] = []
+        self._ready: list[Batch | Note] = []
         self._current = ""
         """The file that has the name now, as far as we have seen."""
         self._looked = -LOOK_EVERY
@@ -195,8 +205,12 @@ class Follower:
             self._look()
             self._looked, self._taken = now, self._clock() - now
 
-    def read(self) -> Batch | None:
-        """The next lines of the oldest file that has some; None if nothing is new."""
+    def read(self) -> Batch | Note | None:
+        """The next lines of the oldest file that has some; None if nothing is new.
+
+        A note comes after the batches that it follows from: whoever keeps both in this order loses
+        nothing by stopping in between.
+        """
         now = self._clock()
         if self._ready:
             return self._ready.pop(0)
@@ -219,7 +233,7 @@ class Follower:
             gone = quiet >= SETTLE and not os.fstat(generation.file.fileno()).st_nlink
             if quiet >= LINGER or gone or len(self._open) > MOST_OPEN // 2:
                 self._retire(generation)
-        return None
+        return self._ready.pop(0) if self._ready else None
 
     def reread(self, first: int, place: Place) -> list[str] | None:
         """The lines that an earlier run read before a place; None if they are gone."""
@@ -237,6 +251,9 @@ class Follower:
         return None
 
     # ---- what became of the name ----
+
+    def _note(self, key: str, place: Place, live: bool) -> None:
+        self._ready.append(Note(key, place, live))
 
     def _begin(self, *, from_end: bool) -> None:
         """The first look ever: what was rotated away before is not ours."""
@@ -282,7 +299,14 @@ class Follower:
             fresh = _Generation(old.key, old.name, old.file, START, self._clock())
             self._open[self._open.index(old)] = fresh
             self._orphans.append(
-                _Orphan(old.key, old.name, old.at, list(old.history), splitter=old.splitter)
+                _Orphan(
+                    old.key,
+                    old.name,
+                    old.at,
+                    list(old.history),
+                    line=old.line,
+                    splitter=old.splitter,
+                )
             )
         return bool(cut)
 
@@ -310,7 +334,11 @@ class Follower:
         if not _fits(file, place):
             file.close()
             return False
-        self._add(_Generation(key, name, file, place, self._clock()))
+        generation = _Generation(key, name, file, place, self._clock())
+        if place.offset == size:
+            # It is quiet for longer than we are here.
+            generation.grown -= max(0.0, time.time() - os.fstat(file.fileno()).st_mtime)
+        self._add(generation)
         return True
 
     def _consider(self, key: str, name: str) -> None:
@@ -352,11 +380,13 @@ class Follower:
 
     def _continue(self, orphan: _Orphan, key: str, name: str, file: FileIO) -> None:
         """Read on in the copy of a file that was cut, before what that file holds now."""
-        copy = _Generation(key, name, file, orphan.place, self._clock())
+        line = orphan.line or orphan.place
+        copy = _Generation(key, name, file, line, self._clock())
         if orphan.splitter is not None:
             copy.splitter = orphan.splitter
+            copy.at = orphan.place
         copy.history.extend(orphan.history)
-        self._note(key, orphan.place, True)
+        self._note(key, line, True)
         self._note_anew(orphan)
         self._add(copy)
         self._open.remove(copy)
@@ -401,6 +431,8 @@ class _Orphan(NamedTuple):
     history: Sequence[Place] = ()
     live: bool = True
     """Whether more was expected of it."""
+    line: Place | None = None
+    """Where its last whole line ended, if that is elsewhere."""
     splitter: LineSplitter | None = None
 
 

@@ -16,7 +16,7 @@ from contextlib import aclosing, closing
 from pathlib import Path
 from typing import TypeVar
 
-from streamkit.cli.input.following import Batch, Follower
+from streamkit.cli.input.following import Batch, Follower, Note
 from streamkit.cli.input.lines import LineSplitter
 
 __all__ = ["file_lines", "followed", "stdin_bytes", "stdin_lines"]
@@ -74,13 +74,13 @@ async def file_lines(path: Path) -> AsyncGenerator[list[str], None]:
             yield lines
 
 
-async def followed(follower: Follower) -> AsyncGenerator[Batch, None]:
+async def followed(follower: Follower) -> AsyncGenerator[Batch | Note, None]:
     """Yield what a follower reads, for ever; it is closed in the end.
 
     It looks for new files also while nobody takes the lines.
     """
 
-    def chunks(stopped: Callable[[], bool]) -> Generator[Batch, None, None]:
+    def chunks(stopped: Callable[[], bool]) -> Generator[Batch | Note, None, None]:
         try:
             while not stopped():
                 follower.look()

@@ -10,14 +10,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from uuid import uuid4
 
-from streamkit.cli.input.following import HISTORY, MOST_PLACES, Batch, Place
+from streamkit.cli.input.following import HISTORY, MOST_PLACES, Batch, Note, Place
 
 __all__ = ["InUseError", "Ledger", "Request", "ledger_path"]
 
@@ -64,7 +63,6 @@ class Ledger:
         self.places: dict[str, Place] = {}
         self.trails: dict[str, list[Place]] = {}
         """Where the requests ended, for every file that is not done with."""
-        self._writing = threading.Lock()
         self._lock = os.open(
             path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
         )
@@ -83,10 +81,6 @@ class Ledger:
 
     def seal(self, batch: Batch) -> int:
         """Note that a batch is about to go out; return the number of its request."""
-        with self._writing:
-            return self._seal(batch)
-
-    def _seal(self, batch: Batch) -> int:
         self.number += 1
         request = Request(self.number, batch.key, batch.first, batch.place, len(batch.lines))
         self.outstanding[request.number] = request
@@ -96,12 +90,10 @@ class Ledger:
             self._rewrite()
         return self.number
 
-    def note(self, key: str, place: Place, live: bool) -> None:
-        """Keep a place that no request told of, and whether more is expected there. May be called
-        from another thread."""
-        with self._writing:
-            self._noted(key, place, live)
-            self._append({"key": key, "place": place, "live": live})
+    def note(self, note: Note) -> None:
+        """Keep a place that no request told of."""
+        self._noted(*note)
+        self._append(note._asdict())
 
     def _noted(self, key: str, place: Place, live: bool) -> None:
         self.places.pop(key, None)
@@ -119,8 +111,7 @@ class Ledger:
             known = True
         if known and not self.outstanding:
             # Else the next request says it: to ask about one of them again does no harm.
-            with self._writing:
-                self._append({"d": self.number})
+            self._append({"d": self.number})
 
     def close(self) -> None:
         """Write what is settled and let the next process have the file."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from streamkit.cli.input import following
-from streamkit.cli.input.following import Batch, Follower
+from streamkit.cli.input.following import Batch, Follower, Note
 from streamkit.cli.input.rotations import candidates
 
 _followers: list[Follower] = []
@@ -42,7 +42,6 @@ class Reader:
             self.path,
             places=self._places,
             trails=self._trails,
-            note=self._note,
             from_end=from_end,
             tell=self.told.append,
             clock=lambda: self.now,
@@ -50,12 +49,12 @@ class Reader:
         _followers.append(follower)
         return follower
 
-    def _note(self, key: str, place: following.Place, live: bool) -> None:
-        self._places[key] = place
-        if live:
-            self._trails[key] = [place]
+    def _keep(self, note: Note) -> None:
+        self._places[note.key] = note.place
+        if note.live:
+            self._trails[note.key] = [note.place]
         else:
-            self._trails.pop(key, None)
+            self._trails.pop(note.key, None)
 
     def read(self, most: int = 1_000_000) -> list[str]:
         """What comes until nothing is new, or `most` batches."""
@@ -63,6 +62,9 @@ class Reader:
         before = len(self.lines)
         self.follower.look()
         while most and (batch := self.follower.read()):
+            if isinstance(batch, Note):
+                self._keep(batch)
+                continue
             most -= 1
             self.batches.append(batch)
             self.lines += batch.lines
@@ -75,7 +77,9 @@ class Reader:
         return self.read()
 
     def restart(self, meanwhile: Callable[[], object] = lambda: None) -> None:
-        """Stop in this moment and begin anew with what was kept."""
+        """Stop in this moment and begin anew with what was kept; some was read and was not."""
+        for _ in range(2):
+            self.follower.read()
         self.follower.close()
         meanwhile()
         self.follower = self._begin()
