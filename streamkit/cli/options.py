@@ -23,9 +23,14 @@ from streamkit.cli.output.records import TIME_STYLES
 from streamkit.cli.session import run
 
 __all__ = [
+    "JSON_FORMATS",
+    "RECORD_FORMATS",
+    "All",
     "Command",
+    "Count",
     "Database",
     "Fields",
+    "FromSeq",
     "Group",
     "JsonOutput",
     "Latest",
@@ -53,6 +58,11 @@ Since = Annotated[
 Until = Annotated[
     str, typer.Option("--until", metavar="TIME", help="Nothing later than that; stop there.")
 ]
+All = Annotated[bool, typer.Option("--all", help="All that is still kept.")]
+FromSeq = Annotated[
+    int, typer.Option("--from-seq", metavar="N", min=0, help="From this sequence on.")
+]
+Count = Annotated[int, typer.Option("--count", metavar="N", min=0, help="Stop after N.")]
 RecordOutput = Annotated[
     str, typer.Option("-o", "--output", metavar="|".join(RECORD_FORMATS), help="Output format.")
 ]

@@ -27,6 +27,8 @@ __all__ = ["DEFAULT_SERVER", "Session", "run"]
 
 DEFAULT_SERVER = DEFAULT_ADDRESS
 TERMINATED = 128 + signal.SIGTERM
+TELL_AFTER = 1.0
+"""Seconds without an answer after which a person is told that we are connecting."""
 
 
 @dataclass(kw_only=True)
@@ -104,8 +106,20 @@ class Session:
 
         async with AsyncClient(self.server, **self.options()) as client:
             if check:
-                await client.ping()
+                await self._reach(client)
             yield client
+
+    async def _reach(self, client: AsyncClient) -> None:
+        """Ask for a sign of life; a person who waits for it is told what for."""
+        waiting = asyncio.get_running_loop().call_later(
+            TELL_AFTER, self.note, f"connecting to {self.server} ..."
+        )
+        if not self.output.notes.is_tty:
+            waiting.cancel()
+        try:
+            await client.ping()
+        finally:
+            waiting.cancel()
 
     def on_loss(self, gap: Gap) -> None:
         """For the streams: a loss is told as an event, and the stream goes on."""

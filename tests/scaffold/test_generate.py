@@ -107,9 +107,9 @@ def test_a_second_run_changes_no_byte_and_check_tells_what_is_stale(tmp_path: Pa
     assert not out.exists()
     generate([protos], out)
     assert generate([protos], out).changed == ()
-    assert streamkit("gen", str(protos), "-o", str(out), "--check").returncode == 0
+    assert streamkit("gen", str(protos), "--out", str(out), "--check").returncode == 0
     schema(protos, shop=SHOP.replace("uint64 number", "uint32 number"))
-    stale = streamkit("gen", str(protos), "-o", str(out), "--check")
+    stale = streamkit("gen", str(protos), "--out", str(out), "--check")
     assert stale.returncode == 1
     assert "shop/__init__.py: is not up to date" in stale.stderr
     assert "uint64_field(1)" in (out / "shop/__init__.py").read_text()
@@ -253,7 +253,7 @@ def test_a_module_of_somebody_else_is_not_written_over(tmp_path: Path) -> None:
 def test_what_is_no_schema_is_refused_by_its_name(given: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "shop.txt").write_text("")
-    done = streamkit("gen", str(tmp_path / given), "-o", str(tmp_path / "src"))
+    done = streamkit("gen", str(tmp_path / given), "--out", str(tmp_path / "src"))
     assert done.returncode == 2
     assert given in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -271,7 +271,7 @@ def test_without_the_extra_one_line_says_what_to_install(
 async def test_watch_generates_again_after_a_change_and_outlives_a_mistake(tmp_path: Path) -> None:
     protos = schema(tmp_path / "protos", shop=SHOP)
     process = await asyncio.create_subprocess_exec(
-        *COMMAND, "gen", str(protos), "-o", str(tmp_path / "src"), "--watch",
+        *COMMAND, "gen", str(protos), "--out", str(tmp_path / "src"), "--watch",
         stderr=asyncio.subprocess.PIPE, env=environment(),
     )  # fmt: skip
     assert process.stderr is not None

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streamkit.cli import exits
-from streamkit.cli.exits import UsageError
+from streamkit.cli import exits, options
 from streamkit.cli.options import command
 from streamkit.cli.session import Session
 
@@ -16,9 +15,6 @@ if TYPE_CHECKING:
     from streamkit.generated.streamservice import ServerStatus
 
 __all__ = ["register"]
-
-_DATABASE = typer.Option("-d", "--database", metavar="NAME", help="Else the server's own store.")
-_OUTPUT = typer.Option("-o", "--output", metavar="pretty|json|jsonl", help="Output format.")
 
 
 def register(app: typer.Typer) -> None:
@@ -30,8 +26,8 @@ def register(app: typer.Typer) -> None:
 
 async def _tables(
     session: Session,
-    database: Annotated[str, _DATABASE] = "",
-    output: Annotated[str, _OUTPUT] = "pretty",
+    database: options.Database = "",
+    output: options.JsonOutput = "pretty",
 ) -> int:
     """List the tables that can be queried."""
     async with session.client() as client:
@@ -43,8 +39,8 @@ async def _tables(
 async def _schema(
     session: Session,
     table: Annotated[str, typer.Argument(metavar="TABLE")],
-    database: Annotated[str, _DATABASE] = "",
-    output: Annotated[str, _OUTPUT] = "pretty",
+    database: options.Database = "",
+    output: options.JsonOutput = "pretty",
 ) -> int:
     """Show the columns of a table."""
     async with session.client() as client:
@@ -64,8 +60,7 @@ def _show(
     from streamkit.formats import RowWriter, TextOptions, writer_for
     from streamkit.generated.streamservice import Column
 
-    if output not in ("pretty", "json", "jsonl"):
-        raise UsageError(f"-o: {output!r} is not pretty, json or jsonl")
+    options.one_of("-o", output, options.JSON_FORMATS)
     columns = [Column(name=name, type="text") for name in names]
     writer: RowWriter
     if output == "pretty":
@@ -78,18 +73,15 @@ def _show(
 
 async def _status(
     session: Session,
-    output: Annotated[
-        str, typer.Option("-o", "--output", metavar="pretty|json", help="Output format.")
-    ] = "pretty",
+    output: options.JsonOutput = "pretty",
 ) -> int:
     """Show what the server is, what it holds and who is connected."""
-    if output not in ("pretty", "json"):
-        raise UsageError(f"-o: {output!r} is not pretty or json")
+    options.one_of("-o", output, options.JSON_FORMATS)
     async with session.client() as client:
         started = time.monotonic()
         status = await client.status()
         answered = (time.monotonic() - started) * 1000
-    if output == "json":
+    if output != "pretty":
         from streamkit.sanitise import json_text
 
         session.output.line(json_text(_status_object(session.server, status, answered)))

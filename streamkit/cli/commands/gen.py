@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
 async def _gen(
     session: Session,
     protos: Annotated[list[Path], typer.Argument(help=".proto files, or folders of them.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the Python packages.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the Python packages.")],
     include: Annotated[
         list[Path] | None,
         typer.Option("-I", "--include", help="Another folder to search for imports."),

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streamkit.cli import exits
+from streamkit.cli import exits, options
 from streamkit.cli.exits import UsageError, value_of
 from streamkit.cli.input.parsing import duration, moment
 from streamkit.cli.options import command
+from streamkit.cli.output.records import job_object
+from streamkit.cli.printing import JsonArray
 from streamkit.cli.session import Session
+from streamkit.sanitise import json_text
 
 if TYPE_CHECKING:
     from streamkit.cli.rendering.jobs import JobView
@@ -22,7 +27,10 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 STATUSES = ("pending", "running", "completed", "failed", "cancelled", "lost")
+VIEWS = ("pretty", "plain", "json", "jsonl")
 LINES_ON_FAILURE = 20
+LOOK_EVERY = 1.0
+"""Seconds between two looks at all jobs with --watch."""
 EARLY = timedelta(seconds=5)
 """A job's first lines may have been written a moment before the server knew of the job."""
 
@@ -37,18 +45,19 @@ def register(app: typer.Typer) -> None:
 async def _watch_job(
     session: Session,
     job_ids: Annotated[list[str] | None, typer.Argument(metavar="JOB_ID...")] = None,
-    latest: Annotated[bool, typer.Option("--latest", help="The job that changed last.")] = False,
+    newest: Annotated[bool, typer.Option("--newest", help="The job that changed last.")] = False,
+    old_latest: Annotated[bool, typer.Option("--latest", hidden=True, help="As --newest.")] = False,
+    all_running: Annotated[
+        bool, typer.Option("--all-running", help="All jobs that run now.")
+    ] = False,
     logs: Annotated[bool, typer.Option("--logs", help="Show the job's output as well.")] = False,
     wait: Annotated[
         str, typer.Option("--wait", metavar="TIME", help="How long to wait for an unknown job.")
     ] = "10s",
-    timeout: Annotated[
-        str,
-        typer.Option("--timeout", metavar="TIME", help="Stop watching; exit code 124."),
-    ] = "",
+    timeout: options.Timeout = "",
     output: Annotated[
         str,
-        typer.Option("-o", "--output", metavar="pretty|plain|jsonl", help="Bars, lines or JSON."),
+        typer.Option("-o", "--output", metavar="|".join(VIEWS), help="Bars, lines or JSON."),
     ] = "",
 ) -> int:
     """Watch jobs until they end. The exit code is their outcome.
@@ -57,17 +66,18 @@ async def _watch_job(
     """
     seconds = value_of("--timeout", duration, timeout) if timeout else None
     patience = value_of("--wait", duration, wait)
-    if output not in ("", "pretty", "plain", "jsonl"):
-        raise UsageError(f"-o: {output!r} is not pretty, plain or jsonl")
-    if latest == bool(job_ids):
-        raise UsageError("name a job, or use --latest; `streamkit jobs` lists them")
+    options.one_of("-o", output, VIEWS, "pretty")
+    newest = newest or old_latest
+    if sum((newest, all_running, bool(job_ids))) != 1:
+        raise UsageError(
+            "name a job, or give --newest or --all-running; `streamkit jobs` lists them"
+        )
     async with session.client() as client:
-        ids = list(dict.fromkeys(job_ids or []))
-        if latest:
-            ids = [job.job_id for job in await client.jobs(limit=1)]
-            if not ids:
-                session.note("there are no jobs; `streamkit run -- COMMAND` starts one")
-                return exits.NOT_FOUND
+        ids = await _chosen(client, job_ids or [], newest=newest)
+        if not ids:
+            what = "no jobs" if newest else "no running jobs"
+            session.note(f"there are {what}; `streamkit run -- COMMAND` starts one")
+            return exits.NOT_FOUND if newest else exits.OK
         view = _view(session, output)
         try:
             async with asyncio.timeout(seconds):
@@ -94,11 +104,21 @@ async def _watch_job(
         return exits.FAILED if failed else exits.OK
 
 
+async def _chosen(client: AsyncClient, job_ids: Sequence[str], *, newest: bool) -> list[str]:
+    if job_ids:
+        return list(dict.fromkeys(job_ids))
+    found = await client.jobs(limit=1) if newest else await client.jobs(statuses=("running",))
+    return [job.job_id for job in found]
+
+
 def _view(session: Session, output: str) -> JobView:
     from streamkit.cli.rendering.jobs import BarsView, JsonView, LinesView
 
+    if output == "json":
+        array = JsonArray(session)
+        return JsonView(array.add, array.close)
     if output == "jsonl":
-        return JsonView(session.output)
+        return JsonView(lambda record: session.output.line(json_text(record)))
     if output != "plain" and session.output.terminal.animation:
         return BarsView(session.output)
     return LinesView(session.output)
@@ -181,23 +201,32 @@ async def _jobs(
     status: Annotated[
         str, typer.Option("--status", metavar="A,B", help=f"Only these: {', '.join(STATUSES)}.")
     ] = "",
-    since: Annotated[
-        str, typer.Option("--since", metavar="TIME", help="Changed since: 10m, today, ISO 8601.")
-    ] = "",
-    count: Annotated[int, typer.Option("-n", "--lines", min=1, help="The newest N.")] = 100,
-    output: Annotated[
-        str, typer.Option("-o", "--output", metavar="pretty|json|jsonl", help="Output format.")
-    ] = "pretty",
+    since: options.Since = "",
+    last: Annotated[
+        int, typer.Option("-n", "--last", metavar="N", min=1, help="The last N.")
+    ] = 100,
+    old_lines: Annotated[
+        int | None, typer.Option("--lines", hidden=True, min=1, help="As --last.")
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("-w", "--watch", help="Stay, and show what changes.")
+    ] = False,
+    timeout: options.Timeout = "",
+    output: options.JsonOutput = "pretty",
 ) -> int:
     """List jobs, the last changed first."""
     statuses = tuple(part.strip() for part in status.split(",") if part.strip())
     if unknown := [part for part in statuses if part not in STATUSES]:
         raise UsageError(f"--status: {unknown[0]!r} is not one of {', '.join(STATUSES)}")
-    if output not in ("pretty", "json", "jsonl"):
-        raise UsageError(f"-o: {output!r} is not pretty, json or jsonl")
+    options.one_of("-o", output, options.JSON_FORMATS)
     start = value_of("--since", moment, since) if since else None
+    last = old_lines or last
     async with session.client() as client:
-        jobs = await client.jobs(statuses=statuses, since=start, limit=count)
+        if watch:
+            seconds = value_of("--timeout", duration, timeout) if timeout else None
+            ask = functools.partial(client.jobs, statuses=statuses, since=start, limit=last)
+            return await _watch_all(session, ask, output, seconds)
+        jobs = await client.jobs(statuses=statuses, since=start, limit=last)
     if output == "pretty":
         from streamkit.cli.rendering.console import print_table
         from streamkit.cli.rendering.jobs import jobs_table
@@ -207,9 +236,6 @@ async def _jobs(
         else:
             session.note("no jobs; `streamkit run -- COMMAND` starts one")
         return exits.OK
-    from streamkit.cli.output.records import job_object
-    from streamkit.sanitise import json_text
-
     texts = [json_text(job_object(job)) for job in jobs]
     if output == "json":
         session.output.line("[" + ",\n ".join(texts) + "]")
@@ -217,6 +243,42 @@ async def _jobs(
         session.output.text("".join(f"{text}\n" for text in texts))
         session.output.flush()
     return exits.OK
+
+
+async def _watch_all(
+    session: Session,
+    ask: Callable[[], Awaitable[list[JobProgress]]],
+    output: str,
+    seconds: float | None,
+) -> int:
+    """Show the jobs and what changes in them until somebody has seen enough."""
+    from streamkit.cli.rendering.jobs import LinesView, TableView
+
+    view: JobView | TableView
+    if output == "pretty" and session.output.terminal.animation:
+        view = TableView(session.output)
+    elif output == "pretty":
+        view = LinesView(session.output)
+    else:
+        view = _view(session, output)
+    session.watch_reader()
+    seen: dict[str, int] = {}
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                jobs = await ask()
+                if isinstance(view, TableView):
+                    view.show(jobs)
+                else:
+                    for job in reversed(jobs):
+                        if seen.get(job.job_id) != job.sequence:
+                            view.update(job)
+                    seen = {job.job_id: job.sequence for job in jobs}
+                await asyncio.sleep(LOOK_EVERY)
+    except TimeoutError:
+        return exits.TIMEOUT
+    finally:
+        view.close()
 
 
 async def _cancel(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streamkit.cli import exits
+from streamkit.cli import exits, options
 from streamkit.cli.exits import UsageError, value_of
 from streamkit.cli.input.parsing import duration, parameter
 from streamkit.cli.options import command
@@ -39,8 +39,9 @@ async def _query(
         str, typer.Argument(metavar="SQL|-", help="One statement; - is standard input.")
     ] = "",
     file: Annotated[
-        str, typer.Option("-f", "--file", metavar="FILE", help="The statement is in this file.")
+        str, typer.Option("--file", metavar="FILE", help="The statement is in this file.")
     ] = "",
+    old_file: Annotated[str, typer.Option("-f", hidden=True, help="As --file.")] = "",
     batch: Annotated[
         int,
         typer.Option(
@@ -50,9 +51,7 @@ async def _query(
             help="Rows in one message; 0 is 100, in arrow and parquet 8192.",
         ),
     ] = 0,
-    database: Annotated[
-        str, typer.Option("-d", "--database", metavar="NAME", help="Else the server's own store.")
-    ] = "",
+    database: options.Database = "",
     parameters: Annotated[
         list[str] | None,
         typer.Option(
@@ -94,7 +93,7 @@ async def _query(
 
     A result that is not complete ends with a code other than 0 and says after how many rows.
     """
-    statement = await _statement(sql, file)
+    statement = await _statement(sql, file or old_file)
     chosen = _format(session, output, out)
     given: Any = dict(value_of("-p", parameter, text) for text in parameters or [])
     seconds = value_of("--timeout", duration, timeout) if timeout else None
@@ -159,7 +158,7 @@ async def _stream(query: Query, sink: Sink, progress: Any, binary: bool) -> None
 
 async def _statement(sql: str, file: str) -> str:
     if bool(sql) == bool(file):
-        raise UsageError('give one statement: "SELECT ...", - for standard input, or -f FILE')
+        raise UsageError('give one statement: "SELECT ...", - for standard input, or --file FILE')
     if sql and sql != "-":
         return sql
     if file:

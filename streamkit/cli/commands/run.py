@@ -7,6 +7,8 @@ import contextlib
 import os
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING, Annotated
@@ -65,6 +67,10 @@ async def _run(
     timeout: Annotated[
         str, typer.Option("--timeout", metavar="TIME", help="End the command then; exit code 124.")
     ] = "",
+    detach: Annotated[
+        bool,
+        typer.Option("--detach", help="Return at once and print the job's id."),
+    ] = False,
     pty: Annotated[
         bool, typer.Option("--pty", help="Give the command a terminal to write to.")
     ] = False,
@@ -97,6 +103,9 @@ async def _run(
     seconds = value_of("--timeout", duration, timeout) if timeout else None
     limit = value_of("--spool", size, spool)
     name = f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', job_id)[:40]}-{token_hex(4)}"
+    if detach:
+        _detach(session, job_id, line)
+        return exits.OK
     kept = Spool(spool_folder(session.server) / name, limit)
     reporter = Reporter(session, job_id, service or job_id, pattern, kept, total=total)
     environ = {"PYTHONUNBUFFERED": "1", **os.environ}
@@ -142,6 +151,19 @@ async def _deliver(session: Session) -> int:
         if not await deliver_kept(session, client):
             session.note(f"nothing waits for {session.server}")
     return exits.OK
+
+
+def _detach(session: Session, job_id: str, line: list[str]) -> None:
+    """Start ourselves again, in a session of our own and with nothing to read or show."""
+    options = sys.argv[1 : len(sys.argv) - len(line)]
+    again = [option for option in options if option not in ("--detach", "--")]
+    command = [sys.executable, "-m", "streamkit", *again, "-q", "--job", job_id, "--", *line]
+    nowhere = subprocess.DEVNULL
+    process = subprocess.Popen(
+        command, stdin=nowhere, stdout=nowhere, stderr=nowhere, start_new_session=True
+    )
+    process.returncode = 0  # nobody waits for it
+    session.output.line(job_id)
 
 
 def _check_names(job_id: str, service: str) -> None:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streamkit.cli import exits
+from streamkit.cli import exits, options
 from streamkit.cli.exits import UsageError, value_of
-from streamkit.cli.input.parsing import duration, header, moment
+from streamkit.cli.input.parsing import duration, header
 from streamkit.cli.options import command
-from streamkit.cli.output.records import TIME_STYLES
+from streamkit.cli.output.records import update_object
+from streamkit.cli.printing import Printer, Span, start_of
 from streamkit.cli.session import Session
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
+    from streamkit.client import AsyncClient
     from streamkit.generated.streamservice import Update
 
 __all__ = ["register"]
@@ -43,14 +46,16 @@ async def _publish(
         bool, typer.Option("--lines", help="Standard input, one message a line.")
     ] = False,
     file: Annotated[
-        str, typer.Option("-f", "--file", metavar="FILE", help="The message is in this file.")
+        str, typer.Option("--file", metavar="FILE", help="The message is in this file.")
     ] = "",
+    old_file: Annotated[str, typer.Option("-f", hidden=True, help="As --file.")] = "",
     headers: Annotated[
         list[str] | None, typer.Option("-H", "--header", metavar="KEY=VALUE", help="Metadata.")
     ] = None,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Do not print sequences.")] = False,
 ) -> int:
     """Publish a message; prints the sequence that it got."""
+    file = file or old_file
     metadata = dict(value_of("-H", header, text) for text in headers or [])
     if sum((body not in (None, "-"), bool(file), lines)) > 1:
         raise UsageError("give one of BODY, --file and --lines")
@@ -106,102 +111,89 @@ async def _subscribe(
         list[str], typer.Argument(metavar="TOPIC...", help="orders.eu, orders.*, orders.>, >")
     ],
     new: Annotated[bool, typer.Option("--new", help="From now on. The default.")] = False,
-    everything: Annotated[bool, typer.Option("--all", help="All that is still kept.")] = False,
-    last: Annotated[int, typer.Option("--last", metavar="N", min=0, help="The last N.")] = 0,
-    since: Annotated[
-        str, typer.Option("--since", metavar="TIME", help="Since 10m ago, today, ISO 8601.")
-    ] = "",
-    count: Annotated[int, typer.Option("-n", "--count", min=0, help="Stop after N.")] = 0,
-    timeout: Annotated[
-        str, typer.Option("--timeout", metavar="TIME", help="Stop then; exit code 124.")
-    ] = "",
+    everything: options.All = False,
+    last: Annotated[
+        int | None, typer.Option("--last", metavar="N", min=0, help="The last N, then what comes.")
+    ] = None,
+    since: options.Since = "",
+    from_seq: options.FromSeq = 0,
+    until: options.Until = "",
+    count: options.Count = 0,
+    old_count: Annotated[int, typer.Option("-n", hidden=True, min=0, help="As --count.")] = 0,
+    timeout: options.Timeout = "",
     until_end: Annotated[
         bool, typer.Option("-e", "--exit", help="Stop when all that is stored was shown.")
     ] = False,
-    latest: Annotated[
-        bool, typer.Option("--latest", help="When slow, only the newest of each topic.")
-    ] = False,
+    latest: options.Latest = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit code 1 if anything was lost.")
     ] = False,
-    output: Annotated[
-        str, typer.Option("-o", "--output", metavar="pretty|raw|jsonl", help="Output format.")
-    ] = "",
-    time: Annotated[
-        str, typer.Option("--time", metavar="|".join(TIME_STYLES), help="Times in pretty.")
-    ] = "local",
+    output: options.RecordOutput = "",
+    time: options.TimeStyle = "local",
 ) -> int:
     """Show the updates of topics as they are published."""
-    from streamkit import client as api
-
-    if sum((new, everything, bool(last), bool(since))) > 1:
-        raise UsageError("give one of --new, --all, --last and --since")
-    start: Any = "new"
-    if everything:
-        start = "all"
-    elif last:
-        start = api.last(last)
-    elif since:
-        start = api.since(value_of("--since", moment, since))
+    if new and (everything or last or since or from_seq):
+        raise UsageError("give one of --new, --all, --last, --since and --from-seq")
     seconds = value_of("--timeout", duration, timeout) if timeout else None
-    show = _printer(session, output, time)
-    if until_end and start == "new":
-        raise UsageError("--exit needs --all, --last or --since: nothing else is stored")
-    async with session.client() as client:
-        newest = 0
-        if until_end:
-            status = await client.status()
-            newest = next((s.newest for s in status.streams if s.name == "updates"), 0)
-            if not newest:
-                return exits.OK
-        task = asyncio.current_task()
-        assert task is not None
-        try:
-            async with asyncio.timeout(seconds):
+    span = Span(count or old_count, until)
+    printer = _printer(session, output, time)
+    stored = until_end or span.over
+    if stored and not (everything or last or since or from_seq):
+        raise UsageError("--exit, and --until a time that is past, need one of --all, --last, "
+                         "--since and --from-seq: nothing else is stored")  # fmt: skip
+    try:
+        async with session.client() as client, asyncio.timeout(seconds):
+            newest = await _newest(client) if stored else None
+            if newest != 0:
+                start = await start_of(
+                    client, everything=everything, last=last, since=since, from_seq=from_seq
+                )
                 stream = client.subscribe(
-                    *topics, start=start, latest=latest, on_loss=session.on_loss
+                    *topics, start=start or "new", latest=latest, on_loss=session.on_loss
                 )
                 async with stream as updates:
                     session.watch_reader()
-                    await _show(updates, show, count, newest)
-        except TimeoutError:
-            session.output.flush()
-            return exits.TIMEOUT
+                    await _show(updates, printer, span, newest)
+    except TimeoutError:
+        session.output.flush()
+        return exits.TIMEOUT
+    finally:
+        printer.close()
     return exits.FAILED if strict and session.loss_told else exits.OK
 
 
-async def _show(updates: Any, show: Callable[[Update], None], count: int, newest: int) -> None:
-    """Show until `count` updates were shown or everything up to `newest` was covered."""
-    shown = 0
+async def _newest(client: AsyncClient) -> int:
+    status = await client.status()
+    return next((stream.newest for stream in status.streams if stream.name == "updates"), 0)
+
+
+async def _show(updates: Any, printer: Printer[Update], span: Span, newest: int | None) -> None:
+    """Show until the span is full or over, or everything up to `newest` was covered."""
+    end = None if span.seconds is None else asyncio.get_running_loop().time() + span.seconds
     while not newest or updates.position is None or updates.position.sequence < newest:
         try:
             # The last stored records may be of other topics: then nothing comes at the end.
-            async with asyncio.timeout(QUIET_AT_END if newest else None):
+            async with asyncio.timeout(QUIET_AT_END if newest else None), asyncio.timeout_at(end):
                 batch = await updates.receive()
         except TimeoutError:
             return
         if not batch:
             return
         for update in batch:
-            show(update)
-            shown += 1
-            if count and shown >= count:
+            if not span.holds(update.timestamp):
+                return
+            printer.show(update)
+            span.count()
+            if span.full:
                 return
 
 
-def _printer(session: Session, output: str, time: str) -> Callable[[Update], None]:
-    if time not in TIME_STYLES:
-        raise UsageError(f"--time: {time!r} is not one of {', '.join(TIME_STYLES)}")
-    if output == "raw":
-        return lambda update: session.output.line(update.message)
-    if output == "jsonl":
-        from streamkit.cli.output.records import update_object
-        from streamkit.sanitise import json_text
+def _printer(session: Session, output: str, time: str) -> Printer[Update]:
+    def text(update: Update) -> Text:
+        from streamkit.cli.rendering.records import update_text
 
-        return lambda update: session.output.line(json_text(update_object(update)))
-    if output in ("", "pretty"):
-        from streamkit.cli.rendering.records import RecordPrinter, update_text
+        return update_text(update, time=time)
 
-        printer = RecordPrinter(session.output)
-        return lambda update: printer.print(update_text(update, time=time))
-    raise UsageError(f"-o: {output!r} is not pretty, raw or jsonl")
+    return Printer(
+        session, output, time, raw=lambda update: update.message, shown=update_object, text=text
+    )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from rich.console import RenderableType
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     Progress,
@@ -25,9 +27,17 @@ from streamkit.cli.output.streams import Output
 from streamkit.cli.rendering.console import STATUS_STYLES, console_for, plain, stop_politely
 from streamkit.cli.rendering.records import RecordPrinter, log_text
 from streamkit.generated.streamservice import JobProgress, LogEntry
-from streamkit.sanitise import json_text
 
-__all__ = ["BarsView", "JobView", "JsonView", "LinesView", "job_bars", "jobs_table", "show_task"]
+__all__ = [
+    "BarsView",
+    "JobView",
+    "JsonView",
+    "LinesView",
+    "TableView",
+    "job_bars",
+    "jobs_table",
+    "show_task",
+]
 
 ENDED = ("completed", "failed", "cancelled", "lost")
 LINE_EVERY_PERCENT = 10
@@ -48,18 +58,26 @@ class JobView:
 
 
 class JsonView(JobView):
-    """One object a state and a line, told apart by `kind`."""
+    """Every state and every line as an object; `kind` says which it is."""
 
-    def __init__(self, output: Output) -> None:
-        self._output = output
+    def __init__(
+        self, put: Callable[[dict[str, Any]], None], end: Callable[[], None] = lambda: None
+    ) -> None:
+        self._put = put
+        self._end: Callable[[], None] | None = end
 
     def update(self, job: JobProgress) -> None:
-        self._output.line(json_text({"kind": "job", **job_object(job)}))
+        self._put({"kind": "job", **job_object(job)})
 
     def log(self, entry: LogEntry) -> None:
         from streamkit.cli.output.records import log_object
 
-        self._output.line(json_text({"kind": "log", **log_object(entry)}))
+        self._put({"kind": "log", **log_object(entry)})
+
+    def close(self) -> None:
+        if self._end is not None:
+            self._end()
+            self._end = None
 
 
 class LinesView(JobView):
@@ -211,6 +229,32 @@ class BarsView(JobView):
         self._output.note_sink = None
         self._resume()
         self._bars.stop()
+
+
+class TableView:
+    """The table of all jobs, drawn again and again in its place."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._console = console_for(output.stream, output.terminal)
+        self._live = Live(
+            console=self._console,
+            auto_refresh=False,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            vertical_overflow="crop",
+        )
+        self._live.start()
+        self._resume = stop_politely(self._console)
+        output.note_sink = lambda text: self._console.print(plain(text, "dim"), soft_wrap=True)
+
+    def show(self, jobs: Sequence[JobProgress]) -> None:
+        self._live.update(jobs_table(jobs), refresh=True)
+
+    def close(self) -> None:
+        self._output.note_sink = None
+        self._resume()
+        self._live.stop()
 
 
 def jobs_table(jobs: Sequence[JobProgress], now: datetime | None = None) -> RenderableType:

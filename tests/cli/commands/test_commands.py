@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 from collections.abc import Callable
@@ -24,7 +23,6 @@ CONNECTING = [
     ["jobs"],
     ["cancel", "x"],
     ["logs"],
-    ["ship", "x", os.devnull],
     ["tables"],
     ["schema", "x"],
     ["status"],
@@ -46,11 +44,11 @@ def test_no_server(arguments: list[str], nowhere: str) -> None:
         (["nonsense"], 2, "nonsense"),
         (["logs", "--nonsense"], 2, "--nonsense"),
         (["logs", "-l", "loud"], 2, "debug, info, warn or error"),
-        (["logs", "-n", "-5"], 2, "--lines"),
-        (["logs", "-n", "x"], 2, "--lines"),
+        (["logs", "-n", "-5"], 2, "--last"),
+        (["logs", "-n", "x"], 2, "--last"),
         (["logs", "-g", "("], 2, "regular expression"),
         (["logs", "--since", "soon"], 2, "--since"),
-        (["logs", "-o", "xml"], 2, "pretty, raw or jsonl"),
+        (["logs", "-o", "xml"], 2, "pretty, raw, json, jsonl"),
         (["logs", "--color", "red"], 2, "auto, always or never"),
         (["subscribe"], 2, "TOPIC"),
         (["subscribe", "a", "--all", "--new"], 2, "one of"),
@@ -64,7 +62,7 @@ def test_no_server(arguments: list[str], nowhere: str) -> None:
         (["query", "SELECT 1; SELECT 2"], 1, "statement"),
         (["query", "DELETE FROM logs"], 1, ""),
         (["query", "SELECT 1", "--database", "nothing"], 5, "nothing"),
-        (["watch-job"], 2, "--latest"),
+        (["watch-job"], 2, "--newest"),
         (["watch-job", "nothing", "--wait", "0"], 5, "nothing"),
         (["cancel", "nothing"], 5, "nothing"),
         (["jobs", "--status", "odd"], 2, "odd"),

@@ -202,6 +202,42 @@ def test_cancel_ends_the_command(server: str) -> None:
     assert json.loads(watched.stdout.splitlines()[-1])["status"] == "cancelled"
 
 
+def test_a_command_that_fails_by_itself_after_a_cancel_has_failed(
+    server: str, tmp_path: Path
+) -> None:
+    """Only one that the signal ended counts as cancelled."""
+    script = f"trap 'exit 1' TERM; touch {tmp_path}/up; while true; do sleep 0.1; done"
+    process = subprocess.Popen(
+        [*COMMAND, "run", "-q", "--job", "trapped", "--", "sh", "-c", script],
+        env=environment(server),
+    )
+    wait_for((tmp_path / "up").exists)
+    wait_for(lambda: invoke("cancel", "trapped", server=server).returncode == 0)
+    assert process.wait(30) == 1
+    watched = invoke("watch-job", "trapped", "-o", "jsonl", server=server)
+    last = json.loads(watched.stdout.splitlines()[-1])
+    assert (last["status"], last["exit_code"]) == ("failed", 1)
+
+
+async def test_a_short_write_loses_nothing(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A pipe may take a part of what it is given."""
+    write = os.write
+    monkeypatch.setattr(
+        "streamkit.cli.input.child.os.write", lambda number, data: write(number, data[:7])
+    )
+
+    async def drop(name: str, lines: list[str], now: datetime) -> None:
+        pass
+
+    child = Child(drop, quiet=False)
+    child.start(["seq", "2000"], dict(os.environ))
+    assert await child.wait() == 0
+    monkeypatch.undo()
+    assert capfd.readouterr().out == "".join(f"{number}\n" for number in range(1, 2001))
+
+
 COUNTING = """
 import signal, sys, time
 got = []
