@@ -9,6 +9,7 @@ from h2.connection import AllowedStreamIDs
 from streamkit.transport.client.request import ClientStream
 from streamkit.transport.grpc.in_place import InPlaceBuffer
 from streamkit.transport.grpc.metadata import Headers
+from streamkit.transport.http2.blocks import CallHeaders
 from streamkit.transport.http2.endings import StreamLost
 from streamkit.transport.http2.protocol import WireProtocol
 from streamkit.transport.http2.stream import WireStream
@@ -42,8 +43,11 @@ class WireAttempt(WireStream):
         if stream_id >= LAST_STREAM_ID:
             connection.draining = True
         # Made first: for a stream that it knows, h2 does not check the limit that the pool keeps.
-        connection.h2._begin_new_stream(stream_id, AllowedStreamIDs.ODD)
-        connection.h2.send_headers(stream_id, headers, end_stream=end)
+        if not isinstance(headers, CallHeaders) or not connection.h2.open_request(
+            stream_id, headers, end=end
+        ):
+            connection.h2._begin_new_stream(stream_id, AllowedStreamIDs.ODD)
+            connection.h2.send_headers(stream_id, headers, end_stream=end)
         self.begin(stream_id)
         if self.window:
             connection.h2.widen(stream_id, self.window)

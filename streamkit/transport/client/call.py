@@ -33,11 +33,14 @@ from streamkit.transport.grpc.metadata import (
     encode_metadata,
     encode_timeout,
 )
+from streamkit.transport.http2.blocks import CallHeaders
 
 if TYPE_CHECKING:
     from asyncio import TimerHandle
 
 __all__ = ["CallSettings", "Carrier", "ClientCall", "ClientInterceptor"]
+
+_METHODS = 256  # whose headers are kept
 
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
@@ -84,7 +87,7 @@ class Carrier(Protocol):
 class CallSettings:
     """What all calls of a channel share."""
 
-    __slots__ = ("base_headers", "codec", "interceptors", "limits", "pool")
+    __slots__ = ("_common", "base_headers", "codec", "interceptors", "limits", "pool")
 
     def __init__(
         self,
@@ -99,6 +102,18 @@ class CallSettings:
         self.base_headers = base_headers
         self.interceptors = interceptors
         self.limits = limits
+        self._common: dict[tuple[str, str], Headers] = {}
+
+    def headers(self, method: str, authority: str) -> CallHeaders:
+        """What is common to the requests of all calls of a method."""
+        key = (method, authority)
+        common = self._common.get(key)
+        if common is None:
+            if len(self._common) >= _METHODS:
+                self._common.clear()
+            common = [(":path", method), (":authority", authority), *self.base_headers]
+            self._common[key] = common
+        return CallHeaders(key, common)
 
 
 class ClientCall(Generic[Request, Reply]):
@@ -309,7 +324,8 @@ class ClientCall(Generic[Request, Reply]):
             stream.write(self._frame(self._request, None))
             stream.end()
             self._request = None
-        encode_metadata(self.metadata)  # what cannot be sent is said before anything is
+        if self.metadata:
+            encode_metadata(self.metadata)  # what cannot be sent is said before anything is
         loop = asyncio.get_running_loop()
         if self.deadline is not None:
             if self.deadline <= loop.time():
@@ -345,7 +361,7 @@ class ClientCall(Generic[Request, Reply]):
         self._stream.fail(DeadlineError("the deadline of the call is over"))
 
     def _headers(self, authority: str) -> Headers:
-        headers = [(":path", self.method), (":authority", authority), *self._settings.base_headers]
+        headers = self._settings.headers(self.method, authority)
         if self.deadline is not None:
             left = self.deadline - asyncio.get_running_loop().time()
             headers.append(("grpc-timeout", encode_timeout(left)))
@@ -353,7 +369,8 @@ class ClientCall(Generic[Request, Reply]):
             headers.append(("grpc-encoding", self._compression))
         if self._retrying is not None and self._retrying.attempts:
             headers.append(("grpc-previous-rpc-attempts", str(self._retrying.attempts)))
-        headers += encode_metadata(self.metadata)
+        if self.metadata:
+            headers += encode_metadata(self.metadata)
         return headers
 
     def _frame(self, message: Request, squeeze: bool | None) -> bytes:

@@ -23,6 +23,7 @@ from streamkit.transport.client.status import (
 from streamkit.transport.grpc.compression import inflater
 from streamkit.transport.grpc.metadata import Headers
 from streamkit.transport.grpc.receive import ReceiveBuffer
+from streamkit.transport.http2.blocks import Fields
 from streamkit.transport.http2.endings import StreamLost
 
 __all__ = ["Attempt", "ClientStream"]
@@ -244,6 +245,10 @@ class ClientStream:
         a status."""
         if self.initial is not None or self._settled:
             return
+        if isinstance(headers, Fields) and "plain" in headers.made:
+            self._request = None
+            self.initial = headers
+            return
         error = response_error(headers, self._subtype)
         if error is None and self._inbox is not None:
             try:
@@ -262,6 +267,9 @@ class ClientStream:
             return
         if not any(name == "grpc-status" for name, _ in headers):
             self._request = None
+            plain = self._inbox is not None and self._inbox.inflate is None
+            if plain and isinstance(headers, Fields) and headers.kept:
+                headers.made["plain"] = True
         self.initial = headers
 
     def on_trailers(self, headers: Headers) -> None:
@@ -279,9 +287,20 @@ class ClientStream:
         if self.trailers is None:
             self._finish(unfinished_error("the response ended without a status"))
         else:
-            error = status_error(self.trailers)
+            error = self._status(self.trailers)
             if error is None or not self._try_again(error, self.trailers):
                 self._finish(error)
+
+    @staticmethod
+    def _status(trailers: Headers) -> StreamkitError | None:
+        if not isinstance(trailers, Fields):
+            return status_error(trailers)
+        if "ok" in trailers.made:
+            return None
+        error = status_error(trailers)
+        if error is None and trailers.kept:
+            trailers.made["ok"] = True
+        return error
 
     def on_lost(self, lost: StreamLost) -> None:
         """The attempt is over without a status: reset, refused, or its connection went."""

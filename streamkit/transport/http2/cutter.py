@@ -18,7 +18,8 @@ from h2.stream import H2Stream
 
 from streamkit.transport.grpc.receive import ReceiveBuffer
 from streamkit.transport.http2.endings import NotHttp2Error, StreamLost, TooBusyError
-from streamkit.transport.http2.machine import FRAME, Http2
+from streamkit.transport.http2.headers import FRAME
+from streamkit.transport.http2.machine import Http2
 
 __all__ = ["FrameCutter", "Incoming"]
 
@@ -28,6 +29,7 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _HEAD = 9
 _DATA, _HEADERS, _PRIORITY, _SETTINGS, _PUSH, _WINDOW, _CONTINUATION = 0, 1, 2, 4, 5, 8, 9
 _END_STREAM, _END_HEADERS, _PADDED, _ACK = 0x1, 0x4, 0x8, 0x1
+_PLAIN = 0x2C  # END_HEADERS, PADDED, and the flag of a priority inside
 _PRIORITY_LENGTH = 5
 _WINDOW_LENGTH = 4
 _INCREMENT = Struct(">L")
@@ -71,6 +73,7 @@ class FrameCutter(Generic[S]):
         "_large",
         "_left",
         "_need",
+        "_on_block",
         "_on_empty",
         "_on_events",
         "_on_update",
@@ -92,12 +95,14 @@ class FrameCutter(Generic[S]):
         on_events: Callable[[list[Event]], None],
         on_empty: Callable[[], None],
         on_update: Callable[[S | None], None],
+        on_block: Callable[[int, bytes, bool], None],
     ) -> None:
         self._h2 = h2
         self._streams = streams
         self._on_events = on_events
         self._on_empty = on_empty
         self._on_update = on_update
+        self._on_block = on_block
         self._rest = bytearray()  # the beginning of a frame that is not whole yet
         self._need = 0  # bytes of it before another look is worth it
         self._settings_due = True
@@ -200,6 +205,20 @@ class FrameCutter(Generic[S]):
                     position += _HEAD
                     self._begin_data(None, length, False)
                     continue
+            if (
+                kind == _HEADERS
+                and flags & _PLAIN == _END_HEADERS
+                and self._block < 0
+                and stream_id
+                and size - position >= _HEAD + length
+                and length <= self._h2.header_limit
+            ):
+                self.frames += 1
+                position += _HEAD + length
+                self._on_block(
+                    stream_id, data[position - length : position], bool(flags & _END_STREAM)
+                )
+                continue
             if self._block >= 0 and kind != _CONTINUATION:
                 raise ProtocolError("another frame inside a header block")
             if kind == _WINDOW and length == _WINDOW_LENGTH and size - position >= _HEAD + length:

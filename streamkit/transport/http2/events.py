@@ -128,6 +128,40 @@ class WireProcessor(EventsProcessor):
         if not budgets.spend(budgets.barren):
             raise TooBusyError("too many empty frames")
 
+    def block(self, stream_id: int, block: bytes, end: bool) -> None:
+        """A whole header block, by the short way where there is one."""
+        connection = self.connection
+        h2 = connection.h2
+        fields = h2.read(block)
+        if h2.config.client_side:
+            stream = self.streams.get(stream_id)
+            wire = None if stream is None else stream.h2
+            if stream is not None and wire is not None:
+                trailers = wire.state_machine.headers_received
+                if h2.response(wire, fields, end=end):
+                    if trailers:
+                        stream.got_trailers(fields)
+                    else:
+                        stream.got_headers(fields)
+                    if end:
+                        if stream_id in self.streams:  # the headers may have ended the call
+                            stream.__ended__()
+                        connection.streams_succeeded += 1
+                    return
+        elif h2.request(stream_id, fields, end=end):
+            stream = WireStream(connection, stream_id=stream_id)
+            self.handler.accept(stream, fields, self.register(stream))
+            if end:
+                if stream_id in self.streams:  # it may have been refused
+                    stream.__ended__()
+                connection.streams_succeeded += 1
+            return
+        events = h2.receive_fields(stream_id, fields, end=end)
+        if events:
+            self.process_all(events)
+        elif not h2.excuse(stream_id):
+            self.note_empty()
+
     def _requested(self, event: RequestReceived) -> None:
         stream = WireStream(self.connection, stream_id=event.stream_id)
         release = self.register(stream)

@@ -15,11 +15,10 @@ from struct import Struct
 from typing import Any
 
 from h2.config import H2Configuration
-from h2.connection import AllowedStreamIDs, ConnectionInputs, ConnectionState, H2Connection
+from h2.connection import AllowedStreamIDs, ConnectionInputs, ConnectionState
 from h2.errors import ErrorCodes
 from h2.events import ConnectionTerminated, Event, StreamReset
 from h2.exceptions import (
-    DenialOfServiceError,
     FlowControlError,
     NoSuchStreamError,
     ProtocolError,
@@ -28,7 +27,7 @@ from h2.settings import SettingCodes, Settings
 from h2.stream import H2Stream, StreamClosedBy, StreamInputs, StreamState
 from h2.utilities import SizeLimitDict
 from h2.windows import LARGEST_FLOW_CONTROL_WINDOW, WindowManager
-from hpack.exceptions import HPACKError, OversizedHeaderListError
+from hpack.struct import HeaderTuple
 from hyperframe.frame import (
     AltSvcFrame,
     DataFrame,
@@ -42,11 +41,10 @@ from hyperframe.frame import (
 )
 
 from streamkit.config import TransportLimits
+from streamkit.transport.http2.headers import FRAME, HeaderWays
 
-__all__ = ["FRAME", "Http2"]
+__all__ = ["Http2"]
 
-FRAME = Struct(">HBBBL")
-"""A frame's head: length (high 16 bits, low 8 bits), type, flags, stream."""
 _WINDOW_UPDATE = Struct(">HBBBLL")
 _ENCODER_TABLE = 4096
 _HEADERS_TAKEN, _HEADERS_READ = 8, 64  # times the limit: of anyone's, of those of a server
@@ -59,7 +57,7 @@ _EAGER = 10  # times the number of streams, refused while the peer cannot know b
 _Answer = tuple[list[Frame], list[Event]]
 
 
-class Http2(H2Connection):
+class Http2(HeaderWays):
     """One connection's protocol state; does no I/O, reads and fills `_data_to_send`."""
 
     MAX_CLOSED_STREAMS = 1024  # how a stream ended matters only while its frames are in flight
@@ -92,10 +90,7 @@ class Http2(H2Connection):
         one costs its own call; above, the connection, since both sides must read every block."""
         self.decoder.max_header_list_size = self.header_limit
         self.limits = limits
-        self.refuse_from = _LAST_STREAM + 1
-        """Streams from this id on are refused: a GOAWAY announced it."""
-        self.active = 0
-        """Calls that the role has running; kept by the processor."""
+        self.max_active = limits.max_streams
         self.in_use: Callable[[], int] = lambda: 0
         """How many streams are open as far as the peer knows; given by the processor."""
         # Streams that are gone: the bytes and the frames without any that may be on their way.
@@ -314,14 +309,10 @@ class Http2(H2Connection):
     # Receiving: what h2 does differently here ------------------------------------------------
 
     def _receive_headers_frame(self, frame: HeadersFrame) -> _Answer:
-        try:
-            headers = self.decoder.decode(frame.data, raw=True)
-        except OversizedHeaderListError as error:
-            raise DenialOfServiceError("header list over the limit") from error
-        except (HPACKError, IndexError, TypeError) as error:
-            failure = ProtocolError("header block cannot be decoded")
-            failure.error_code = ErrorCodes.COMPRESSION_ERROR
-            raise failure from error
+        fields = self.read(frame.data) if self._decoded is None else self._decoded
+        headers = [
+            HeaderTuple(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields
+        ]
         stream_id = frame.stream_id
         self.state_machine.process_input(ConnectionInputs.RECV_HEADERS)
         stream = self.streams.get(stream_id)

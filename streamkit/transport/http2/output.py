@@ -12,7 +12,8 @@ from h2.stream import H2Stream, StreamState
 
 from streamkit.config import TransportLimits
 from streamkit.transport.http2.budgets import Budgets
-from streamkit.transport.http2.machine import FRAME, Http2
+from streamkit.transport.http2.headers import FRAME
+from streamkit.transport.http2.machine import Http2
 from streamkit.transport.log import LOG
 from streamkit.transport.peer import peer_name
 

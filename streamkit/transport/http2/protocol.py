@@ -69,6 +69,7 @@ class WireProtocol(H2Protocol):
             self.processor.process_all,
             self.processor.note_empty,
             self.processor.opened,
+            self.processor.block,
         )
         tls = transport.get_extra_info("ssl_object")
         if tls is not None and tls.selected_alpn_protocol() != "h2":

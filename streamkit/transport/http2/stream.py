@@ -376,14 +376,21 @@ class WireStream(Stream):
             pending[0] = memoryview(pending[0])[offset:]
         return sent
 
-    def put_headers(self, headers: Headers, *, end_stream: bool = False) -> None:
-        """Add a header block to the output now: what is pending must be flushed or dropped."""
+    def put_headers(
+        self, headers: Headers, *, end_stream: bool = False, key: str | None = None
+    ) -> None:
+        """Add a header block to the output now: what is pending must be flushed or dropped.
+
+        A `key` stands for these headers alone, on every stream of the connection.
+        """
         if self.lost is not None:
             raise self.lost.fresh()
         assert self.id is not None
         self.answered = True
-        self.connection.h2.send_headers(self.id, headers, end_stream=end_stream)
-        self.connection.schedule()
+        connection, wire = self.connection, self.h2
+        if wire is None or not connection.h2.put_response(wire, key, headers, end=end_stream):
+            connection.h2.send_headers(self.id, headers, end_stream=end_stream)
+        connection.schedule()
 
     def reset_nowait(self, error_code: ErrorCodes = ErrorCodes.NO_ERROR) -> None:
         """Send RST_STREAM unless the stream is over."""

@@ -12,15 +12,19 @@ from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 
 from streamkit.transport.grpc.metadata import Headers
+from streamkit.transport.http2.blocks import Fields
 from streamkit.transport.http2.stream import WireStream
 from streamkit.transport.server.exchange import Exchange
 from streamkit.transport.server.grpc_exchange import GrpcExchange
-from streamkit.transport.server.outcome import Outcome
+from streamkit.transport.server.outcome import OK, Outcome
 from streamkit.transport.server.request import Refusal, Request, read_request, read_web
 from streamkit.transport.server.serving import Service
 from streamkit.transport.server.web import Door, Http2Call, Visit, is_grpc
 
 __all__ = ["Calls"]
+
+
+_ENDS_WELL = [("grpc-status", "0")]
 
 
 class Calls(AbstractHandler):
@@ -45,13 +49,17 @@ class Calls(AbstractHandler):
     ) -> None:
         """A request arrived: answer it at once or start its call."""
         service = self._service
-        if self._door is not None and not is_grpc(headers):
-            self._visit(self._door, stream, headers, release_stream)
-            return
-        asked = read_request(headers, service.codec.__content_subtype__, service.limits)
-        if isinstance(asked, Refusal):
-            self._refuse(stream, asked, release_stream)
-            return
+        asked = headers.made.get("request") if isinstance(headers, Fields) else None
+        if asked is None:
+            if self._door is not None and not is_grpc(headers):
+                self._visit(self._door, stream, headers, release_stream)
+                return
+            asked = read_request(headers, service.codec.__content_subtype__, service.limits)
+            if isinstance(asked, Refusal):
+                self._refuse(stream, asked, release_stream)
+                return
+            if isinstance(headers, Fields) and headers.kept:
+                headers.made["request"] = asked
 
         def done() -> None:
             self._calls.pop(stream, None)
@@ -140,10 +148,20 @@ class Http2Exchange(GrpcExchange):
     def unread(self) -> int:
         return self._stream.messages_in.size
 
+    def put_headers(self, metadata: Headers, compression: str) -> None:
+        if metadata or compression:
+            super().put_headers(metadata, compression)
+        else:
+            self._stream.put_headers(self._first(), key=self.codec.__content_subtype__)
+            self.headers_sent = True
+
     def put_status(self, outcome: Outcome) -> None:
         self._stream.drop_pending()
         try:
-            super().put_status(outcome)
+            if outcome is OK and self.headers_sent:
+                self._stream.put_headers(_ENDS_WELL, end_stream=True, key="OK")
+            else:
+                super().put_status(outcome)
         except ProtocolError:
             # h2 refuses the headers, or the stream: no silence, but a reset.
             self._stream.reset_nowait(ErrorCodes.INTERNAL_ERROR)

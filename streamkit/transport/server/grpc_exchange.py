@@ -23,7 +23,8 @@ class GrpcExchange(ABC):
 
     def __init__(self, request: Request, body: Body, codec: CodecBase) -> None:
         self.method = request.path
-        self.metadata = request.metadata
+        # A request whose headers came before is the same object.
+        self.metadata = request.metadata.copy()
         timeout = request.timeout
         self.deadline = None if timeout is None else time.monotonic() + timeout
         self.user_agent = request.user_agent

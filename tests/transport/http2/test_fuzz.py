@@ -87,14 +87,16 @@ async def client_round(seed: int, frames: int, tally: dict[str, int]) -> None:
             await asyncio.sleep(0)
     sink.close()
     await asyncio.wait_for(sink.lost.wait(), 5)
-    _, late = await asyncio.wait(waiting, timeout=5)
+    done, late = await asyncio.wait(waiting, timeout=5)
+    for task in done:
+        task.result()
     tally["unanswered"] += len(late)
     tally["connections"] += 1
 
 
 async def read_call(protocol: WireProtocol) -> None:
     stream = ClientStream(
-        lambda: [(":method", "POST"), (":path", SUBSCRIBE)],
+        lambda authority: [(":method", "POST"), (":path", SUBSCRIBE), (":authority", authority)],
         lambda stream: stream.close(),  # one that was refused is not sent again
         subtype="proto",
         max_message=LIMITS.max_message,
@@ -102,7 +104,7 @@ async def read_call(protocol: WireProtocol) -> None:
     )
     stream.write(message(ask("count:1")))
     stream.end()
-    stream.start(WireAttempt(stream, protocol))
+    stream.start(WireAttempt(stream, protocol), "x")
     try:
         while not stream.done:
             if stream.ready:
