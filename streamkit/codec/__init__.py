@@ -15,6 +15,8 @@ The rules where Python and protobuf differ:
   what google.protobuf does.
 - betterproto records neither `packed = false` nor which wrapper a map holds: numbers are written
   packed, and a map's wrapper of an int is taken for an Int64Value, of a float for a DoubleValue.
+- JSON is protobuf's, to a hundred levels. The names of the schema are taken from descriptors that
+  lie beside the generated package: see message/names.py, also for what holds without them.
 """
 
 from streamkit.codec.codec import StreamkitCodec, decode, encode, frame

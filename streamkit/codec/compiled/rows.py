@@ -57,20 +57,6 @@ def _entry_heads(tag: int, key: str) -> _Heads:
     return heads
 
 
-def _columns(maps: list[Any]) -> tuple[tuple[str, ...], list[Sequence[Any]]]:
-    if set(map(type, maps)) != {dict}:
-        raise Odd
-    keys = tuple(maps[0])
-    if not keys or set(map(len, maps)) != {len(keys)}:
-        raise Odd
-    take = itemgetter(*keys)
-    try:
-        found = list(map(take, maps))
-    except KeyError:  # as many keys, but others
-        raise Odd from None
-    return keys, list(zip(*found, strict=True)) if len(keys) > 1 else [found]
-
-
 def rows_bytes(
     messages: Sequence[Any], cls: type, name: str, map_tag: int, element_tag: bytes
 ) -> bytes:
@@ -78,7 +64,15 @@ def rows_bytes(
     states = [message.__dict__ for message in messages]
     if set(map(type, messages)) != {cls} or set(map(len, states)) != {1}:
         raise Odd
-    keys, columns = _columns([state.get(name) for state in states])
+    try:
+        maps = [state[name] for state in states]
+        keys = tuple(maps[0])
+        if not keys or set(map(len, maps)) != {len(keys)}:
+            raise Odd
+        found = list(map(itemgetter(*keys), maps))
+    except KeyError:  # a row without columns, or as many of them with other keys
+        raise Odd from None
+    columns: list[Sequence[Any]] = list(zip(*found, strict=True)) if len(keys) > 1 else [found]
     parts: list[Any] = []
     for key, column in zip(keys, columns, strict=True):
         heads = _entry_heads(map_tag, key)
