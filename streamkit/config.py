@@ -263,6 +263,8 @@ class AccessLimits:
     """Whose use is remembered beside those that use something now."""
     signed_tokens: int = 4_096
     """Verified ones that are not verified again."""
+    log_lines: int = 10_000
+    """Of the access log that wait to be written; more are left out and counted."""
 
     def __post_init__(self) -> None:
         _require_positive(self)

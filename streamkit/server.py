@@ -30,7 +30,6 @@ from ssl import SSLContext
 from types import TracebackType
 from typing import Any, Self
 
-from streamkit.access.methods import check_covered
 from streamkit.access.rules import Rules
 from streamkit.config import JournalOptions, QueryLimits, TransportLimits
 from streamkit.database import Databases, Source, SqliteSource, StoreSource, open_source
@@ -43,7 +42,11 @@ from streamkit.handlers import (
     ReflectionHandler,
     StreamService,
 )
+from streamkit.interceptors.access_log import AccessLog
+from streamkit.interceptors.calls import Calls
+from streamkit.interceptors.lines import LineWriter
 from streamkit.journal import Journal, open_journal
+from streamkit.methods import check_covered
 from streamkit.rights import STORE
 from streamkit.terms import DEFAULT_PORT
 from streamkit.transport import (
@@ -82,6 +85,9 @@ class Server:
     `check` is called with every request message before its handler; a ValueError that it raises
     (pydantic's, too) is INVALID_ARGUMENT with the violations of fields.
 
+    `access_log`, a path or "-" for standard error, gets a line of JSON for each call that ends, and
+    every `access_log_every` seconds one for each that still runs.
+
     It listens on `host` and `port` (0: any free one), or on the unix socket `path`. Use it as a
     context manager, or call `serve()`, or `run()` where there is no event loop yet.
     """
@@ -102,6 +108,8 @@ class Server:
         interceptors: Sequence[ServerInterceptor] = (),
         check: Check | None = None,
         access: str | os.PathLike[str] | Rules | None = None,
+        access_log: str | os.PathLike[str] | None = None,
+        access_log_every: float | None = None,
         descriptor_sets: Iterable[bytes] = (),
         web: bool = False,
         allow_origins: Iterable[str] = (),
@@ -125,6 +133,10 @@ class Server:
         self._interceptors = tuple(interceptors)
         self._check = check
         self._access = access
+        self._access_log = access_log
+        self._access_log_every = access_log_every
+        self.calls = Calls()
+        """The calls that run now."""
         self._descriptor_sets = tuple(descriptor_sets)
         self._web = web
         self._origins = tuple(allow_origins)
@@ -150,6 +162,7 @@ class Server:
         if self._resources is not None:
             raise PreconditionError("this server was started before; make another one")
         async with AsyncExitStack() as resources:
+            self._begin_log(resources)
             interceptors = [*await self._gates(resources), *self._interceptors]
             handlers = [*await self._open_ours(resources), *self._handlers]
             for service in _services(handlers):
@@ -166,6 +179,7 @@ class Server:
                 check=self._check,
                 ssl=self._ssl,
                 on_drain=self._on_drain,
+                on_call=self.calls.begin,
                 door=self._door if self._web or self._origins else None,
             )
             resources.push_async_callback(self._grpc.close)
@@ -254,6 +268,15 @@ class Server:
 
     # ---- parts ----
 
+    def _begin_log(self, resources: AsyncExitStack) -> None:
+        """The access log, where one is wanted."""
+        if self._access_log is None:
+            return
+        writer = LineWriter(self._access_log)
+        resources.callback(writer.close)
+        log = AccessLog(self.calls, writer.write, every=self._access_log_every)
+        resources.push_async_callback(_ended, asyncio.create_task(log.run()))
+
     async def _gates(self, resources: AsyncExitStack) -> list[ServerInterceptor]:
         """What decides about access, before anything else; nothing where nobody asked for it."""
         if self._access is None:
@@ -299,6 +322,7 @@ class Server:
                 uptime=lambda: time.monotonic() - began,
                 connections=lambda: self.connections,
                 draining=lambda: self.draining,
+                calls=self.calls,
             ),
         ]
 

@@ -18,6 +18,7 @@ LAYERS = {
     "patterns": 0,
     "sanitise": 0,
     "rights": 0,
+    "methods": 0,
     "background": 0,
     "generated": 0,
     "codec": 1,
@@ -41,6 +42,9 @@ ALLOWED_SIDEWAYS = {
     ("config", "errors"),
     ("formats", "sanitise"),
     ("background", "errors"),
+    ("methods", "errors"),
+    ("methods", "generated"),
+    ("methods", "rights"),
     ("testing", "server"),
     ("cli", "server"),
 }

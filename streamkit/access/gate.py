@@ -16,11 +16,11 @@ from pathlib import Path
 
 from streamkit.access.file import read_rules
 from streamkit.access.jwt import JwtVerifier
-from streamkit.access.methods import method_of
 from streamkit.access.permit import Permit
 from streamkit.access.quota import Usages
 from streamkit.access.rules import Rules
 from streamkit.errors import AuthError, Status, StreamkitError
+from streamkit.methods import method_of
 from streamkit.rights import Identity
 from streamkit.transport import Context
 from streamkit.transport.server.context import Next
@@ -84,7 +84,8 @@ class Gate:
         self._live.add(permit)
         if identity.expires is not None:
             self._next_expiry = min(self._next_expiry, identity.expires)
-        ctx.rights, ctx.inspect = permit, permit.inspect
+        ctx.rights = permit
+        ctx.inspectors.append(permit.inspect)
         try:
             await call_next(ctx)
         except AuthError:
@@ -93,7 +94,6 @@ class Gate:
         finally:
             self._live.discard(permit)
             permit.leave()
-            ctx.rights = ctx.inspect = None
 
     # ---- who ----
 

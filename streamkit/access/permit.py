@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from streamkit.access.methods import Method
 from streamkit.access.quota import Usage
 from streamkit.access.roles import Grants
 from streamkit.errors import AuthError, LimitError, Status
+from streamkit.methods import Method
 from streamkit.rights import Action, Identity
 from streamkit.transport import Context
 
@@ -102,9 +102,11 @@ class Permit:
         if identity is None or grants is None:
             expires = self.identity.expires
             if expires is None or expires > now:
+                ctx.reason = "revoked"
                 ctx.end(AuthError("access was withdrawn: the credentials were revoked"))
             elif self._streams and not ctx.finite:
                 # What comes to an end by itself may do so: it could not be resumed.
+                ctx.reason = "expired"
                 ctx.set_trailing_metadata({"streamkit-reconnect": "1"})
                 ctx.end(AuthError("the credentials have expired", status=Status.UNAUTHENTICATED))
             return
@@ -115,6 +117,7 @@ class Permit:
                 if not grants.allows(action, asked):
                     raise _denied(action, asked)
         except AuthError as error:
+            ctx.reason = "revoked"
             ctx.end(AuthError(f"access was withdrawn: {error}"))
 
     # ---- what handlers ask ----

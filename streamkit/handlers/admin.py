@@ -8,11 +8,15 @@ from importlib.metadata import version
 from typing import Any
 
 from streamkit.database import Databases
-from streamkit.errors import InvalidArgumentError
+from streamkit.errors import InvalidArgumentError, UnimplementedError
 from streamkit.generated.streamservice import (
     AdminServiceBase,
+    CallInfo,
     Column,
     DescribeTableRequest,
+    KickCallRequest,
+    ListCallsReply,
+    ListCallsRequest,
     ListTablesReply,
     ListTablesRequest,
     ServerStatus,
@@ -21,20 +25,24 @@ from streamkit.generated.streamservice import (
     Table,
     TableSchema,
 )
+from streamkit.handlers.calls import LiveCalls, kick_call, list_calls
 from streamkit.handlers.paging import page_of
 from streamkit.handlers.queries import check_visible
+from streamkit.handlers.validation import check_length
 from streamkit.journal.base import Journal, Stream
 from streamkit.rights import STORE, Action
 from streamkit.transport import context
 
 __all__ = ["AdminHandler"]
 
+_MAX_REASON = 500
 _ENTRY_COST = 32
 """Bytes of an item of a list beside its texts."""
 
 
 class AdminHandler(AdminServiceBase):
-    """Describes the server. `uptime`, `connections` and `draining` are asked at every status."""
+    """Describes the server. `uptime`, `connections` and `draining` are asked at every status;
+    `calls` are those that run, listed and ended for administrators."""
 
     def __init__(
         self,
@@ -44,6 +52,7 @@ class AdminHandler(AdminServiceBase):
         uptime: Callable[[], float] = lambda: 0.0,
         connections: Callable[[], int] = lambda: 0,
         draining: Callable[[], bool] = lambda: False,
+        calls: LiveCalls | None = None,
         **others: Any,
     ) -> None:
         super().__init__(**others)
@@ -52,6 +61,7 @@ class AdminHandler(AdminServiceBase):
         self._uptime = uptime
         self._connections = connections
         self._draining = draining
+        self._calls = calls
 
     async def get_status(self, status_request: StatusRequest) -> ServerStatus:
         call = context()
@@ -82,6 +92,18 @@ class AdminHandler(AdminServiceBase):
             lambda table: len(table.name.encode()) + len(name) + _ENTRY_COST,
         )
         return ListTablesReply([Table(t.name, t.kind, name) for t in tables], following)
+
+    async def list_calls(self, list_calls_request: ListCallsRequest) -> ListCallsReply:
+        return list_calls(self._known_calls(), self._journal, list_calls_request)
+
+    async def kick_call(self, kick_call_request: KickCallRequest) -> CallInfo:
+        check_length(kick_call_request.reason, _MAX_REASON, "reason")
+        return kick_call(self._known_calls(), self._journal, kick_call_request)
+
+    def _known_calls(self) -> LiveCalls:
+        if self._calls is None:
+            raise UnimplementedError("this server does not know its calls")
+        return self._calls
 
     async def describe_table(self, describe_table_request: DescribeTableRequest) -> TableSchema:
         table = describe_table_request.table

@@ -72,6 +72,7 @@ class JournalStreams:
                         )
                         await call.send_initial_metadata()
                     yield batch
+                    call.place = (selector.stream.value, *batch.position)
             if follow:
                 # A live stream has no end of its own; OK would say that there is no more.
                 raise ConnectError("the journal was closed", hint="Resume in a moment.")

@@ -18,7 +18,6 @@ import betterproto
 import pytest
 from betterproto.lib.google.protobuf import FileDescriptorSet
 
-from streamkit.access.methods import METHODS, check_covered, method_of
 from streamkit.codec import StreamkitCodec
 from streamkit.errors import (
     AuthError,
@@ -36,11 +35,15 @@ from streamkit.generated.grpc.health.v1 import (
 )
 from streamkit.generated.grpc.reflection import v1, v1alpha
 from streamkit.generated.streamservice import (
+    CallInfo,
     CancelJobRequest,
     DescribeTableRequest,
     JobProgress,
     JobReport,
     JobRequest,
+    KickCallRequest,
+    ListCallsReply,
+    ListCallsRequest,
     ListJobsReply,
     ListJobsRequest,
     ListTablesReply,
@@ -61,6 +64,7 @@ from streamkit.generated.streamservice import (
     WriteReply,
     WriteRequest,
 )
+from streamkit.methods import METHODS, check_covered, method_of
 from streamkit.rights import Action
 from streamkit.transport import Channel
 from tests.access.servers import bearer, client_of, serve, tokens_for
@@ -237,6 +241,11 @@ CASES = [
     ),
     Case(WRITE + "CancelJob", CancelJobRequest("other"), JobProgress, [(A.CANCEL_JOBS, "other")]),
 ]
+FOR_ADMINISTRATORS = [
+    Case(ADMIN + "ListCalls", ListCallsRequest(), ListCallsReply, [(A.ADMIN, "")]),
+    Case(ADMIN + "KickCall", KickCallRequest(10**9), CallInfo, [(A.ADMIN, "")]),
+]
+CASES += FOR_ADMINISTRATORS
 FOR_ANY_IDENTITY = [
     Case(ADMIN + "GetStatus", StatusRequest(), ServerStatus, []),
     Case(

@@ -303,6 +303,61 @@ class LogEntry(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
+class ListCallsRequest(betterproto.Message):
+    page_token: str = betterproto.string_field(1)
+    """The next_page_token of the reply before."""
+
+
+@dataclass(eq=False, repr=False)
+class ListCallsReply(betterproto.Message):
+    calls: "list[CallInfo]" = betterproto.message_field(1)
+    next_page_token: str = betterproto.string_field(2)
+    """Empty on the last page."""
+
+
+@dataclass(eq=False, repr=False)
+class KickCallRequest(betterproto.Message):
+    id: int = betterproto.uint64_field(1)
+    reason: str = betterproto.string_field(2)
+    """Told to the client."""
+
+
+@dataclass(eq=False, repr=False)
+class CallInfo(betterproto.Message):
+    """One call that runs."""
+
+    id: int = betterproto.uint64_field(1)
+    identity: str = betterproto.string_field(2)
+    """Who calls; empty on a server without rules of access."""
+
+    peer: str = betterproto.string_field(3)
+    carrier: str = betterproto.string_field(4)
+    """grpc, or the name of another door."""
+
+    method: str = betterproto.string_field(5)
+    """/package.Service/Method"""
+
+    resource: str = betterproto.string_field(6)
+    """
+    What its first message asks for: topics, services, a job, a database.
+    """
+
+    age: timedelta = betterproto.message_field(7)
+    received: int = betterproto.uint64_field(8)
+    sent: int = betterproto.uint64_field(9)
+    bytes_received: int = betterproto.uint64_field(10)
+    bytes_sent: int = betterproto.uint64_field(11)
+    position: "Position" = betterproto.message_field(12)
+    """
+    Of a journal stream: up to where it was handed out, and how many records are behind that. A
+     stream whose caller keeps up lags by none, whatever it asked for.
+    """
+
+    lag: int = betterproto.uint64_field(13)
+    user_agent: str = betterproto.string_field(14)
+
+
+@dataclass(eq=False, repr=False)
 class StatusRequest(betterproto.Message):
     pass
 
@@ -620,6 +675,40 @@ class AdminServiceStub(betterproto.ServiceStub):
             metadata=metadata,
         )
 
+    async def list_calls(
+        self,
+        list_calls_request: "ListCallsRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None
+    ) -> "ListCallsReply":
+        return await self._unary_unary(
+            "/streamservice.AdminService/ListCalls",
+            list_calls_request,
+            ListCallsReply,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
+    async def kick_call(
+        self,
+        kick_call_request: "KickCallRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None
+    ) -> "CallInfo":
+        return await self._unary_unary(
+            "/streamservice.AdminService/KickCall",
+            kick_call_request,
+            CallInfo,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
 
 class ProducerServiceStub(betterproto.ServiceStub):
     async def publish(
@@ -887,6 +976,14 @@ class AdminServiceBase(ServiceBase):
     ) -> "TableSchema":
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
+    async def list_calls(
+        self, list_calls_request: "ListCallsRequest"
+    ) -> "ListCallsReply":
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
+    async def kick_call(self, kick_call_request: "KickCallRequest") -> "CallInfo":
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
     async def __rpc_get_status(
         self, stream: "grpclib.server.Stream[StatusRequest, ServerStatus]"
     ) -> None:
@@ -908,6 +1005,20 @@ class AdminServiceBase(ServiceBase):
         response = await self.describe_table(request)
         await stream.send_message(response)
 
+    async def __rpc_list_calls(
+        self, stream: "grpclib.server.Stream[ListCallsRequest, ListCallsReply]"
+    ) -> None:
+        request = await stream.recv_message()
+        response = await self.list_calls(request)
+        await stream.send_message(response)
+
+    async def __rpc_kick_call(
+        self, stream: "grpclib.server.Stream[KickCallRequest, CallInfo]"
+    ) -> None:
+        request = await stream.recv_message()
+        response = await self.kick_call(request)
+        await stream.send_message(response)
+
     def __mapping__(self) -> "dict[str, grpclib.const.Handler]":
         return {
             "/streamservice.AdminService/GetStatus": grpclib.const.Handler(
@@ -927,6 +1038,18 @@ class AdminServiceBase(ServiceBase):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 DescribeTableRequest,
                 TableSchema,
+            ),
+            "/streamservice.AdminService/ListCalls": grpclib.const.Handler(
+                self.__rpc_list_calls,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                ListCallsRequest,
+                ListCallsReply,
+            ),
+            "/streamservice.AdminService/KickCall": grpclib.const.Handler(
+                self.__rpc_kick_call,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                KickCallRequest,
+                CallInfo,
             ),
         }
 

@@ -29,18 +29,22 @@ class Context:
         "_initial",
         "_observers",
         "_trailing",
+        "bytes_received",
+        "bytes_sent",
         "compress",
         "compression",
         "deadline",
         "end",
         "finite",
-        "inspect",
+        "inspectors",
         "message_compressed",
         "messages_received",
         "messages_sent",
         "metadata",
         "method",
         "outcome",
+        "place",
+        "reason",
         "rights",
         "streams_replies",
         "streams_requests",
@@ -74,9 +78,13 @@ class Context:
         """Whether the method answers with a stream."""
         self.rights: Rights | None = None
         """What the caller may do; None where nobody decides about that: everything."""
-        self.inspect: Callable[[Any], float] | None = None
-        """Is given every request message before the handler is, and may raise: the message then
-        was not sent, for the handler. What it returns are seconds to wait before going on."""
+        self.inspectors: list[Callable[[Any], float]] = []
+        """Each is given every request message before the handler is, and may raise: the message
+        then was not sent, for the handler. What it returns are seconds to wait before going on."""
+        self.place: tuple[str, str, int] | None = None
+        """Of a journal stream: its name, the epoch, and up to where it was handed out."""
+        self.reason = ""
+        """Why the call was ended from outside, in a word, for logs; set by whoever ends it."""
         self.finite = False
         """Set it in a streaming handler that comes to an end by itself: when the server drains,
         the call may finish within the grace period instead of being told to come back."""
@@ -85,7 +93,10 @@ class Context:
         self.messages_received = 0
         """How many request messages the handler has read."""
         self.messages_sent = 0
-        """How many messages were sent; not counted before they have left."""
+        """How many messages were handed over to be sent."""
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        """Of messages, as they came and went: compressed ones count as what they were."""
         self.compression = ""
         """The grpc-encoding announced with the headers; set by `use_compression`."""
         self.compress = False
@@ -107,6 +118,11 @@ class Context:
     def peer_certificate(self) -> dict[str, object] | None:
         """The caller's verified certificate, as ssl.SSLSocket.getpeercert gives it."""
         return self._exchange.peer_certificate
+
+    @property
+    def pending(self) -> int:
+        """Bytes of the response that wait for the caller to take them."""
+        return self._exchange.body.pending_size
 
     @property
     def peer_uid(self) -> int | None:

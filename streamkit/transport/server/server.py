@@ -17,7 +17,7 @@ from streamkit.transport.log import LOG
 from streamkit.transport.server.aging import Aging
 from streamkit.transport.server.calls import Calls
 from streamkit.transport.server.checking import Check
-from streamkit.transport.server.context import ServerInterceptor
+from streamkit.transport.server.context import Context, ServerInterceptor
 from streamkit.transport.server.descriptors import few_left, raise_limit, wait_with
 from streamkit.transport.server.front import Front
 from streamkit.transport.server.serving import Servable, Service
@@ -51,12 +51,13 @@ class GrpcServer:
         on_drain: Callable[[], None] | None = None,
         door: Callable[[Service], Door] | None = None,
         check: Check | None = None,
+        on_call: Callable[[Context], None] | None = None,
     ) -> None:
         self._limits = TransportLimits() if limits is None else limits
         self._ssl = ssl
         self._on_drain = on_drain
         codec = StreamkitCodec() if codec is None else codec
-        self._service = Service(handlers, codec, self._limits, interceptors, check)
+        self._service = Service(handlers, codec, self._limits, interceptors, check, on_call)
         self._door = None if door is None else door(self._service)
         self._guests: set[Guest] = set()
         self._listeners: list[asyncio.Server] = []

@@ -55,6 +55,7 @@ class Service:
         limits: TransportLimits,
         interceptors: Sequence[ServerInterceptor] = (),
         check: Check | None = None,
+        on_call: Callable[[Context], None] | None = None,
     ) -> None:
         """InvalidArgumentError when two handlers serve one method, or a method is a generator
         that would hold up all others."""
@@ -62,6 +63,8 @@ class Service:
         self.limits = limits
         self.interceptors = tuple(interceptors)
         self.check = check
+        self.on_call = on_call
+        """Told of every call as it begins, before anything can refuse it."""
         self.mapping: dict[str, Handler] = {}
         """Path -> method."""
         for handler in handlers:
@@ -123,6 +126,8 @@ class Call:
             request_timeout=service.limits.request_timeout,
             check=service.check,
         )
+        if service.on_call is not None:
+            service.on_call(self._context)
         run = self._run(method.func, service.interceptors)
         self.task: asyncio.Task[None] | None = asyncio.get_running_loop().create_task(run)
         """None when the call is over."""

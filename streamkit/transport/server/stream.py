@@ -21,6 +21,7 @@ from streamkit.errors import (
     DeadlineError,
     DecodeError,
     InvalidArgumentError,
+    LimitError,
     Status,
     UnimplementedError,
 )
@@ -159,8 +160,9 @@ class ServerStream(Stream[_Recv, _Send]):
         context.message_compressed = isinstance(data, Inflated)
         self._messages_received += 1
         context.messages_received += 1
-        if context.inspect is not None:
-            delay = context.inspect(message)
+        context.bytes_received += len(data)
+        if context.inspectors:
+            delay = sum([inspect(message) for inspect in tuple(context.inspectors)])
             if delay:
                 await asyncio.sleep(delay)
         if self._check is not None:
@@ -184,6 +186,7 @@ class ServerStream(Stream[_Recv, _Send]):
         if isinstance(message, Framed):
             self._messages_sent += message.count
             data = message.data
+            self.context.bytes_sent += len(data) if isinstance(data, bytes) else sum(map(len, data))
             if not self._frames_fit:
                 full = self._put_apart(message)
             else:
@@ -194,12 +197,14 @@ class ServerStream(Stream[_Recv, _Send]):
             if self._send_message_done and not self._cardinality.server_streaming:
                 raise ProtocolError("Message was already sent")
             body = self._encode(message, self._send_type)
+            self.context.bytes_sent += len(body)
             if self.context.compress:
                 body = compress(self.context.compression, body)
                 full = out.put_message(_PREFIX(1, len(body)), body)
             else:
                 full = out.put_message(_PREFIX(0, len(body)), body)
             self._messages_sent += 1
+        self.context.messages_sent = self._messages_sent
         self._send_message_done = True
         self._puts = puts = self._puts + 1
         if full:
@@ -225,8 +230,11 @@ class ServerStream(Stream[_Recv, _Send]):
 
     async def drain(self) -> None:
         """Let what was put leave; wait while the peer is behind."""
-        self.context.messages_sent = self._messages_sent
-        await self._body.drain()
+        try:
+            await self._body.drain()
+        except LimitError:
+            self.context.reason = "slow"
+            raise
 
     def put_headers(self, metadata: MetadataLike | None = None) -> None:
         """Put the response's headers, unless the context has sent them."""

@@ -130,6 +130,8 @@ METHODS: dict[str, Method] = {
     _WRITE + "ListJobs": Method((Action.JOBS,)),
     _WRITE + "WatchJobs": Method((Action.JOBS,), _followed, narrows=(Action.JOBS, "jobs")),
     _ADMIN + "GetStatus": Method(),
+    _ADMIN + "ListCalls": Method((Action.ADMIN,)),
+    _ADMIN + "KickCall": Method((Action.ADMIN,)),
     _ADMIN + "ListTables": _DATABASE,
     _ADMIN + "DescribeTable": _DATABASE,
     # Probes have no token, and learn nothing but whether the server serves.

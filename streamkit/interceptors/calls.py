@@ -1,0 +1,109 @@
+"""The calls of a server, seen from outside: who calls what, since when, and how far they are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import betterproto
+
+from streamkit.errors import ConnectError, NotFoundError
+from streamkit.methods import method_of
+from streamkit.transport import Context
+
+__all__ = ["CallRecord", "Calls"]
+
+_LONGEST_RESOURCE = 200
+
+
+class CallRecord:
+    """One call. What changes while it runs is read off its context."""
+
+    __slots__ = ("began", "context", "id", "resource", "resumed_from", "since")
+
+    def __init__(self, call_id: int, context: Context) -> None:
+        self.id = call_id
+        self.context = context
+        self.since = time.time()
+        """Seconds since 1970."""
+        self.began = time.monotonic()
+        self.resource = ""
+        """What its first message asks for: topics, services, a job, a database."""
+        self.resumed_from = ""
+
+    @property
+    def identity(self) -> str:
+        """Who calls; "" where nobody asks."""
+        identity = self.context.identity
+        return "" if identity is None else identity.name
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been running."""
+        return time.monotonic() - self.began
+
+    def look(self, message: Any) -> float:
+        """Note what the first request message asks for."""
+        self.context.inspectors.remove(self.look)
+        items = method_of(self.context.method).items
+        if items is not None:
+            self.resource = _joined(dict.fromkeys(asked for _, asked in items(message)))
+        start = getattr(message, "start", None)
+        if start is not None:
+            kind, place = betterproto.which_one_of(start, "place")
+            if kind == "after" and place is not None:
+                self.resumed_from = f"{place.epoch}:{place.sequence}"
+        return 0.0
+
+
+class Calls:
+    """The calls that run now. `GrpcServer(on_call=calls.begin)` fills it."""
+
+    def __init__(self) -> None:
+        self._live: dict[int, CallRecord] = {}
+        self._count = 0
+        self.on_end: list[Callable[[CallRecord], None]] = []
+        """Told of every call that has ended; its context then has the outcome."""
+
+    def __iter__(self) -> Iterator[CallRecord]:
+        return iter(tuple(self._live.values()))
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def begin(self, context: Context) -> None:
+        """Take a call in."""
+        self._count += 1
+        record = CallRecord(self._count, context)
+        self._live[record.id] = record
+        context.inspectors.append(record.look)
+
+        def end(_: Context) -> None:
+            del self._live[record.id]
+            for listener in self.on_end:
+                listener(record)
+
+        context.when_done(end)
+
+    def kick(self, call_id: int, reason: str = "") -> CallRecord:
+        """End a call so that its client stays away. Raises NotFoundError."""
+        record = self._live.get(call_id)
+        if record is None:
+            raise NotFoundError(f"no call {call_id}", hint="`streamkit top` lists what is running.")
+        context = record.context
+        context.reason = "kicked"
+        context.set_trailing_metadata({"grpc-retry-pushback-ms": "-1"})
+        text = "an administrator ended the call"
+        context.end(ConnectError(f"{text}: {reason}" if reason else text))
+        return record
+
+
+def _joined(names: Any) -> str:
+    """Names in one line, as many as there is room for."""
+    text = ""
+    for name in names:
+        text = f"{text},{name}" if text else name
+        if len(text) > _LONGEST_RESOURCE:
+            return text[:_LONGEST_RESOURCE] + "..."
+    return text

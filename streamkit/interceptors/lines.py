@@ -1,0 +1,96 @@
+"""Lines to a file or to standard error, written by a thread: the loop never waits for a disk."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections import deque
+from pathlib import Path
+from typing import BinaryIO
+
+from streamkit.config import AccessLimits
+from streamkit.errors import PreconditionError
+
+__all__ = ["LineWriter"]
+
+_MOST = AccessLimits().log_lines
+_LOOK_EVERY = 1.0
+
+
+class LineWriter:
+    """Appends lines to `path`, "-" being standard error. PreconditionError if it cannot be opened.
+
+    A file that is moved away (rotated) is made anew within a second. Lines beyond what may wait
+    are counted and left out; `close` writes what is waiting. `write` may be called by any thread.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = None if path == "-" else Path(path)
+        self._lines: deque[bytes] = deque()
+        self._wake = threading.Event()
+        self._closed = False
+        self.dropped = 0
+        """Lines that found no room."""
+        self._file = self._open()
+        self._thread = threading.Thread(target=self._run, name="streamkit-lines", daemon=True)
+        self._thread.start()
+
+    def write(self, line: str) -> None:
+        """Take a line in, without its end."""
+        if len(self._lines) >= _MOST:
+            self.dropped += 1
+            return
+        self._lines.append(line.encode("utf-8", "backslashreplace") + b"\n")
+        self._wake.set()
+
+    def close(self) -> None:
+        """Write what is waiting, unless it cannot be written for seconds."""
+        self._closed = True
+        self._wake.set()
+        self._thread.join(5.0)
+
+    def _open(self) -> BinaryIO:
+        if self._path is None:
+            return sys.stderr.buffer
+        try:
+            # Who did what is not for every user of the machine to read.
+            handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
+        except OSError as error:
+            raise PreconditionError(f"cannot write {self._path}: {error.strerror}") from None
+        return os.fdopen(handle, "ab", buffering=0)
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait(_LOOK_EVERY)
+            self._wake.clear()
+            closed = self._closed
+            self._follow_rotation()
+            parts = []
+            while self._lines:
+                parts.append(self._lines.popleft())
+            if parts:
+                try:
+                    self._file.write(b"".join(parts))
+                    self._file.flush()
+                except (OSError, ValueError):
+                    self.dropped += len(parts)
+            if closed:
+                if self._path is not None:
+                    self._file.close()
+                return
+
+    def _follow_rotation(self) -> None:
+        if self._path is None:
+            return
+        try:
+            state, ours = os.stat(self._path), os.fstat(self._file.fileno())
+            moved = (state.st_ino, state.st_dev) != (ours.st_ino, ours.st_dev)
+        except OSError:
+            moved = True
+        if moved:
+            try:
+                former, self._file = self._file, self._open()
+                former.close()
+            except (PreconditionError, OSError):
+                return  # the moved file takes the lines until there is a place for a new one
