@@ -90,6 +90,7 @@ if TYPE_CHECKING:
         UnimplementedError,
     )
     from streamkit.generated.streamservice import (
+        CallInfo,
         Column,
         Gap,
         JobProgress,
@@ -158,6 +159,7 @@ __all__ = [
     "Batch",
     "Bounds",
     "CallCancelledError",
+    "CallInfo",
     "Carrier",
     "Channel",
     "Client",
@@ -280,7 +282,7 @@ _HOMES = {
         "StoreError StreamGapError StreamkitError UnimplementedError"
     ),
     "streamkit.generated.streamservice": (
-        "Column Gap JobProgress JobReport JobRequest LogEntry LogRequest QueryResult "
+        "CallInfo Column Gap JobProgress JobReport JobRequest LogEntry LogRequest QueryResult "
         "ServerStatus SubscribeRequest Table TableSchema Update"
     ),
     "streamkit.journal": (

@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from streamkit.cli.commands import catalog, demo, gen, jobs, logs, query, serve, ship, token
+from streamkit.cli.commands import (
+    catalog,
+    demo,
+    gen,
+    jobs,
+    logs,
+    query,
+    running,
+    serve,
+    ship,
+    token,
+)
 from streamkit.cli.commands import run as execute
 from streamkit.cli.commands import updates as topics
 from streamkit.cli.exits import OK, USAGE
@@ -57,7 +68,7 @@ def _root(
         os.environ["STREAMKIT_SERVER"] = server
 
 
-for group in (serve, demo, topics, query, execute, jobs, logs, ship, catalog, gen, token):
+for group in (serve, demo, topics, query, execute, jobs, logs, ship, catalog, running, gen, token):
     group.register(app)
 
 

@@ -20,6 +20,8 @@ from streamkit.errors import ConnectError, StreamkitError
 from streamkit.terms import DEFAULT_ADDRESS
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     from streamkit.client import AsyncClient, ClientEvent
     from streamkit.generated.streamservice import Gap
 
@@ -90,11 +92,18 @@ class Session:
 
             options["token"] = token_file(self.token_file)
         options["insecure"] = self.insecure
-        if self.tls or self.ca or self.cert:
-            from streamkit.transport.tls import client_tls
-
-            options["ssl"] = client_tls(self.ca or None, self.cert or None, self.key or None)
+        tls = self.tls_context()
+        if tls is not None:
+            options["ssl"] = tls
         return options
+
+    def tls_context(self) -> SSLContext | None:
+        """What the options of TLS ask for; None: no TLS."""
+        if not (self.tls or self.ca or self.cert):
+            return None
+        from streamkit.transport.tls import client_tls
+
+        return client_tls(self.ca or None, self.cert or None, self.key or None)
 
     @contextlib.asynccontextmanager
     async def client(self, *, check: bool = True) -> AsyncIterator[AsyncClient]:

@@ -25,10 +25,14 @@ from streamkit.errors import (
 )
 from streamkit.generated.grpc.health.v1 import HealthCheckRequest, HealthCheckResponse
 from streamkit.generated.streamservice import (
+    CallInfo,
     CancelJobRequest,
     DescribeTableRequest,
     JobProgress,
     JobReport,
+    KickCallRequest,
+    ListCallsReply,
+    ListCallsRequest,
     ListJobsReply,
     ListJobsRequest,
     ListTablesReply,
@@ -301,6 +305,22 @@ class AsyncClient(Link):
     async def status(self) -> ServerStatus:
         """What the server says about itself."""
         return await self._unary(_ADMIN + "GetStatus", StatusRequest(), ServerStatus)
+
+    async def calls(self) -> list[CallInfo]:
+        """The calls that run on the server, the oldest first. For administrators."""
+        found: list[CallInfo] = []
+        request = ListCallsRequest()
+        while True:
+            reply = await self._unary(_ADMIN + "ListCalls", request, ListCallsReply)
+            found += reply.calls
+            if not reply.next_page_token:
+                return found
+            request = ListCallsRequest(page_token=reply.next_page_token)
+
+    async def kick(self, call_id: int, reason: str = "") -> CallInfo:
+        """End a call, whose client is told not to come back. For administrators; NotFoundError."""
+        request = KickCallRequest(id=call_id, reason=reason)
+        return await self._unary(_ADMIN + "KickCall", request, CallInfo)
 
     async def ping(self) -> float:
         """Seconds that one small call takes there and back."""

@@ -15,6 +15,7 @@ from streamkit.cli import exits
 from streamkit.cli.exits import UsageError, value_of
 from streamkit.cli.input.parsing import duration, size
 from streamkit.cli.options import command
+from streamkit.cli.output.log import log_to_stderr
 from streamkit.cli.session import Session
 
 if TYPE_CHECKING:
@@ -101,6 +102,24 @@ async def _serve(
             show_default=False,
         ),
     ] = "",
+    access_log: Annotated[
+        str,
+        typer.Option(
+            "--access-log",
+            metavar="FILE|-",
+            help="A line of JSON for each call that ends; - is standard error.",
+        ),
+    ] = "",
+    access_log_every: Annotated[
+        str,
+        typer.Option(
+            "--access-log-every", metavar="TIME", help="And for each call that lasts longer."
+        ),
+    ] = "",
+    log_format: Annotated[
+        str,
+        typer.Option("--log-format", metavar="text|json", help="Of the server's own log."),
+    ] = "text",
     insecure: Annotated[
         bool,
         typer.Option("--insecure", help="Serve other machines without TLS or without --access."),
@@ -179,6 +198,12 @@ async def _serve(
         given["ssl"] = server_tls(tls_cert, tls_key, tls_client_ca or None)
     if access:
         given["access"] = access
+    if access_log:
+        given["access_log"] = access_log
+        if access_log_every:
+            seconds = value_of("--access-log-every", _some(duration), access_log_every)
+            given["access_log_every"] = seconds
+    log_to_stderr(_one_of("--log-format", log_format, ("text", "json")))
     if not uds and not is_loopback(host) and not insecure:
         missing = [] if "ssl" in given else ["--tls-cert and --tls-key"]
         missing += [] if access else ["--access"]

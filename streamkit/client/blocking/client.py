@@ -19,6 +19,7 @@ from streamkit.client.token import TokenSource
 from streamkit.client.writing.writers import OnDrop
 from streamkit.config import Backoff
 from streamkit.generated.streamservice import (
+    CallInfo,
     JobProgress,
     JobRequest,
     LogEntry,
@@ -285,6 +286,16 @@ class Client(Blocking):
         """What the server says about itself."""
         portal, client = self._ready()
         return portal.run(client.status())
+
+    def calls(self) -> list[CallInfo]:
+        """The calls that run on the server, the oldest first. For administrators."""
+        portal, client = self._ready()
+        return portal.run(client.calls())
+
+    def kick(self, call_id: int, reason: str = "") -> CallInfo:
+        """End a call, whose client is told not to come back. For administrators; NotFoundError."""
+        portal, client = self._ready()
+        return portal.run(client.kick(call_id, reason))
 
     def ping(self) -> float:
         """Seconds that one small call takes there and back."""
