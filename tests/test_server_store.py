@@ -16,7 +16,7 @@ from streamkit.generated.grpc.health.v1 import (
     HealthCheckResponse,
     HealthCheckResponseServingStatus,
 )
-from streamkit.generated.streamservice import ServerStatus, StatusRequest, Update
+from streamkit.generated.streamservice import LogEntry, ServerStatus, StatusRequest, Update
 from streamkit.server import Server
 from tests.test_server import ADMIN, dial, publish
 
@@ -86,3 +86,27 @@ async def test_a_query_that_is_read_slowly_ends_when_it_keeps_the_log_from_shrin
                 break
         else:
             pytest.fail("the log stays large")
+
+
+async def test_a_drain_lets_a_read_of_what_is_stored_come_to_its_end(tmp_path: Path) -> None:
+    lines = 40_000
+    options = JournalOptions(ring_records=1)
+    server = Server(journal=tmp_path / "s.db", port=0, grace=60.0, journal_options=options)
+    await server.start()
+    assert server.journal is not None
+    for first in range(0, lines, 5000):
+        entries = [LogEntry(service="s", level="info", message=f"{first + n}") for n in range(5000)]
+        await server.journal.append_logs(entries)
+    async with (
+        streamkit.AsyncClient(server.address) as client,
+        client.logs("s", lines=lines) as reading,
+    ):
+        seen, stopping = 0, None
+        async for line in reading:
+            assert line.message == f"{seen}"
+            seen += 1
+            if stopping is None:
+                stopping = asyncio.create_task(server.stop())
+        assert seen == lines
+        assert stopping is not None
+        await stopping

@@ -297,3 +297,39 @@ async def test_order_holds_when_the_store_is_behind(tmp_path: Path) -> None:
         ):
             firsts += [reply.updates.first for reply in replies]
         assert firsts == list(range(1, 100_001, 50))
+
+
+async def test_nothing_overtakes_a_request_of_several_kinds(tmp_path: Path) -> None:
+    async with await open_journal(str(tmp_path / "store.db")) as journal:
+        handler = ProducerHandler(journal=journal)
+        update, line = Update(topic="t", message="m"), LogEntry(service="s", level="info")
+
+        async def requests() -> AsyncIterator[WriteRequest]:
+            for number in range(1, 401):
+                logs = [line] if number % 2 else []
+                yield WriteRequest(Producer("p", number), updates=[update], logs=logs)
+
+        replies: list[WriteReply] = []
+        answers = handler.write(requests())
+        async for framed in answers:
+            data = bytes(framed.data)
+            while data:
+                size = int.from_bytes(data[1:5], "big")
+                replies.append(WriteReply().parse(data[5 : 5 + size]))
+                data = data[5 + size :]
+        assert [reply.producer_sequence for reply in replies] == list(range(1, 401))
+        assert [reply.updates.first for reply in replies] == list(range(1, 401))
+
+
+async def test_a_page_of_jobs_is_bounded(
+    journal: Journal, channel: Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamkit.handlers.producer._MOST_JOBS", 3)
+    await journal.report_jobs([JobReport(job_id=f"j{n}") for n in range(5)])
+    request = ListJobsRequest(limit=10)
+    first = await channel.unary(PATH + "ListJobs", request, ListJobsReply)
+    assert [job.job_id for job in first.jobs] == ["j4", "j3", "j2"]
+    request.page_token = first.next_page_token
+    second = await channel.unary(PATH + "ListJobs", request, ListJobsReply)
+    assert [job.job_id for job in second.jobs] == ["j1", "j0"]
+    assert second.next_page_token == ""

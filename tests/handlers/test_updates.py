@@ -243,3 +243,23 @@ async def test_history_of_many_records_arrives_whole(connected: Connected) -> No
         ):
             got = await take(call, len(texts))
             assert [update.message for update in got] == texts
+
+
+async def test_nobody_gets_heartbeats_faster_than_ten_a_second(
+    journal: Journal, channel: Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float | None] = []
+    read = type(journal).read
+
+    def noted(self: Journal, *what: Any, heartbeat: float | None = None, **more: Any) -> Any:
+        asked.append(heartbeat)
+        return read(self, *what, heartbeat=heartbeat, **more)
+
+    monkeypatch.setattr(type(journal), "read", noted)
+    for wanted in (0.001, 0.5):
+        options = StreamOptions(heartbeat=timedelta(seconds=wanted))
+        async with subscribe(channel, "a", options=options) as call:
+            await call.initial_metadata()
+    async with subscribe(channel, "a") as call:
+        await call.initial_metadata()
+    assert asked == [0.1, 0.5, None]

@@ -11,6 +11,7 @@ import pytest
 
 from streamkit.errors import StoreError
 from streamkit.journal import open_journal
+from streamkit.journal.sqlite import lock
 from streamkit.journal.sqlite.journal import SqliteJournal
 from tests.contract.support import stored, texts, topics, updates
 
@@ -112,3 +113,26 @@ async def test_nothing_is_acknowledged_once_the_store_is_gone(
         await journal.append_updates(updates("c"))
         assert texts(await stored(journal, topics())) == ["a", "c"]
     assert not await asyncio.to_thread(Path(f"{path}.lock").exists)
+
+
+def test_a_lock_file_that_is_removed_while_it_is_taken_is_not_the_lock(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = lock._lock
+    removals = 2
+
+    def late(file: int) -> bool:
+        nonlocal removals
+        locked = taken(file)
+        if removals and os.path.exists(f"{path}.lock"):
+            removals -= 1
+            os.unlink(f"{path}.lock")  # as its last holder does, just before it is locked here
+        return locked
+
+    monkeypatch.setattr(lock, "_lock", late)
+    held = lock.StoreLock(str(path))
+    assert removals == 0
+    assert os.path.samestat(os.stat(f"{path}.lock"), os.fstat(held._file))
+    held.release()
+    held.release()
+    assert not Path(f"{path}.lock").exists()

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from streamkit.config import JournalOptions, Retention
-from streamkit.errors import InternalError
+from streamkit.errors import InternalError, InvalidArgumentError
 from streamkit.generated.streamservice import JobReport
 from streamkit.journal import ProducerId, Start, Stream, open_journal
 from streamkit.journal.sqlite.journal import SqliteJournal
 from streamkit.journal.sqlite.requests import Sweep
+from streamkit.journal.sqlite.retention import Retention as StoreRetention
 from streamkit.journal.sqlite.store import Store
 from tests.contract.support import Clock, jobs, log, logs, pass_time, stored, texts, topics, updates
 
@@ -237,3 +238,59 @@ async def test_a_page_of_a_level_is_found_wherever_the_others_are(path: str) -> 
         async with aclosing(journal.read(logs(level=3), Start(all=True), follow=False)) as batches:
             sizes = [len(batch.entries) async for batch in batches]
         assert sizes == [0, 20]  # the place, then all in one page
+
+
+async def test_a_batch_that_fails_is_stored_again_without_its_bad_part(path: str) -> None:
+    async with await opened(path) as journal:
+        requests = [
+            journal.append_updates(
+                updates("\ud800" if n == 7 else f"{n}"), ProducerId(f"p{n % 5}", n + 1)
+            )
+            for n in range(20)
+        ]
+        answers = await asyncio.gather(*requests, return_exceptions=True)
+        assert isinstance(answers[7], InvalidArgumentError)
+        kept = [str(n) for n in range(20) if n != 7]
+        assert texts(await stored(journal, topics())) == kept
+        for n, answer in enumerate(answers):
+            if n != 7:
+                again = await journal.append_updates(updates("x"), ProducerId(f"p{n % 5}", n + 1))
+                assert again == answer
+        assert (await journal.append_updates(updates("y"), ProducerId("p2", 8))).first == 20
+        assert texts(await stored(journal, topics())) == [*kept, "y"]
+
+
+async def test_age_is_exact_within_the_second_of_a_mark(path: str) -> None:
+    clock = Clock()
+    options = JournalOptions(retention=Retention(max_age=60.0))
+    async with await opened(path, options, clock=clock) as journal:
+        await journal.append_updates(updates("a"))  # marks its second
+        clock.advance(0.5)
+        await journal.append_updates(updates("b"))
+        clock.advance(59.6)  # the mark is older than a minute, "b" is not
+        await journal.sweep()
+        assert texts(await stored(journal, topics())) == ["a", "b"]
+        clock.advance(0.9)  # the second is over
+        await journal.sweep()
+        assert await stored(journal, topics()) == []
+
+
+async def test_retention_goes_in_small_steps_between_the_writes(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    options = JournalOptions(retention=Retention(max_age=60.0))
+    removed: list[int] = []
+    remove = StoreRetention._remove
+
+    def noted(retention: StoreRetention, stream: Stream, cut: int) -> None:
+        removed.append(cut - retention._oldest[stream])
+        remove(retention, stream, cut)
+
+    monkeypatch.setattr(StoreRetention, "_remove", noted)
+    async with await opened(path, options, clock=clock) as journal:
+        await journal.append_updates(updates("x") * 9000)
+        clock.advance(62)
+        await journal.sweep()
+        assert journal.bounds(Stream.UPDATES).oldest == 9001
+    assert removed == [2000, 2000, 2000, 2000, 1000]
