@@ -23,6 +23,7 @@ from streamkit.transport import Channel
 __all__ = ["Link", "server_address"]
 
 Reply = TypeVar("Reply")
+Stub = TypeVar("Stub")
 
 MAX_MESSAGE = 32 * 1024 * 1024
 """What a client accepts; servers send more than the usual 4 MiB only when asked to."""
@@ -93,6 +94,21 @@ class Link:
         channel, self._channel_ = self._channel_, None
         if channel is not None:
             await channel.aclose()
+
+    def stub(
+        self,
+        kind: Callable[..., Stub],
+        *,
+        timeout: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> Stub:
+        """A generated stub of a service of your own, on this client's connection.
+
+        `timeout` and `metadata` are those of calls that have none. Its calls are made once: repeat
+        them yourself, or read streams with `resume`.
+        """
+        merged = {**(self._metadata or {}), **(metadata or {})}
+        return kind(self._channel, timeout=timeout, metadata=merged)
 
     # ---- inside ----
 

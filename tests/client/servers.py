@@ -17,9 +17,9 @@ QUICK = Backoff(first=0.02, longest=0.2)
 
 
 @asynccontextmanager
-async def memory_server(**settings: Any) -> AsyncIterator[str]:
+async def memory_server(*handlers: Any, **settings: Any) -> AsyncIterator[str]:
     journal = await open_journal(":memory:")
-    async with journal, serve(journal=journal, **settings) as address:
+    async with journal, serve(*handlers, journal=journal, **settings) as address:
         yield address
 
 
@@ -33,7 +33,8 @@ async def until(condition: Callable[[], object], timeout: float = 10.0) -> None:
 class ThreadServer:
     """A server on a loop in a thread, for tests of code that has no loop of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, *handlers: Any) -> None:
+        self._handlers = handlers
         self.address = ""
         self._ready = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -42,7 +43,7 @@ class ThreadServer:
 
     async def _main(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        async with memory_server() as server, FaultProxy(server) as self.proxy:
+        async with memory_server(*self._handlers) as server, FaultProxy(server) as self.proxy:
             self.address = self.proxy.address
             self._ready.set()
             await self._stop.wait()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from streamkit.client.aio import AsyncClient
 from streamkit.client.blocking.portal import Portal, abandon
+from streamkit.client.blocking.stubs import SyncStub
 from streamkit.errors import ConnectError
 
 __all__ = ["Blocking"]
@@ -51,6 +52,32 @@ class Blocking:
             portal.run(client.close())
         finally:
             portal.close()
+
+    def stub(
+        self,
+        kind: type,
+        *,
+        timeout: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> Any:
+        """A generated stub of a service of your own, on this client's connection.
+
+        Its methods are those of `kind` without `async`: one reply is returned, a stream of replies
+        is an iterator. `timeout` and `metadata` are those of calls that have none.
+        """
+        made: dict[AsyncClient, Any] = {}
+
+        async def make(client: AsyncClient) -> Any:
+            return client.stub(kind, timeout=timeout, metadata=metadata)
+
+        def ready() -> tuple[Portal, Any]:
+            portal, client = self._ready()
+            if client not in made:  # there is another one in a forked child
+                made.clear()
+                made[client] = portal.run(make(client))
+            return portal, made[client]
+
+        return SyncStub(kind, ready)
 
     def _ready(self) -> tuple[Portal, AsyncClient]:
         """The loop and the client of this process, made at the first call in it."""
