@@ -120,7 +120,8 @@ _CONNECTION: dict[str, tuple[object, Any]] = {
                 "-s",
                 "--server",
                 metavar="HOST:PORT",
-                help="Server, also unix:PATH. Else $STREAMKIT_SERVER, else localhost:50051.",
+                help="Server, unix:PATH, or several: a:1,b:2. Else $STREAMKIT_SERVER, else "
+                "localhost:50051.",
                 rich_help_panel=PANEL,
                 show_default=False,
             ),

@@ -57,8 +57,9 @@ _ADMIN = "/streamservice.AdminService/"
 class AsyncClient(Link):
     """A client of one server: one connection, opened when first needed, on one event loop.
 
-    `address` is "host:port" or "unix:PATH"; without one it is $STREAMKIT_SERVER, else
-    localhost:50051. A client whose loop has ended (`asyncio.run` twice) dials anew on the next one.
+    `address` is "host:port" or "unix:PATH", or several of them with commas between (see Channel);
+    without one it is $STREAMKIT_SERVER, else localhost:50051. A client whose loop has ended
+    (`asyncio.run` twice) dials anew on the next one.
 
     With `reconnect` broken streams resume after their last delivered record and single calls are
     repeated; a server that was never there is not waited for, so a wrong address fails at once.

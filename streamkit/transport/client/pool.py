@@ -180,7 +180,6 @@ class Pool:
         self._serve()
 
     def _on_lost(self, protocol: WireProtocol) -> None:
-        protocol.connection.room()  # a dial that waits for settings waits in vain
         self._avoid(protocol)
         link = self._alive.pop(protocol, None)
         if link is not None:

@@ -121,6 +121,7 @@ class ClientStream:
         self._retries = 0
         self._retrying = retrying
         self._again: asyncio.TimerHandle | None = None  # until the call is tried again
+        self._settled = False  # what an attempt reports is of one that is over for this call
 
     # The call's side
 
@@ -249,10 +250,11 @@ class ClientStream:
             self._request = None
             self.initial = headers
             return
-        error = response_error(headers, self._subtype)
+        fields = dict(headers)
+        error = response_error(fields, self._subtype)
         if error is None and self._inbox is not None:
             try:
-                encoding = dict(headers).get("grpc-encoding", "")
+                encoding = fields.get("grpc-encoding", "")
                 self._inbox.inflate = inflater(encoding, self.max_message)
             except StreamkitError as unknown:
                 error = unknown
@@ -265,7 +267,7 @@ class ClientStream:
             self.trailers = headers
             self.fail(error)
             return
-        if not any(name == "grpc-status" for name, _ in headers):
+        if "grpc-status" not in fields:
             self._request = None
             plain = self._inbox is not None and self._inbox.inflate is None
             if plain and isinstance(headers, Fields) and headers.kept:
@@ -282,7 +284,7 @@ class ClientStream:
         if self._settled:
             return
         initial = self.initial or []
-        if self.trailers is None and any(name == "grpc-status" for name, _ in initial):
+        if self.trailers is None and "grpc-status" in dict(initial):
             self.trailers, self.initial = initial, []
         if self.trailers is None:
             self._finish(unfinished_error("the response ended without a status"))
@@ -321,11 +323,6 @@ class ClientStream:
 
     # Inside
 
-    @property
-    def _settled(self) -> bool:
-        """Whether the attempt that reports something is over for this call."""
-        return self.done or self._again is not None
-
     def _try_again(self, error: StreamkitError, trailers: Iterable[tuple[str, str]]) -> bool:
         """Try a failed call again after a while, where its channel's service config says so."""
         if self._retrying is None or self._request is None:
@@ -337,6 +334,7 @@ class ClientStream:
         self._unsent = list(self._request)
         self._unsent_size = self._request_size
         self._again = self._loop.call_later(delay, self._submit_again)
+        self._settled = True
         return True
 
     def _retry(self) -> bool:
@@ -352,11 +350,12 @@ class ClientStream:
     def _submit_again(self) -> None:
         self._again = None
         if not self.done:
+            self._settled = False
             self._submit(self)
 
     def _finish(self, error: StreamkitError | None) -> None:
         self.error = None if error is None else internal(error)
-        self.done = True
+        self.done = self._settled = True
         self._request = None
         if self._again is not None:
             self._again.cancel()

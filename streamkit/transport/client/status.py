@@ -6,7 +6,7 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from grpclib.const import Status
 
@@ -18,7 +18,7 @@ from streamkit.errors import (
     error_from_status,
 )
 from streamkit.transport.grpc.details import DETAILS, unpack_details
-from streamkit.transport.grpc.metadata import Headers, decode_message
+from streamkit.transport.grpc.metadata import decode_message
 
 __all__ = [
     "lost_error",
@@ -108,12 +108,11 @@ def reason_of(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def response_error(headers: Headers, subtype: str) -> StreamkitError | None:
+def response_error(fields: Mapping[str, str], subtype: str) -> StreamkitError | None:
     """Return what disqualifies response headers as an answer of gRPC, or None.
 
     A grpc-status in the same headers outranks the HTTP status: then the server did speak gRPC.
     """
-    fields = dict(headers)
     if "grpc-status" in fields:
         return None
     http = fields.get(":status", "")

@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from streamkit.generated.streamservice import SubscribeRequest, Update
+from streamkit.transport import Context
+from streamkit.transport.server.context import Next
 from tests.transport.conftest import Dial, Serve
 from tests.transport.raw import SUBSCRIBE, RawClient, message
 from tests.transport.services import Streams, ask
@@ -151,3 +153,20 @@ async def test_calls_and_connections_are_freed_without_a_collector(
     assert len(wires) >= 7
     assert [ref for ref in calls if ref() is not None] == []
     assert [ref for ref in wires if ref() is not None] == []
+
+
+async def test_a_call_is_freed_long_before_its_deadline(serve: Serve, dial: Dial) -> None:
+    held: list[weakref.ref[object]] = []
+
+    async def note(ctx: Context, call_next: Next) -> None:
+        held.append(weakref.ref(ctx._exchange))
+        await call_next(ctx)
+
+    server = await serve(interceptors=[note])
+    client = await dial(server)
+    stream = client.call(ask("count:3"), SUBSCRIBE, ("grpc-timeout", "1H"))
+    assert (await client.ended(stream)).status == 0
+    while server.calls:
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(0.01)
+    assert [ref() for ref in held] == [None]
