@@ -29,7 +29,8 @@ def _require_positive(settings: object, *, zero_allowed: tuple[str, ...] = ()) -
         value = getattr(settings, field.name)
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
-        if value < 0 or (value == 0 and field.name not in zero_allowed):
+        # Not `value < 0`: what is no number is not positive either.
+        if not value >= 0 or (value == 0 and field.name not in zero_allowed):
             raise InvalidArgumentError(f"{field.name} must be positive, not {value}")
 
 

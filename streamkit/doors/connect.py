@@ -8,7 +8,7 @@ envelopes, the last of which carries its error and trailers.
 from __future__ import annotations
 
 import json
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,6 +23,7 @@ from streamkit.errors import InvalidArgumentError, Status, UnimplementedError
 from streamkit.framing import PREFIX, PREFIX_SIZE
 from streamkit.transport import WebCall
 from streamkit.transport.grpc.compression import inflater
+from streamkit.transport.grpc.details import DETAILS, packed_details
 from streamkit.transport.grpc.metadata import Headers
 from streamkit.transport.grpc.receive import ReceiveBuffer
 from streamkit.transport.server.outcome import Outcome
@@ -65,7 +66,7 @@ def error_json(outcome: Outcome) -> dict[str, Any]:
         error["code"] = "canceled"
     if outcome.message:
         error["message"] = outcome.message
-    packed = dict(outcome.trailers).get("grpc-status-details-bin")
+    packed = dict(outcome.trailers).get(DETAILS)
     details = [] if packed is None else _details(packed)
     if details:
         error["details"] = details
@@ -73,17 +74,12 @@ def error_json(outcome: Outcome) -> dict[str, Any]:
 
 
 def _details(packed: str) -> list[dict[str, str]]:
-    from betterproto.lib.google.protobuf import Any as Packed
-
-    from streamkit.doors.details import details_in
-
-    found: list[Packed] = details_in(b64decode(packed + "=" * (-len(packed) % 4)))
     return [
         {
             "type": one.type_url.rpartition("/")[2],
             "value": b64encode(one.value).rstrip(b"=").decode(),
         }
-        for one in found
+        for one in packed_details(packed)[1]
     ]
 
 

@@ -20,7 +20,7 @@ from streamkit.codec import decode, encode
 from streamkit.errors import InternalError, StreamkitError
 from streamkit.generated.google import rpc
 
-__all__ = ["DETAILS", "details_header", "pack_details", "unpack_details"]
+__all__ = ["DETAILS", "details_header", "pack_details", "packed_details", "unpack_details"]
 
 DETAILS = "grpc-status-details-bin"
 MOST = 6 * 1024
@@ -57,15 +57,21 @@ def unpack_details(header: str) -> tuple[bytes, tuple[Any, ...]]:
 
     Nothing for what cannot be read: the status itself stands without it.
     """
+    data, packed = packed_details(header)
+    return data, tuple(map(_message, packed))
+
+
+def packed_details(header: str) -> tuple[bytes, list[well_known.Any]]:
+    """As `unpack_details`, with the messages as they travel."""
     bare = header.rstrip("=")
     try:
         data = b64decode(bare + "=" * (-len(bare) % 4), validate=True)
     except (binascii.Error, ValueError):
-        return b"", ()
+        return b"", []
     try:
-        return data, tuple(map(_message, decode(rpc.Status, data).details))
+        return data, decode(rpc.Status, data).details
     except StreamkitError:
-        return data, ()
+        return data, []
 
 
 def _any(detail: object) -> well_known.Any:

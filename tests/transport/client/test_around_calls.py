@@ -16,6 +16,7 @@ from grpclib.events import SendRequest, listen
 from grpclib.exceptions import GRPCError
 
 from streamkit.codec import StreamkitCodec
+from streamkit.config import TransportLimits
 from streamkit.errors import (
     CallCancelledError,
     DeadlineError,
@@ -351,6 +352,8 @@ async def test_times_that_are_no_times(connect: NewChannel, target: Target) -> N
     assert (await watch(channel, timeout=1e300)).job_id == "j"
     stub = StreamServiceStub(channel, timeout=float("inf"))
     assert [reply.job_id async for reply in stub.watch_job_progress(JobRequest(job_id="j"))]
+    with pytest.raises(InvalidArgumentError, match="stall_timeout"):
+        TransportLimits(stall_timeout=float("nan"))
     for name in ("connect_timeout", "keepalive"):
         with pytest.raises(InvalidArgumentError, match=name):
             connect(target, **{name: float("nan")})
