@@ -22,6 +22,7 @@ from streamkit.database.base import (
     unique_names,
 )
 from streamkit.database.encoding.text import datetime_text, decimal_text
+from streamkit.database.sources.sqlite.declared import declared_classes
 from streamkit.database.sources.sqlite.guard import connect_read_only, guard
 from streamkit.database.sources.sqlite.spill import spilled
 from streamkit.errors import (
@@ -93,6 +94,11 @@ class SqliteSource(Source):
         """Nothing is held between queries."""
 
     @property
+    def path(self) -> Path:
+        """Its file."""
+        return self._path
+
+    @property
     def limits(self) -> QueryLimits:
         """What a query on this source may cost."""
         return self._limits
@@ -155,6 +161,7 @@ class _SqliteResult(Result):
         self._seconds = seconds
         self._end = monotonic() + seconds
         self._limits = source.limits
+        self._path = source.path
         self._hidden = source.hidden
         self._cursor: sqlite3.Cursor | None = None
         self._failure: StreamkitError | None = None
@@ -214,11 +221,24 @@ class _SqliteResult(Result):
                 raise self._failure from None
         if not self._typed and rows:
             self._typed = True
-            self.columns = [
-                ColumnInfo(column.name, _storage_class(values))
-                for column, values in zip(self.columns, zip(*rows, strict=True), strict=True)
-            ]
+            self._type(rows)
         return rows
+
+    def _type(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Say what the columns hold: what their first values are, or are declared to be."""
+        values = list(zip(*rows, strict=True))
+        kinds = list(map(_storage_class, values))
+        empty = [not any(value is not None for value in column) for column in values]
+        if any(empty):
+            declared = declared_classes(self._path, self._sql)
+            if len(declared) == len(kinds):
+                kinds = [
+                    told if nothing else kind
+                    for kind, told, nothing in zip(kinds, declared, empty, strict=True)
+                ]
+        self.columns = [
+            ColumnInfo(column.name, kind) for column, kind in zip(self.columns, kinds, strict=True)
+        ]
 
     def cancel(self) -> None:
         self._cancelled = True
