@@ -17,6 +17,10 @@ import tempfile
 from importlib.resources import files
 from pathlib import Path
 
+from betterproto.lib.google.protobuf import FileDescriptorSet
+
+from streamkit.scaffold.generate import trimmed
+
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = ROOT / "schema"
 GENERATED = ROOT / "streamkit" / "generated"
@@ -44,12 +48,17 @@ def generate(target: Path) -> None:
             "--python_betterproto_opt=typing.310",
             f"--descriptor_set_out={target / DESCRIPTORS}",
             "--include_imports",
+            "--include_source_info",  # the comments, for the page of methods
             *sorted(str(file.relative_to(SCHEMA)) for file in SCHEMA.rglob("*.proto")),
         ],
         check=True,
         cwd=target,
         env={**os.environ, "PATH": path},
     )
+    described = target / DESCRIPTORS
+    found = FileDescriptorSet().parse(described.read_bytes())
+    found.file = [trimmed(file) for file in found.file]
+    described.write_bytes(bytes(found))
     (target / "__init__.py").write_text(PACKAGE)
 
 

@@ -282,6 +282,12 @@ class DoorLimits:
     """Seconds of silence after which an event stream sends a comment."""
     patterns: int = 100
     """Topics, services and jobs that one address may ask for."""
+    sessions: int = 1_000
+    """Logins of the page that are remembered; the oldest is forgotten."""
+    session_seconds: float = 12 * 3600.0
+    """How long a login holds."""
+    code_seconds: float = 300.0
+    """How long the address that a server prints for its page can be opened, once."""
 
     def __post_init__(self) -> None:
         _require_positive(self)

@@ -26,12 +26,13 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from importlib.resources import files
 from ssl import SSLContext
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from streamkit.access.rules import Rules
-from streamkit.config import JournalOptions, QueryLimits, TransportLimits
+from streamkit.config import DoorLimits, JournalOptions, QueryLimits, TransportLimits
 from streamkit.database import Databases, Source, SqliteSource, StoreSource, open_source
 from streamkit.errors import AbortedError, ConnectError, InvalidArgumentError, PreconditionError
 from streamkit.handlers import (
@@ -59,8 +60,14 @@ from streamkit.transport import (
     run,
 )
 
+if TYPE_CHECKING:
+    from streamkit.doors.page import Page
+
 __all__ = ["Server", "dedicate_process"]
 
+
+_ANYWHERE = ("0.0.0.0", "::", "")
+"""Addresses that are no name of a server."""
 
 _PACKAGE = "streamservice"
 _PINNED_SECONDS = 1.0
@@ -113,6 +120,7 @@ class Server:
         descriptor_sets: Iterable[bytes] = (),
         web: bool = False,
         allow_origins: Iterable[str] = (),
+        allow_hosts: Iterable[str] = (),
         grace: float = 5.0,
     ) -> None:
         if databases and journal is None:
@@ -140,6 +148,8 @@ class Server:
         self._descriptor_sets = tuple(descriptor_sets)
         self._web = web
         self._origins = tuple(allow_origins)
+        self._hosts = tuple(allow_hosts)
+        self._page: Page | None = None
         self._grace = grace
         self._health = HealthHandler()
         self._resources: AsyncExitStack | None = None
@@ -172,6 +182,8 @@ class Server:
             reflection = ReflectionHandler(described, services=_services(handlers))
             handlers += [reflection, ReflectionAlphaHandler(reflection)]
             check_covered(path for handler in handlers for path in handler.__mapping__())
+            if self._web:
+                self._page = self._new_page(described, _services(handlers))
             self._grpc = GrpcServer(
                 handlers,
                 limits=self._limits,
@@ -191,7 +203,28 @@ class Server:
     def _door(self, service: Service) -> Door:
         from streamkit.doors.door import WebDoor
 
-        return WebDoor(service, origins=self._origins)
+        hosts = () if self._host in _ANYWHERE else (self._host,)
+        return WebDoor(
+            service, origins=self._origins, hosts=(*hosts, *self._hosts), page=self._page
+        )
+
+    def _new_page(self, described: Sequence[bytes], services: Iterable[str]) -> Page:
+        from streamkit.doors.catalog import methods_json
+        from streamkit.doors.page import Page
+
+        own = files("streamkit.generated").joinpath("descriptors.binpb").read_bytes()
+        methods = methods_json((*described, own), services)
+        return Page(DoorLimits(), needs_token=self._access is not None, methods=methods)
+
+    @property
+    def page_address(self) -> str:
+        """Where the page is opened in a browser; without rules of access with a code that is good
+        once. Empty for a server without a page, or on a unix socket only."""
+        if self._page is None or self._path is not None:
+            return ""
+        scheme = "http" if self._ssl is None else "https"
+        code = "" if self._access is not None else f"?code={self._page.sessions.new_code()}"
+        return f"{scheme}://{self.address}/{code}"
 
     async def stop(self, grace: float | None = None) -> None:
         """Take no new calls, give the live ones `grace` seconds to end, then close everything.

@@ -10,9 +10,12 @@ from typing import Any
 from streamkit.config import DoorLimits
 from streamkit.doors.connect import ConnectStream, envelopes, error_json, http_status, read_connect
 from streamkit.doors.cors import Cors
+from streamkit.doors.download import download_of
 from streamkit.doors.exchange import WebExchange
 from streamkit.doors.grpc_web import GrpcWebExchange, refusal, speaks_grpc_web
+from streamkit.doors.guard import Guard
 from streamkit.doors.http1 import Http1
+from streamkit.doors.page import Page
 from streamkit.doors.requests import WebRequest, answer
 from streamkit.doors.sse import EventDoor
 from streamkit.doors.transcode import Shared
@@ -26,20 +29,26 @@ __all__ = ["WebDoor"]
 
 
 class WebDoor:
-    """Answers gRPC-Web, Connect and server-sent events for the methods of one server."""
+    """Answers gRPC-Web, Connect and server-sent events for the methods of one server, and with a
+    `page` the page."""
 
     def __init__(
         self,
         service: Service,
         *,
         origins: Iterable[str] = (),
+        hosts: Iterable[str] = (),
+        page: Page | None = None,
         limits: DoorLimits | None = None,
     ) -> None:
-        """`origins` are those of foreign pages that may use it. InvalidArgumentError for others."""
+        """`origins` are those of foreign pages that may use it, `hosts` the names under which the
+        server is reached. InvalidArgumentError for what is no origin."""
         self._service = service
         self._limits = DoorLimits() if limits is None else limits
         self._cors = Cors(origins)
         self._events = EventDoor(service.codec, self._limits)
+        self._guard = Guard(hosts, self._cors)
+        self._page = page
         self._envelopes: dict[str, Shared[bytes]] = {}
 
     def guest(self, on_made: Callable[[Guest], bool], on_lost: Callable[[Guest], None]) -> Guest:
@@ -63,9 +72,19 @@ class WebDoor:
 
     async def _route(self, request: WebRequest, origin: str, cors: Headers, visit: _Visit) -> None:
         call = request.call
-        if call.method == "OPTIONS":
+        refused = self._guard.refusal(request)
+        if refused is not None:
+            answer(call, *refused)
+        elif call.method == "OPTIONS":
             allowed = self._cors.preflight(origin) if origin else None
             answer(call, 403 if allowed is None else 204, "", *(allowed or ()))
+        elif self._page is not None and await self._page.answer(request):
+            return
+        elif not self._known(request, origin):
+            text = json.dumps({"code": "unauthenticated", "message": "log in first"}) + "\n"
+            answer(call, 401, text, *cors, kind="application/json")
+        elif (download := self._download(request)) is not None:
+            await visit.run(download)
         elif request.path.startswith("/v1/"):
             await self._events.answer(request, cors, visit.run)
         elif call.method != "POST":
@@ -74,6 +93,20 @@ class WebDoor:
             await self._grpc_web(request, _With(call, cors), visit)
         else:
             await self._connect(request, _With(call, cors), cors, visit)
+
+    def _known(self, request: WebRequest, origin: str) -> bool:
+        """Let a page of ours in by its login only, whose token goes on with the call; whoever is
+        no browser is asked what a client of gRPC is."""
+        session = None if self._page is None else self._page.session_of(request)
+        if session is not None and "authorization" not in request.headers:
+            if session.token:
+                request.call.headers.append(("authorization", f"Bearer {session.token}"))
+            return True
+        named = origin in self._cors.origins or "authorization" in request.headers
+        return named or not self._guard.from_browser(request)
+
+    def _download(self, request: WebRequest) -> WebExchange | None:
+        return None if self._page is None else download_of(request, self._service.codec)
 
     async def _grpc_web(self, request: WebRequest, call: WebCall, visit: _Visit) -> None:
         service = self._service

@@ -44,7 +44,7 @@ from streamkit.generated.streamservice import (
 from streamkit.transport.grpc.metadata import Headers
 from streamkit.transport.server.outcome import Outcome
 
-__all__ = ["EventDoor"]
+__all__ = ["EventDoor", "log_request"]
 
 _HEADERS = [
     ("content-type", "text/event-stream; charset=utf-8"),
@@ -289,6 +289,14 @@ def _message(
     level = request.value("level")
     return encode(
         LogRequest(log_level=level, follow=True, services=services, start=start, options=options)
+    )
+
+
+def log_request(request: WebRequest) -> LogRequest:
+    """Return the request of everything that is kept of some services' logs."""
+    services = [name for name in request.values("service", "services") if name]
+    return LogRequest(
+        log_level=request.value("level"), services=services, start=StartFrom(all=True)
     )
 
 

@@ -31,7 +31,7 @@ from streamkit.scaffold.sources import Sources, find_sources
 if TYPE_CHECKING:
     from betterproto.lib.google.protobuf import FileDescriptorProto
 
-__all__ = ["Generated", "generate"]
+__all__ = ["Generated", "generate", "trimmed"]
 
 _SECONDS = 60
 """How long the plug-in may take."""
@@ -298,7 +298,7 @@ def _after_imports(text: str, tree: ast.Module) -> tuple[str, str]:
 
 def _descriptors(files: list[FileDescriptorProto], members: list[FileDescriptorProto]) -> bytes:
     """Return the set of `members` and all that they need, imports first; comments of ours only."""
-    from betterproto.lib.google.protobuf import FileDescriptorSet, SourceCodeInfo
+    from betterproto.lib.google.protobuf import FileDescriptorSet
 
     by_name = {file.name: file for file in files}
     needed: dict[str, None] = {}
@@ -311,20 +311,20 @@ def _descriptors(files: list[FileDescriptorProto], members: list[FileDescriptorP
 
     for member in members:
         need(member.name)
-    result = FileDescriptorSet()
-    for file in files:
-        if file.name in needed:
-            copy = type(file)().parse(bytes(file))
-            if file.package.startswith("google.protobuf"):
-                copy.source_code_info = SourceCodeInfo()
-            else:
-                copy.source_code_info.location = [
-                    place
-                    for place in copy.source_code_info.location
-                    if place.leading_comments or place.trailing_comments
-                ]
-            result.file.append(copy)
-    return bytes(result)
+    kept = [trimmed(file) for file in files if file.name in needed]
+    return bytes(FileDescriptorSet(file=kept))
+
+
+def trimmed(file: FileDescriptorProto) -> FileDescriptorProto:
+    """Return a copy without the places of the source that have no comment of its author's."""
+    copy = type(file)().parse(bytes(file))
+    ours = not file.package.startswith("google.protobuf")
+    copy.source_code_info.location = [
+        place
+        for place in copy.source_code_info.location
+        if ours and (place.leading_comments or place.trailing_comments)
+    ]
+    return copy
 
 
 # ---- the target ----

@@ -1,0 +1,223 @@
+"""Debian's Chromium, driven over its own debugging pipe: no driver, no test library, no download."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+BINARY = shutil.which("chromium") or shutil.which("chromium-browser") or ""
+PATIENCE = 20.0
+_FLAGS = [
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--disable-dev-shm-usage", "--force-color-profile=srgb", "--hide-scrollbars",
+    "--remote-debugging-pipe",
+]  # fmt: skip
+
+
+class Browser:
+    """One browser process and the tabs in it."""
+
+    def __init__(self, process: asyncio.subprocess.Process, write: int, read: int) -> None:
+        self._process = process
+        self._write = write
+        self._read = read
+        self._next = 0
+        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._buffer = b""
+        self.tabs: dict[str, Tab] = {}
+        asyncio.get_running_loop().add_reader(read, self._readable)
+
+    def _readable(self) -> None:
+        data = os.read(self._read, 1 << 20)
+        if not data:
+            asyncio.get_running_loop().remove_reader(self._read)
+            return
+        self._buffer += data
+        *whole, self._buffer = self._buffer.split(b"\0")
+        for text in whole:
+            message = json.loads(text)
+            waiter = self._answers.pop(message.get("id", -1), None)
+            if waiter is not None and not waiter.done():
+                waiter.set_result(message)
+            elif "method" in message and message.get("sessionId") in self.tabs:
+                self.tabs[message["sessionId"]].heard(message["method"], message["params"])
+
+    async def send(self, method: str, session: str = "", **params: Any) -> dict[str, Any]:
+        """Send a command and wait for its result."""
+        self._next += 1
+        message: dict[str, Any] = {"id": self._next, "method": method, "params": params}
+        if session:
+            message["sessionId"] = session
+        waiter = self._answers[self._next] = asyncio.get_running_loop().create_future()
+        os.write(self._write, json.dumps(message).encode() + b"\0")
+        async with asyncio.timeout(PATIENCE):
+            answer = await waiter
+        if "error" in answer:
+            raise AssertionError(f"{method}: {answer['error']}")
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    async def tab(self, width: int = 1400, height: int = 800, dark: bool = False) -> Tab:
+        """Open a tab with cookies of its own."""
+        context = (await self.send("Target.createBrowserContext"))["browserContextId"]
+        target = await self.send("Target.createTarget", url="about:blank", browserContextId=context)
+        attached = await self.send(
+            "Target.attachToTarget", targetId=target["targetId"], flatten=True
+        )
+        tab = Tab(self, attached["sessionId"])
+        self.tabs[attached["sessionId"]] = tab
+        for domain in ("Page", "Runtime", "Network", "Log"):
+            await tab.send(f"{domain}.enable")
+        await tab.send(
+            "Emulation.setDeviceMetricsOverride",
+            width=width, height=height, deviceScaleFactor=1, mobile=False,
+        )  # fmt: skip
+        features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        await tab.send("Emulation.setEmulatedMedia", features=features)
+        return tab
+
+
+class Tab:
+    """One page."""
+
+    def __init__(self, browser: Browser, session: str) -> None:
+        self._browser = browser
+        self._session = session
+        self.problems: list[str] = []
+        """Exceptions, errors on the console, and reports of the content security policy."""
+
+    def heard(self, method: str, params: dict[str, Any]) -> None:
+        """Keep what went wrong."""
+        if method == "Runtime.exceptionThrown":
+            details = params["exceptionDetails"]
+            told = details.get("exception", {}).get("description", details["text"])
+            self.problems.append(told)
+        elif method == "Log.entryAdded" and params["entry"]["source"] in ("security", "javascript"):
+            self.problems.append(params["entry"]["text"])
+
+    async def send(self, method: str, **params: Any) -> dict[str, Any]:
+        return await self._browser.send(method, self._session, **params)
+
+    async def open(self, url: str) -> None:
+        """Go to an address."""
+        await self.send("Page.navigate", url=url)
+
+    async def run(self, code: str) -> Any:
+        """The value of an expression, awaited if it is a promise."""
+        answer = await self.send(
+            "Runtime.evaluate",
+            expression=code, awaitPromise=True, returnByValue=True, userGesture=True,
+        )  # fmt: skip
+        if "exceptionDetails" in answer:
+            details = answer["exceptionDetails"]
+            raise AssertionError(details.get("exception", {}).get("description", details["text"]))
+        return answer["result"].get("value")
+
+    async def until(self, code: str, patience: float = PATIENCE) -> Any:
+        """Wait until an expression is true; return its value."""
+        value = None
+        try:
+            async with asyncio.timeout(patience):
+                while True:
+                    with suppress(AssertionError):  # the page may just be changing
+                        if value := await self.run(code):
+                            return value
+                    await asyncio.sleep(0.03)
+        except TimeoutError:
+            text = await self.run("document.body.innerText.slice(0, 2000)")
+            raise AssertionError(f"never: {code}\nproblems: {self.problems}\n{text}") from None
+
+    async def sees(self, text: str, where: str = "body") -> None:
+        """Wait until a text is on the page."""
+        await self.until(
+            f"document.querySelector({where!r})?.innerText.includes({json.dumps(text)})"
+        )
+
+    async def click(self, text: str, kind: str = "button") -> None:
+        """Click the first visible element of a kind with this text."""
+        await self.until(
+            f"(() => {{ const one = [...document.querySelectorAll({kind!r})].find((e) =>"
+            f" e.innerText.trim() === {json.dumps(text)} && !e.disabled);"
+            " one?.click(); return Boolean(one); })()"
+        )
+
+    async def type(self, label: str, text: str, *, enter: bool = False) -> None:
+        """Put a text into the field with this accessible name, as a person would end it."""
+        field = f"document.querySelector('[aria-label={json.dumps(label)}]')"
+        await self.until(f"Boolean({field})")
+        await self.run(f"{field}.focus(), {field}.select?.()")
+        if not text:
+            await self.run(f"{field}.value = '', {field}.dispatchEvent(new Event('input'))")
+        await self.send("Input.insertText", text=text)
+        if enter:
+            await self.key("Enter")
+        else:
+            await self.run(f"{field}.dispatchEvent(new Event('change'))")
+
+    async def key(self, key: str) -> None:
+        """Press a key."""
+        codes = {"Enter": 13, "Escape": 27, " ": 32, "/": 191}
+        code = codes.get(key, ord(key[0].upper()))
+        text = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
+        for kind in ("keyDown", "keyUp"):
+            await self.send(
+                "Input.dispatchKeyEvent",
+                type=kind, key=key, text=text if kind == "keyDown" else "",
+                windowsVirtualKeyCode=code,
+            )  # fmt: skip
+
+    async def picture(self, path: Path) -> None:
+        """Keep what is seen as a PNG."""
+        shot = await self.send("Page.captureScreenshot", format="png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(base64.b64decode(shot["data"]))
+
+    async def heap(self) -> int:
+        """Bytes of JavaScript's heap after a collection."""
+        await self.send("HeapProfiler.collectGarbage")
+        usage = await self.send("Runtime.getHeapUsage")
+        return int(usage["usedSize"])
+
+
+@asynccontextmanager
+async def chromium(*flags: str) -> AsyncIterator[Browser]:
+    """Run a browser with an empty profile until the block ends."""
+    to_child, write = os.pipe()
+    read, from_child = os.pipe()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+
+        def pipes() -> None:
+            # The browser wants them as 3 and 4, and one may stand where the other has to be.
+            first, second = os.dup(to_child), os.dup(from_child)
+            os.dup2(first, 3)
+            os.dup2(second, 4)
+
+        process = await asyncio.create_subprocess_exec(
+            BINARY, *_FLAGS, f"--user-data-dir={profile}", *flags, "about:blank",
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+            pass_fds=(3, 4, to_child, from_child),
+            preexec_fn=pipes,
+            start_new_session=True,
+        )  # fmt: skip
+        os.close(to_child)
+        os.close(from_child)
+        try:
+            yield Browser(process, write, read)
+        finally:
+            asyncio.get_running_loop().remove_reader(read)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, 9)
+            await process.wait()
+            os.close(write)
+            os.close(read)
