@@ -45,6 +45,8 @@ class World:
 
     def __init__(self, server: Server, directory: Path) -> None:
         self.address = server.address.replace("127.0.0.1", "localhost")
+        self.page = server.page_address
+        """Where the page is opened, once; "" for a world without one."""
         self.database = directory / "unicode.db"
         self.jobs: dict[str, str] = {}
         self.on_jobs: Callable[[], None] = lambda: None
@@ -58,13 +60,15 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def open_world(chance: random.Random | None = None) -> AsyncIterator[World]:
+async def open_world(
+    chance: random.Random | None = None, *, web: bool = False
+) -> AsyncIterator[World]:
     """Start the server and the producers; stop them and remove every trace at the end."""
     dice = chance or random.Random()
     with tempfile.TemporaryDirectory(prefix="streamkit-demo-") as name:
         directory = Path(name)
         await asyncio.to_thread(_make_database, directory / "unicode.db")
-        server = await _start(directory)
+        server = await _start(directory, web)
         world = World(server, directory)
         try:
             async with AsyncClient(world.address) as client:
@@ -89,12 +93,12 @@ async def open_world(chance: random.Random | None = None) -> AsyncIterator[World
             await server.stop(grace=0.1)
 
 
-async def _start(directory: Path) -> Server:
+async def _start(directory: Path, web: bool) -> Server:
     """Serve on the usual port if it is free, so that the commands need no address."""
 
     def make(port: int) -> Server:
         store, databases = directory / "store.db", {DATABASE: str(directory / "unicode.db")}
-        return Server(journal=store, databases=databases, port=port)
+        return Server(journal=store, databases=databases, port=port, web=web)
 
     usual = make(int(DEFAULT_SERVER.rpartition(":")[2]))
     try:

@@ -1,4 +1,4 @@
-"""Debian's Chromium, driven over its own debugging pipe: no driver, no test library, no download."""
+"""Chromium driven over its own debugging pipe: no driver, no test library, no download."""
 
 from __future__ import annotations
 
@@ -122,15 +122,14 @@ class Tab:
             raise AssertionError(details.get("exception", {}).get("description", details["text"]))
         return answer["result"].get("value")
 
-    async def until(self, code: str, patience: float = PATIENCE) -> Any:
-        """Wait until an expression is true; return its value."""
-        value = None
+    async def until(self, code: str, patience: float = PATIENCE) -> None:
+        """Wait until an expression is true."""
         try:
             async with asyncio.timeout(patience):
                 while True:
                     with suppress(AssertionError):  # the page may just be changing
-                        if value := await self.run(code):
-                            return value
+                        if await self.run(f"Boolean({code})"):
+                            return
                     await asyncio.sleep(0.03)
         except TimeoutError:
             text = await self.run("document.body.innerText.slice(0, 2000)")

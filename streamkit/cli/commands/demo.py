@@ -35,6 +35,9 @@ async def _demo(
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave the server up after the view, until Ctrl-C.")
     ] = False,
+    web: Annotated[
+        bool, typer.Option("--web", help="The page of a browser instead of panes.")
+    ] = False,
     seconds: Annotated[
         float, typer.Option("--seconds", metavar="N", min=0, help="End by itself after N seconds.")
     ] = 0,
@@ -45,8 +48,15 @@ async def _demo(
     """
     from streamkit.cli.demo_world import open_world
 
-    async with open_world() as world:
+    async with open_world(web=web) as world:
         stop = _on_interrupt()
+        if web:
+            session.output.note(f"open {world.page}")
+            session.output.note("Ctrl-C ends it")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds or None):
+                    await stop.wait()
+            return exits.OK
         if keep:
             session.output.note(f"export STREAMKIT_SERVER={world.address}")
         await _show(session, world, plain, stop, seconds)

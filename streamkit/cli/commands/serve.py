@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 N = TypeVar("N", int, float)
 
 _QUERIES = "Queries"
+_WEB = "Browsers"
 _WITH_PASSWORD = re.compile(r"//[^/@:]*:[^@]+@|[?&](?:ssl)?password=.")
 
 __all__ = ["default_store", "is_loopback", "register"]
@@ -124,6 +125,30 @@ async def _serve(
         bool,
         typer.Option("--insecure", help="Serve other machines without TLS or without --access."),
     ] = False,
+    web: Annotated[
+        bool,
+        typer.Option(
+            "--web", help="A page for browsers, and HTTP, on the same port.", rich_help_panel=_WEB
+        ),
+    ] = False,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-origin",
+            metavar="ORIGIN",
+            help="Let the pages of https://app.example.com use gRPC-Web, Connect and events.",
+            rich_help_panel=_WEB,
+        ),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-host",
+            metavar="NAME",
+            help="A name under which browsers reach this server, as that of a proxy.",
+            rich_help_panel=_WEB,
+        ),
+    ] = None,
     query_timeout: Annotated[
         str,
         typer.Option(
@@ -204,6 +229,7 @@ async def _serve(
             seconds = value_of("--access-log-every", _some(duration), access_log_every)
             given["access_log_every"] = seconds
     log_to_stderr(_one_of("--log-format", log_format, ("text", "json")))
+    given |= {"web": web, "allow_origins": allow_origin or (), "allow_hosts": allow_host or ()}
     if not uds and not is_loopback(host) and not insecure:
         missing = [] if "ssl" in given else ["--tls-cert and --tls-key"]
         missing += [] if access else ["--access"]
@@ -273,6 +299,8 @@ def _greet(session: Session, server: Server, store: str, access: str) -> None:
     note(f"store: {'in memory, gone at the end' if store == ':memory:' else store}")
     if access:
         note(f"access: as {access} says")
+    if server.page_address:
+        note(f"page: {server.page_address}")
     other = "" if server.address in ("localhost:50051", "127.0.0.1:50051") else server.address
     if other:
         note(f"  export STREAMKIT_SERVER={other}")

@@ -69,7 +69,11 @@ export function events(path, handlers) {
   const source = new EventSource(path);
   for (const [name, handle] of Object.entries(handlers)) {
     if (name === "open") source.onopen = () => handle();
-    else if (name === "broken") source.onerror = () => handle(source.readyState === EventSource.CLOSED);
+    else if (name === "broken") source.onerror = () => {
+      const final = source.readyState === EventSource.CLOSED;
+      handle(final);
+      if (final) dispatchEvent(new Event("logged-out"));  // or refused for another reason: the session tells
+    };
     else if (name === "record") source.onmessage = (event) => handle(JSON.parse(event.data), event.lastEventId);
     else source.addEventListener(name, (event) => handle(event.data ? JSON.parse(event.data) : {}));
   }

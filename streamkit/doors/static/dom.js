@@ -70,7 +70,7 @@ export class Lines {
     this.moving = false;
     this.ask();
   }
-  show(index) { this.follow = false; this.node.scrollTop = index * this.height - this.node.clientHeight / 2; this.marked = this.base + index; this.ask(); }
+  show(index) { this.follow = false; this.space.style.height = this.items.length * this.height + "px"; this.node.scrollTop = index * this.height - this.node.clientHeight / 2; this.marked = this.base + index; this.ask(); }
   ask() { if (!this.asked) { this.asked = true; requestAnimationFrame(() => { this.asked = false; this.paint(); }); } }
   paint() {
     this.space.style.height = this.items.length * this.height + "px";

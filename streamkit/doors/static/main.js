@@ -90,7 +90,7 @@ async function begin() {
 
 addEventListener("hashchange", show);
 addEventListener("keydown", keys);
-addEventListener("logged-out", () => begin());
+addEventListener("logged-out", async () => { if (!(await session()).loggedIn) begin(); });
 find("leave").addEventListener("click", async () => { await logout(); location.hash = ""; location.reload(); });
 find("copy").addEventListener("click", () => navigator.clipboard?.writeText(find("line").textContent));
 begin().catch((error) => state(clean(error.message), true));
