@@ -7,19 +7,14 @@ async with Server(journal="events.db", port=50051) as server:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
-import gc
 import os
-import signal
 import socket
 import sys
 import tempfile
 import time
 from collections.abc import (
     AsyncIterator,
-    Callable,
-    Coroutine,
     Iterable,
     Iterator,
     Mapping,
@@ -29,7 +24,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from importlib.resources import files
 from ssl import SSLContext
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from streamkit.access.rules import Rules
 from streamkit.config import DoorLimits, JournalOptions, QueryLimits, TransportLimits
@@ -48,6 +43,7 @@ from streamkit.interceptors.calls import Calls
 from streamkit.interceptors.lines import LineWriter
 from streamkit.journal import Journal, open_journal
 from streamkit.methods import check_covered
+from streamkit.process import dedicate_process, first, signals
 from streamkit.rights import STORE
 from streamkit.terms import DEFAULT_PORT
 from streamkit.transport import (
@@ -63,7 +59,7 @@ from streamkit.transport import (
 if TYPE_CHECKING:
     from streamkit.doors.page import Page
 
-__all__ = ["Server", "dedicate_process"]
+__all__ = ["Server"]
 
 
 _ANYWHERE = ("0.0.0.0", "::", "")
@@ -248,11 +244,11 @@ class Server:
         Signals are taken in the main thread only.
         """
         asked, forced = asyncio.Event(), asyncio.Event()
-        with _signals(lambda: forced.set() if asked.is_set() else asked.set()):
+        with signals(lambda: forced.set() if asked.is_set() else asked.set()):
             if self._resources is None:
                 await self.start()
-            await _first(asked.wait(), self._stopped.wait())
-            await _first(self.stop(), forced.wait())
+            await first(asked.wait(), self._stopped.wait())
+            await first(self.stop(), forced.wait())
 
     def run(self) -> None:
         """`serve()` in an event loop of its own, on uvloop if that is installed."""
@@ -466,49 +462,3 @@ def _explained(address: str) -> Iterator[None]:
             raise ConnectError(f"not allowed to listen on {address}", hint=hint) from None
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise ConnectError(f"cannot listen on {address}: {reason}") from None
-
-
-@contextmanager
-def _signals(on_signal: Callable[[], None]) -> Iterator[None]:
-    """Call `on_signal` for SIGTERM and SIGINT, where this loop can take signals."""
-    loop = asyncio.get_running_loop()
-    taken = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # Not in a thread, and not on every system.
-        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
-            loop.add_signal_handler(number, on_signal)
-            taken.append(number)
-    try:
-        yield
-    finally:
-        for number in taken:
-            loop.remove_signal_handler(number)
-
-
-async def _first(*coroutines: Coroutine[Any, Any, Any]) -> None:
-    """Run until the first one ends, then cancel the others; all have ended on return."""
-    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-    for outcome in outcomes:
-        if isinstance(outcome, Exception):
-            raise outcome
-
-
-def dedicate_process() -> None:
-    """Set the interpreter up for a process that does nothing but serve; call it once at start.
-
-    What is imported by now lives as long as the process, so the collector need not look at it
-    again; and records come and go by the ten thousand without any cycle among them, so it looks
-    less often (measured: a quarter of the CPU time of an ingest was the collector's). The loop gets
-    the interpreter back from a thread after one millisecond instead of five: a call beside large
-    requests that are decoded takes 10 ms instead of 65, and nothing was measured to become slower.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
-    sys.setswitchinterval(0.001)

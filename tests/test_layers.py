@@ -16,6 +16,7 @@ LAYERS = {
     "formats": 0,
     "framing": 0,
     "patterns": 0,
+    "process": 0,
     "sanitise": 0,
     "rights": 0,
     "methods": 0,

@@ -7,7 +7,8 @@ import sys
 from typing import Any
 
 from streamkit.config import JournalOptions, Retention, TransportLimits
-from streamkit.server import Server, dedicate_process
+from streamkit.process import dedicate_process
+from streamkit.server import Server
 from streamkit.transport.loop import run
 from tests.proof.processes import die_with_parent
 

@@ -249,7 +249,8 @@ async def _run(
     grace: str,
     given: dict[str, Any],
 ) -> None:
-    from streamkit.server import Server, dedicate_process
+    from streamkit.process import dedicate_process
+    from streamkit.server import Server
 
     if store != ":memory:":
         store = _prepare(store)

@@ -1,0 +1,60 @@
+"""A process that serves and does nothing else: its signals, its garbage, its threads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+__all__ = ["dedicate_process", "first", "signals"]
+
+
+@contextmanager
+def signals(on_signal: Callable[[], None]) -> Iterator[None]:
+    """Call `on_signal` for SIGTERM and SIGINT, where this loop can take signals."""
+    loop = asyncio.get_running_loop()
+    taken = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Not in a thread, and not on every system.
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            loop.add_signal_handler(number, on_signal)
+            taken.append(number)
+    try:
+        yield
+    finally:
+        for number in taken:
+            loop.remove_signal_handler(number)
+
+
+async def first(*coroutines: Coroutine[Any, Any, Any]) -> None:
+    """Run until the first one ends, then cancel the others; all have ended on return."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, Exception):
+            raise outcome
+
+
+def dedicate_process() -> None:
+    """Set the interpreter up for a process that does nothing but serve; call it once at start.
+
+    What is imported by now lives as long as the process, so the collector need not look at it
+    again; and records come and go by the ten thousand without any cycle among them, so it looks
+    less often (measured: a quarter of the CPU time of an ingest was the collector's). The loop gets
+    the interpreter back from a thread after one millisecond instead of five: a call beside large
+    requests that are decoded takes 10 ms instead of 65, and nothing was measured to become slower.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+    sys.setswitchinterval(0.001)
