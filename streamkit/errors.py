@@ -75,10 +75,10 @@ class StreamkitError(Exception):
     """How the call ended that failed with this, in the words of `streamkit.client.endings`; empty
     for what did not come from a call's other side."""
 
-    internal: bool = False
+    internal: bool | None = None
     """Whether no caller is to hear of it: it came from a call that was made here, or tells of a
     mistake made here. A handler that lets it pass is at fault itself: its caller gets INTERNAL, the
-    log a line. `own` makes it the handler's."""
+    log a line. `own` makes it the handler's. None: where it was raised decides."""
 
     details: tuple[Any, ...] = ()
     """Messages that say more (of `streamkit.generated.google.rpc`, say), both ways."""

@@ -19,7 +19,7 @@ from grpclib.const import Handler
 from grpclib.encoding.base import CodecBase
 
 from streamkit.config import TransportLimits
-from streamkit.errors import InvalidArgumentError, LimitError, Status, StreamkitError
+from streamkit.errors import InvalidArgumentError, LimitError, Status, StreamkitError, internal
 from streamkit.transport.grpc.deadline import Served
 from streamkit.transport.log import LOG
 from streamkit.transport.server.checking import Check
@@ -34,6 +34,7 @@ __all__ = ["Call", "Servable", "Service"]
 _TRACES = logging.getLogger("streamkit.transport.handlers")
 """Where a fault's traceback goes, at the level of debugging."""
 _PACKAGE = str(Path(__file__).parents[2])
+_CLIENTS = tuple(str(Path(_PACKAGE, *parts)) for parts in (["client"], ["transport", "client"]))
 _NO_METHOD = Outcome(Status.UNIMPLEMENTED, "no such method")
 
 
@@ -235,6 +236,8 @@ class Call:
 
     def _outcome_of(self, error: Exception) -> Outcome:
         """The status of an error; a line in the log when the handler is at fault."""
+        if isinstance(error, StreamkitError) and error.internal is None and _is_clients(error):
+            internal(error)
         try:
             outcome = outcome_of(error)
             fault = error
@@ -279,6 +282,12 @@ def place_of(error: BaseException) -> str:
     theirs = [frame for frame in frames if not frame.filename.startswith(_PACKAGE)]
     found = (theirs or frames)[-1:]
     return "".join(f"{frame.filename}:{frame.lineno}" for frame in found) or "nowhere"
+
+
+def _is_clients(error: BaseException) -> bool:
+    """Whether code of a client has raised it: it tells of a call that was made here."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and frames[-1].filename.startswith(_CLIENTS)
 
 
 def _over(error: StreamkitError) -> None:

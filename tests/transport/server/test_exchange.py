@@ -21,6 +21,7 @@ from grpclib.const import Status as GrpclibStatus
 from grpclib.encoding.base import CodecBase
 from grpclib.exceptions import GRPCError
 
+from streamkit.client import AsyncClient
 from streamkit.codec import StreamkitCodec
 from streamkit.config import TransportLimits
 from streamkit.errors import (
@@ -605,6 +606,13 @@ class Faulty(Streams):
                 await self.downstream.unary(PUBLISH, PublishRequest(), WriteReply)
             case "misuse":
                 await self.downstream.unary("\n", PublishRequest(), WriteReply)
+            case "client":
+                async with AsyncClient("127.0.0.1:1", reconnect=False) as client:
+                    await client.publish("a", "1")
+            case "closed client":
+                async with AsyncClient("127.0.0.1:1") as client:
+                    await client.close()
+                    await client.publish("a", "1")
             case "passed on":
                 try:
                     await self.downstream.unary(PUBLISH, PublishRequest(), WriteReply)
@@ -621,7 +629,10 @@ class Missing(Writes):
         raise NotFoundError("not down here")
 
 
-FAULTS = ["metadata", "late", "field", "type", "downstream", "misuse", "details", "error"]
+FAULTS = [
+    *("metadata", "late", "field", "type", "details", "error"),
+    *("downstream", "misuse", "client", "closed client"),
+]
 
 
 @pytest.mark.parametrize("fault", FAULTS)
