@@ -152,107 +152,106 @@ async def upload(call: ClientCall[Any, Reply], requests: Messages) -> Reply:
             await sender.stop()
 
 
+_ATTRIBUTES = ("channel", "timeout", "deadline", "metadata")
+
+
+def _init(
+    self: Any,
+    channel: Any,
+    *,
+    timeout: float | None = None,
+    deadline: Deadline | None = None,
+    metadata: Any = None,
+) -> None:
+    values = (channel, timeout, deadline, metadata)
+    self._made_with = made_with = dict(zip(_ATTRIBUTES, values, strict=True))
+    for name, value in made_with.items():
+        # A method of the service may have the name, and then it keeps it.
+        if not inspect.isroutine(getattr(type(self), name, None)):
+            setattr(self, name, value)
+
+
+def _is_ours(stub: Any) -> bool:
+    return hasattr(stub._made_with["channel"], "new_call")
+
+
+def _call(
+    stub: Any,
+    route: str,
+    request_type: type,
+    reply_type: type,
+    options: dict[str, Any],
+    request: Any = None,
+) -> ClientCall[Any, Any]:
+    """Return a call with what the stub was made with, what was set on it since, and the options."""
+    chosen = dict(stub._made_with)
+    chosen.update((name, stub.__dict__[name]) for name in _ATTRIBUTES if name in stub.__dict__)
+    chosen.update((name, value) for name, value in options.items() if value is not None)
+    timeout, deadline = checked_seconds(chosen["timeout"]), chosen["deadline"]
+    if deadline is not None:
+        left = deadline.time_remaining()
+        timeout = left if timeout is None else min(left, timeout)
+    call: ClientCall[Any, Any] = chosen["channel"].new_call(
+        route,
+        request_type,
+        reply_type,
+        request=request,
+        timeout=timeout,
+        metadata=chosen["metadata"],
+    )
+    return call
+
+
+async def _unary_unary(self: Any, route: str, request: Any, kind: type, **options: Any) -> Any:
+    if not _is_ours(self):
+        return await _THEIRS["_unary_unary"](self, route, request, kind, **options)
+    async with _call(self, route, type(request), kind, options, request) as call:
+        return await call.reply()
+
+
+async def _stream_unary(
+    self: Any, route: str, requests: Messages, request_type: type, kind: type, **options: Any
+) -> Any:
+    if not _is_ours(self):
+        return await _THEIRS["_stream_unary"](self, route, requests, request_type, kind, **options)
+    return await upload(_call(self, route, request_type, kind, options), requests)
+
+
+def _unary_stream(
+    self: Any, route: str, request: Any, kind: type, **options: Any
+) -> AsyncIterator[Any]:
+    if not _is_ours(self):
+        found: AsyncIterator[Any] = _THEIRS["_unary_stream"](self, route, request, kind, **options)
+        return found
+    return Replies(_call(self, route, type(request), kind, options, request))
+
+
+def _stream_stream(
+    self: Any, route: str, requests: Messages, request_type: type, kind: type, **options: Any
+) -> AsyncIterator[Any]:
+    if not _is_ours(self):
+        found: AsyncIterator[Any] = _THEIRS["_stream_stream"](
+            self, route, requests, request_type, kind, **options
+        )
+        return found
+    return Replies(_call(self, route, request_type, kind, options), requests)
+
+
+_OURS: dict[str, Callable[..., Any]] = {
+    "__init__": _init,
+    "_unary_unary": _unary_unary,
+    "_stream_unary": _stream_unary,
+    "_unary_stream": _unary_stream,
+    "_stream_stream": _stream_stream,
+}
+_THEIRS = {name: getattr(ServiceStub, name) for name in _OURS}
+"""betterproto's, for stubs on channels of grpclib."""
+
+
 def take_over() -> None:
     """Put this in the place of betterproto's, for stubs on channels that have `new_call`."""
-    stub: Any = ServiceStub
-    theirs = {name: getattr(stub, name) for name in ("_unary_unary", "_stream_unary")}
-    theirs_streaming = {name: getattr(stub, name) for name in ("_unary_stream", "_stream_stream")}
-
-    def init(
-        self: Any,
-        channel: Any,
-        *,
-        timeout: float | None = None,
-        deadline: Deadline | None = None,
-        metadata: Any = None,
-    ) -> None:
-        self._made_with = made_with = {
-            "channel": channel,
-            "timeout": timeout,
-            "deadline": deadline,
-            "metadata": metadata,
-        }
-        for name, value in made_with.items():
-            # A method of the service may have the name, and then it keeps it.
-            if not inspect.isroutine(getattr(type(self), name, None)):
-                setattr(self, name, value)
-
-    def call_of(
-        self: Any,
-        route: str,
-        request_type: type,
-        reply_type: type,
-        options: dict[str, Any],
-        request: Any = None,
-    ) -> ClientCall[Any, Any]:
-        made_with = self._made_with | {
-            name: value for name, value in vars(self).items() if name in self._made_with
-        }
-        chosen = {
-            name: made_with[name] if options.get(name) is None else options[name]
-            for name in ("timeout", "deadline", "metadata")
-        }
-        timeout, deadline = checked_seconds(chosen["timeout"]), chosen["deadline"]
-        if deadline is not None:
-            left = deadline.time_remaining()
-            timeout = left if timeout is None else min(left, timeout)
-        call: ClientCall[Any, Any] = made_with["channel"].new_call(
-            route,
-            request_type,
-            reply_type,
-            request=request,
-            timeout=timeout,
-            metadata=chosen["metadata"],
-        )
-        return call
-
-    def ours(self: Any) -> bool:
-        return hasattr(self._made_with["channel"], "new_call")
-
-    async def unary_unary(self: Any, route: str, request: Any, kind: type, **options: Any) -> Any:
-        if not ours(self):
-            return await theirs["_unary_unary"](self, route, request, kind, **options)
-        async with call_of(self, route, type(request), kind, options, request) as call:
-            return await call.reply()
-
-    async def stream_unary(
-        self: Any, route: str, requests: Messages, request_type: type, kind: type, **options: Any
-    ) -> Any:
-        if not ours(self):
-            return await theirs["_stream_unary"](
-                self, route, requests, request_type, kind, **options
-            )
-        return await upload(call_of(self, route, request_type, kind, options), requests)
-
-    def unary_stream(
-        self: Any, route: str, request: Any, kind: type, **options: Any
-    ) -> AsyncIterator[Any]:
-        if not ours(self):
-            found: AsyncIterator[Any] = theirs_streaming["_unary_stream"](
-                self, route, request, kind, **options
-            )
-            return found
-        return Replies(call_of(self, route, type(request), kind, options, request))
-
-    def stream_stream(
-        self: Any, route: str, requests: Messages, request_type: type, kind: type, **options: Any
-    ) -> AsyncIterator[Any]:
-        if not ours(self):
-            found: AsyncIterator[Any] = theirs_streaming["_stream_stream"](
-                self, route, requests, request_type, kind, **options
-            )
-            return found
-        return Replies(call_of(self, route, request_type, kind, options), requests)
-
-    replacements: dict[str, Callable[..., Any]] = {
-        "__init__": init,
-        "_unary_unary": unary_unary,
-        "_stream_unary": stream_unary,
-        "_unary_stream": unary_stream,
-        "_stream_stream": stream_stream,
-    }
-    for name, replacement in replacements.items():
-        setattr(stub, name, replacement)
+    for name, ours in _OURS.items():
+        setattr(ServiceStub, name, ours)
 
 
 take_over()

@@ -56,8 +56,11 @@ class Talk:
         }
 
 
-class TalkStub(betterproto.ServiceStub):
-    """As the plug-in writes it."""
+class AskStub(betterproto.ServiceStub):
+    """As the plug-in writes it, but for a method that is called like an attribute."""
+
+    async def ask(self, request: SubscribeRequest, **options: Any) -> WriteReply:
+        return await self._unary_unary(METADATA, request, WriteReply, **options)
 
     async def upload(self, requests: Any, **options: Any) -> WriteReply:
         return await self._stream_unary(UPLOAD, requests, SubscribeRequest, WriteReply, **options)
@@ -67,6 +70,10 @@ class TalkStub(betterproto.ServiceStub):
             CHAT, requests, SubscribeRequest, WriteReply, **options
         ):
             yield reply
+
+
+class TalkStub(AskStub):
+    """With that method."""
 
     async def metadata(self, request: SubscribeRequest, **options: Any) -> WriteReply:
         return await self._unary_unary(METADATA, request, WriteReply, **options)

@@ -7,7 +7,7 @@ import gc
 from collections.abc import AsyncIterator
 from typing import Any
 
-import betterproto
+import grpclib.client
 import pytest
 from grpclib.metadata import Deadline
 
@@ -16,14 +16,7 @@ from streamkit.generated.streamservice import SubscribeRequest, WriteReply
 from streamkit.testing import InProcess
 from streamkit.transport import Channel, GrpcServer
 from tests.transport.client.conftest import NewChannel
-from tests.transport.client.talk import METADATA, Talk, TalkStub
-
-
-class AskStub(betterproto.ServiceStub):
-    """Without a method that is called like an attribute."""
-
-    async def ask(self, request: SubscribeRequest, **options: Any) -> WriteReply:
-        return await self._unary_unary(METADATA, request, WriteReply, **options)
+from tests.transport.client.talk import AskStub, Talk, TalkStub
 
 
 @pytest.fixture(params=["socket", "inproc"])
@@ -182,3 +175,16 @@ async def test_a_stub_of_a_closed_channel(talk: tuple[Talk, Channel]) -> None:
     with pytest.raises(StreamkitError):
         async for _ in stub.chat(source()):
             pass
+
+
+async def test_a_stub_on_a_channel_of_grpclib_is_betterprotos() -> None:
+    handler = Talk()
+    server = GrpcServer([handler])
+    await server.start("127.0.0.1", 0)
+    async with grpclib.client.Channel("127.0.0.1", server.port) as channel:
+        stub = AskStub(channel)
+        assert (await stub.upload(said("a", "b"))).producer_sequence == 2
+        assert [r.producer_sequence async for r in stub.chat(said("a"))] == [1]
+        ask = AskStub(channel, metadata={"x": "1"})
+        assert (await ask.ask(SubscribeRequest())).epoch == "1 0"
+    await server.close()

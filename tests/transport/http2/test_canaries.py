@@ -24,6 +24,7 @@ from h2.events import StreamReset
 from h2.stream import H2Stream, StreamClosedBy, StreamInputs, StreamState
 
 from streamkit.config import TransportLimits
+from streamkit.transport.client import stubs
 from streamkit.transport.http2.machine import Http2
 
 
@@ -183,3 +184,20 @@ def test_the_state_of_grpclibs_server_stream() -> None:
 def test_the_glue_of_betterproto() -> None:
     glue = ServiceBase._call_rpc_handler_server_stream
     assert list(inspect.signature(glue).parameters) == ["self", "handler", "stream", "request"]
+
+
+def test_the_client_half_of_betterproto() -> None:
+    """What generated stubs call, and what ours stands in for."""
+    theirs = {
+        "_unary_unary": ["self", "route", "request", "response_type"],
+        "_unary_stream": ["self", "route", "request", "response_type"],
+        "_stream_unary": ["self", "route", "request_iterator", "request_type", "response_type"],
+        "_stream_stream": ["self", "route", "request_iterator", "request_type", "response_type"],
+    }
+    options = ["timeout", "deadline", "metadata"]
+    for name, parameters in theirs.items():
+        found = inspect.signature(stubs._THEIRS[name]).parameters
+        assert list(found) == [*parameters, *options], name
+        assert all(found[option].kind is inspect.Parameter.KEYWORD_ONLY for option in options)
+    init = inspect.signature(stubs._THEIRS["__init__"]).parameters
+    assert list(init) == ["self", "channel", *options]
