@@ -1,12 +1,13 @@
 """The command `streamkit`: parse, call, exit code.
 
     app         the typer application; `commands/` has one module for each group of commands
+    options     the options that several commands have, and how a command is made
     session     what every command is given, and how it ends: errors and signals -> exit code
-    parsing     durations, sizes, levels, times, parameters: text -> value, pure
-    sanitise    the one way for foreign text to a terminal
-    terminal    the one decision on colour and animation
-    output      standard output: sanitised on a terminal, flushed by record in a pipe
-    records     a message -> a JSON object or a plain line, pure
+    exits       exit codes, and the way from an error to one line and a code
+    input/      text -> value, bytes -> lines -> levels, files that are rotated, a command that runs
+    reporting   what the server is told of a running command; `spool` keeps it while it is away
+    sinks       where the rows of a query go; printing: records, one after the other
+    output/     what a terminal can show, standard output, a message -> an object or a line
     rendering/  the only importer of rich
 
 Nothing is imported before it is needed, so that `streamkit --help` is quick.

@@ -14,23 +14,29 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from hashlib import blake2b
 from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
+from streamkit.cli.input.generation import (
+    START,
+    Batch,
+    CutError,
+    Generation,
+    Place,
+    fits,
+    is_beginning,
+    key_of,
+    opened,
+    place_at,
+    was_read,
+)
 from streamkit.cli.input.lines import LineSplitter, encoding_of
 from streamkit.cli.input.rotations import candidates
 
-__all__ = ["Batch", "Follower", "Note", "Place"]
+__all__ = ["Follower", "Note"]
 
-CHUNK = 64 * 1024
-MOST_LINES = 500
-"""Of one batch."""
-TAIL = 1024
-"""Bytes before a place that are compared: files often begin alike."""
 SETTLE = 2.0
 """Seconds that the writer of an old file has to end a line that it began."""
 LINGER = 60.0
@@ -39,28 +45,8 @@ when it grows."""
 LOOK_EVERY = 0.5
 MOST_PLACES = 4_096
 """Files whose place is remembered."""
-HISTORY = 512
-"""Places on the way to where a file was read, by which a copy of a part of it is known."""
 MOST_OPEN = 128
 """Files open at a time; others wait until one of them is read to its end."""
-
-
-class Place(NamedTuple):
-    """Up to where a file was read, with what it takes to know the file again."""
-
-    offset: int
-    length: int
-    """Of the bytes before the place that the digest is of."""
-    digest: str
-
-    @classmethod
-    def after(cls, offset: int, before: bytes) -> Place:
-        """The place at `offset`, given bytes that end there."""
-        tail = before[-TAIL:]
-        return cls(offset, len(tail), _digest(tail))
-
-
-START = Place(0, 0, "")
 
 
 class Note(NamedTuple):
@@ -69,78 +55,6 @@ class Note(NamedTuple):
     key: str
     place: Place
     live: bool
-
-
-class Batch(NamedTuple):
-    """Lines of one file, whole."""
-
-    key: str
-    first: int
-    """Where the first of them begins."""
-    place: Place
-    """Where the last one ends."""
-    lines: list[str]
-
-
-class _Generation:
-    """One open file behind the name."""
-
-    def __init__(self, key: str, name: str, file: FileIO, line: Place, now: float) -> None:
-        self.key = key
-        self.name = name
-        self.file = file
-        self.at = line
-        """Up to where it was read."""
-        self.line = line
-        """Where its last whole line ended."""
-        self.history = deque[Place](maxlen=HISTORY)
-        self.grown = now
-        head = os.pread(file.fileno(), 4, 0)
-        known = encoding_of(head)[0] if line.offset else ""
-        self.splitter = LineSplitter(place=line.offset, encoding=known)
-
-    def read(self, now: float) -> list[Batch]:
-        """The next lines; none if there are none yet. Raises _CutError for another content."""
-        while data := self._next():
-            self.grown = now
-            first = self.splitter.place
-            base = self.at.offset - self.at.length
-            lines = self.splitter.feed(data[self.at.length :])
-            self.at = Place.after(base + len(data), data)
-            self.history.append(self.at)
-            if lines:
-                ends, batches = self.splitter.ends, []
-                for index in range(0, len(lines), MOST_LINES):
-                    some = lines[index : index + MOST_LINES]
-                    end = ends[index + len(some) - 1]
-                    place = Place.after(end, data[: end - base])
-                    batches.append(Batch(self.key, first, place, some))
-                    first = end
-                    self.line = place
-                return batches
-        return []
-
-    def _next(self) -> bytes:
-        """The bytes before the place and new ones after it; empty if nothing is new.
-
-        One read for both: what is before the place says that what comes after it belongs there.
-        """
-        at = self.at
-        data = os.pread(self.file.fileno(), at.length + CHUNK, at.offset - at.length)
-        if len(data) < at.length or _digest(data[: at.length]) != at.digest:
-            raise _CutError
-        return data if len(data) > at.length else b""
-
-    def finish(self) -> Batch | None:
-        """The last line if it has no end; no more of it is expected."""
-        first = self.splitter.place
-        lines = self.splitter.finish()
-        self.line = self.at
-        return Batch(self.key, first, self.at, lines) if lines else None
-
-
-class _CutError(Exception):
-    """The file no longer has the bytes that were read."""
 
 
 class Follower:
@@ -165,7 +79,7 @@ class Follower:
         self._path = path
         self._tell = tell
         self._clock = clock
-        self._open: list[_Generation] = []
+        self._open: list[Generation] = []
         """Oldest first."""
         self._places: dict[str, Place] = dict(places or {})
         """Of files that are not open."""
@@ -198,7 +112,7 @@ class Follower:
         """
         now = self._clock()
         try:
-            moved, pause = _key(self._path.stat()) != self._current, LOOK_EVERY
+            moved, pause = key_of(self._path.stat()) != self._current, LOOK_EVERY
         except OSError:
             moved, pause = False, 0.0  # what comes and goes in a moment is only seen by looking
         if moved or now >= self._looked + max(pause, 20 * self._taken):
@@ -219,7 +133,7 @@ class Follower:
                 if batches := generation.read(now):
                     self._ready += batches[1:]
                     return batches[0]
-            except _CutError:
+            except CutError:
                 self._look()
                 return self.read()
             if generation.key == self._current or not self._has_successor():
@@ -240,7 +154,7 @@ class Follower:
         for name, _ in candidates(self._path):
             try:
                 with open(name, "rb", buffering=0) as file:
-                    if not _fits(file, place):
+                    if not fits(file, place):
                         continue
                     known = encoding_of(os.pread(file.fileno(), 4, 0))[0] if first else ""
                     data = os.pread(file.fileno(), place.offset - first, first)
@@ -259,10 +173,10 @@ class Follower:
         """The first look ever: what was rotated away before is not ours."""
         self._path.stat()
         for name, status in candidates(self._path):
-            key, own, place = _key(status), name == str(self._path), START
+            key, own, place = key_of(status), name == str(self._path), START
             if from_end or not own:
                 with open(name, "rb", buffering=0) as file:
-                    place = _place_at(file, status.st_size)
+                    place = place_at(file, status.st_size)
             self._places[key] = place
             self._note(key, place, own)
 
@@ -273,7 +187,7 @@ class Follower:
         by_key = {generation.key: generation for generation in self._open}
         unknown: list[tuple[str, str]] = []
         for name, status in found:
-            key = _key(status)
+            key = key_of(status)
             if name == str(self._path):
                 self._current = key
             if key in by_key:
@@ -281,7 +195,9 @@ class Follower:
             elif not self._recognise(key, name, status.st_size, live=key in (trails or ())):
                 unknown.append((key, name))
         if trails is not None:
-            self._miss(trails, {_key(status) for _, status in found} - {key for key, _ in unknown})
+            self._miss(
+                trails, {key_of(status) for _, status in found} - {key for key, _ in unknown}
+            )
         for key, name in unknown:
             self._consider(key, name)
         orphans, self._orphans = self._orphans, []
@@ -294,9 +210,9 @@ class Follower:
 
     def _find_cut(self) -> bool:
         """Begin anew with files that no longer have the bytes that were read."""
-        cut = [generation for generation in self._open if not _fits(generation.file, generation.at)]
+        cut = [generation for generation in self._open if not fits(generation.file, generation.at)]
         for old in cut:
-            fresh = _Generation(old.key, old.name, old.file, START, self._clock())
+            fresh = Generation(old.key, old.name, old.file, START, self._clock())
             self._open[self._open.index(old)] = fresh
             self._orphans.append(
                 _Orphan(
@@ -329,12 +245,12 @@ class Follower:
         current = key == self._current
         if place.offset == size and not current and not live:
             return True
-        if (file := _opened(name, key)) is None:
+        if (file := opened(name, key)) is None:
             return True  # rotated in this moment; the next look finds it
-        if not _fits(file, place):
+        if not fits(file, place):
             file.close()
             return False
-        generation = _Generation(key, name, file, place, self._clock())
+        generation = Generation(key, name, file, place, self._clock())
         if place.offset == size:
             # It is quiet for longer than we are here.
             generation.grown -= max(0.0, time.time() - os.fstat(file.fileno()).st_mtime)
@@ -346,34 +262,34 @@ class Follower:
         current = key == self._current
         if len(self._open) >= MOST_OPEN and not current:
             return
-        if (file := _opened(name, key)) is None:
+        if (file := opened(name, key)) is None:
             return
         size = os.fstat(file.fileno()).st_size
         for orphan in self._orphans:
-            if not current and orphan.place.offset and _fits(file, orphan.place):
+            if not current and orphan.place.offset and fits(file, orphan.place):
                 self._orphans.remove(orphan)
                 self._continue(orphan, key, name, file)
                 return
         if current:
-            self._add(_Generation(key, name, file, START, self._clock()))
+            self._add(Generation(key, name, file, START, self._clock()))
         elif not size:
             file.close()  # nothing can be told of it yet
-        elif any(_is_beginning(file, size, g.file) for g in self._open):
+        elif any(is_beginning(file, size, g.file) for g in self._open):
             # Not ours until the other one is cut and this one has what was not read of it.
             self._copies.add(key)
             file.close()
-        elif key in self._copies or any(_was_read(file, size, o.history) for o in self._orphans):
+        elif key in self._copies or any(was_read(file, size, o.history) for o in self._orphans):
             self._copies.discard(key)
-            self._places[key] = _place_at(file, size)
+            self._places[key] = place_at(file, size)
             self._note(key, self._places[key], False)
             file.close()
-        elif not all(_fits(g.file, g.at) for g in self._open):
+        elif not all(fits(g.file, g.at) for g in self._open):
             file.close()  # one was cut in this moment, and this may be its copy: at the next look
             self._looked -= LOOK_EVERY
         else:
-            self._add(_Generation(key, name, file, START, self._clock()))
+            self._add(Generation(key, name, file, START, self._clock()))
 
-    def _add(self, generation: _Generation) -> None:
+    def _add(self, generation: Generation) -> None:
         self._places.pop(generation.key, None)
         self._copies.discard(generation.key)
         self._open.append(generation)
@@ -381,7 +297,7 @@ class Follower:
     def _continue(self, orphan: _Orphan, key: str, name: str, file: FileIO) -> None:
         """Read on in the copy of a file that was cut, before what that file holds now."""
         line = orphan.line or orphan.place
-        copy = _Generation(key, name, file, line, self._clock())
+        copy = Generation(key, name, file, line, self._clock())
         if orphan.splitter is not None:
             copy.splitter = orphan.splitter
             copy.at = orphan.place
@@ -415,7 +331,7 @@ class Follower:
         """Whether something was written to the file that has the name now."""
         return any(g.key == self._current and os.fstat(g.file.fileno()).st_size for g in self._open)
 
-    def _retire(self, generation: _Generation) -> None:
+    def _retire(self, generation: Generation) -> None:
         generation.file.close()
         self._open.remove(generation)
         self._places[generation.key] = generation.at
@@ -434,50 +350,3 @@ class _Orphan(NamedTuple):
     line: Place | None = None
     """Where its last whole line ended, if that is elsewhere."""
     splitter: LineSplitter | None = None
-
-
-def _key(status: os.stat_result) -> str:
-    return f"{status.st_dev}:{status.st_ino}"
-
-
-def _digest(data: bytes) -> str:
-    return blake2b(data, digest_size=12).hexdigest() if data else ""
-
-
-def _opened(name: str, key: str) -> FileIO | None:
-    """The file of that name if it still is the one that was seen."""
-    try:
-        file = open(name, "rb", buffering=0)  # noqa: SIM115
-    except OSError:
-        return None
-    if _key(os.fstat(file.fileno())) == key:
-        return file
-    file.close()
-    return None
-
-
-def _place_at(file: FileIO, offset: int) -> Place:
-    length = min(offset, TAIL)
-    return Place.after(offset, os.pread(file.fileno(), length, offset - length))
-
-
-def _fits(file: FileIO, place: Place) -> bool:
-    """Whether the bytes before the place are in the file."""
-    data = os.pread(file.fileno(), place.length, place.offset - place.length)
-    return len(data) == place.length and _digest(data) == place.digest
-
-
-def _is_beginning(file: FileIO, size: int, other: FileIO) -> bool:
-    """Whether a file is the beginning of another one, by its own beginning and end."""
-    length = min(size, TAIL)
-    for offset in (0, size - length):
-        mine = os.pread(file.fileno(), length, offset)
-        if mine != os.pread(other.fileno(), length, offset):
-            return False
-    return True
-
-
-def _was_read(file: FileIO, size: int, history: Sequence[Place]) -> bool:
-    """Whether a file holds what was read of one that is gone, as far as it goes."""
-    before = [place for place in history if place.offset <= size]
-    return bool(before) and _fits(file, before[-1])

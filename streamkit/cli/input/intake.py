@@ -16,7 +16,8 @@ from contextlib import aclosing, closing
 from pathlib import Path
 from typing import TypeVar
 
-from streamkit.cli.input.following import Batch, Follower, Note
+from streamkit.cli.input.following import Follower, Note
+from streamkit.cli.input.generation import Batch
 from streamkit.cli.input.lines import LineSplitter
 
 __all__ = ["file_lines", "followed", "stdin_bytes", "stdin_lines"]

@@ -16,7 +16,8 @@ from hashlib import blake2b
 from pathlib import Path
 from uuid import uuid4
 
-from streamkit.cli.input.following import HISTORY, MOST_PLACES, Batch, Note, Place
+from streamkit.cli.input.following import MOST_PLACES, Note
+from streamkit.cli.input.generation import HISTORY, Batch, Place
 
 __all__ = ["InUseError", "Ledger", "Request", "ledger_path"]
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from streamkit.cli.input import following
-from streamkit.cli.input.following import Batch, Follower, Note
+from streamkit.cli.input.following import Follower, Note
+from streamkit.cli.input.generation import Batch, Place
 from streamkit.cli.input.rotations import candidates
 
 _followers: list[Follower] = []
@@ -33,8 +34,8 @@ class Reader:
         self.lines: list[str] = []
         self.told: list[str] = []
         self.batches: list[Batch] = []
-        self._places: dict[str, following.Place] = {}
-        self._trails: dict[str, list[following.Place]] = {}
+        self._places: dict[str, Place] = {}
+        self._trails: dict[str, list[Place]] = {}
         self.follower = self._begin(from_end=from_end)
 
     def _begin(self, *, from_end: bool = False) -> Follower:
