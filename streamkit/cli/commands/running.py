@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streamkit.cli import exits
+from streamkit.cli import exits, options
 from streamkit.cli.exits import value_of
 from streamkit.cli.input.parsing import duration
-from streamkit.cli.options import command, one_of
+from streamkit.cli.options import command
+from streamkit.cli.printing import JsonArray
 from streamkit.cli.session import Session
 
 if TYPE_CHECKING:
@@ -36,14 +37,15 @@ async def _top(
         str, typer.Option("--every", metavar="TIME", help="Between two looks.")
     ] = "1s",
     once: Annotated[bool, typer.Option("--once", help="Look once, then end.")] = False,
-    output: Annotated[
-        str, typer.Option("-o", "--output", metavar="pretty|jsonl", help="Output format.")
-    ] = "pretty",
+    output: options.JsonOutput = "pretty",
 ) -> int:
-    """Show the calls that run on the server. For administrators."""
-    one_of("-o", output, ("pretty", "jsonl"))
+    """Show the calls that run on the server. For administrators.
+
+    -o json is one array of one look, so it looks once.
+    """
+    options.one_of("-o", output, options.JSON_FORMATS)
     pause = value_of("--every", duration, every)
-    once = once or (output == "pretty" and not session.output.terminal.is_tty)
+    once = once or output == "json" or (output == "pretty" and not session.output.terminal.is_tty)
     session.watch_reader()
     async with session.client() as client:
         rates = _Rates()
@@ -175,6 +177,12 @@ def _shown(row: dict[str, Any]) -> list[str]:
 
 
 def _write(session: Session, output: str, rows: list[dict[str, Any]]) -> None:
+    if output == "json":
+        array = JsonArray(session)
+        for row in rows:
+            array.add(row)
+        array.close()
+        return
     if output == "jsonl":
         from streamkit.sanitise import json_text
 
