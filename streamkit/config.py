@@ -12,6 +12,7 @@ from streamkit.errors import InvalidArgumentError
 
 __all__ = [
     "Backoff",
+    "ClientLimits",
     "DoorLimits",
     "JournalOptions",
     "QueryLimits",
@@ -233,6 +234,17 @@ class QueryLimits:
 
     def __post_init__(self) -> None:
         _require_positive(self, zero_allowed=_QUERIES_UNBOUNDED)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClientLimits:
+    """What a client keeps for a server that is away."""
+
+    spool: int = 64 * MIB
+    """Log lines on disk, of all processes that wait for one server; 0 keeps none."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self, zero_allowed=("spool",))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import tempfile
 
 import pytest
 
+_CACHE = tempfile.TemporaryDirectory(prefix="streamkit-cache-")
+"""In place of the user's own, for this process and all that tests start."""
+
 
 def pytest_configure() -> None:
+    os.environ["XDG_CACHE_HOME"] = _CACHE.name
     # A shell starts what runs in its background with SIGINT ignored, and every process that a test
     # starts would inherit that; a handler of our own is not inherited.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

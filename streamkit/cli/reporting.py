@@ -19,7 +19,7 @@ from uuid import uuid4
 from streamkit.cli.exits import UsageError, reason
 from streamkit.cli.input.levels import detect_level
 from streamkit.cli.session import Session
-from streamkit.cli.spool import Spool, kept_files, read_requests, records_of, request_of
+from streamkit.client.writing.spool import Spool, deliver, records_of, request_of
 from streamkit.errors import AlreadyExistsError, ConnectError, StreamkitError
 from streamkit.generated.streamservice import JobReport, LogEntry, WriteRequest
 
@@ -330,30 +330,14 @@ def _numbers(match: re.Match[str]) -> list[int]:
 
 
 async def deliver_kept(session: Session, client: AsyncClient) -> int:
-    """Bring what earlier runs left to the server; return how many files that were.
-
-    A file is removed when all of it was stored or refused, and both are told. No error is raised:
-    what could not be brought stays.
-    """
+    """Bring what earlier runs left to the server; return how many files that were."""
     count = 0
-    for path, file in kept_files(session.server):
-        lines = 0
-        writer: LogWriter | None = None
-        try:
-            for request in read_requests(file):
-                if writer is None:
-                    writer = client.log_writer("kept", producer_id=request.producer.id)
-                await writer.pump.put_request(records_of(request), request.producer.sequence)
-                lines += len(request.logs)
-            if writer is not None:
-                await writer.flush()
-        except (StreamkitError, ValueError) as error:
-            session.note(f"what waits in {path} could not be delivered: {reason(error)}")
-            if writer is None or writer.pump.failure is not None:
-                continue  # it may be another time
-        if writer is not None:
-            await writer.close(0)
-        path.unlink(missing_ok=True)
-        count += 1
-        session.note(f"{lines} lines that waited in {path.name} are delivered")
+
+    def writer(producer: str) -> LogWriter:
+        return client.log_writer("kept", producer_id=producer)
+
+    async with contextlib.aclosing(deliver(writer, session.server, session.note)) as delivered:
+        async for lines in delivered:
+            count += 1
+            session.note(f"{lines} lines that waited on disk are delivered")
     return count

@@ -90,7 +90,7 @@ async def _run(
     """
     from streamkit.cli.input.child import Child
     from streamkit.cli.reporting import Reporter
-    from streamkit.cli.spool import Spool, spool_folder
+    from streamkit.client.writing.spool import Spool, spool_folder
 
     try:
         pattern = re.compile(progress) if progress else None

@@ -21,7 +21,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
@@ -29,9 +29,13 @@ from streamkit.client.aio import AsyncClient
 from streamkit.client.blocking.portal import Portal, abandon
 from streamkit.client.events import ClientEvent
 from streamkit.client.link import server_address
+from streamkit.client.writing.spool import Spool, deliver, kept_bytes, spool_folder
+from streamkit.client.writing.spooled import SpooledWriter
 from streamkit.client.writing.text import clean
 from streamkit.client.writing.writers import LogWriter
+from streamkit.config import ClientLimits
 from streamkit.errors import InvalidArgumentError, StreamkitError
+from streamkit.generated.streamservice import LogEntry
 
 __all__ = ["StreamHandler"]
 
@@ -44,6 +48,12 @@ _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime
 _handlers: weakref.WeakSet[StreamHandler] = weakref.WeakSet()
 _flushing_at_end_of = 0
 """The process of multiprocessing that flushes when it ends."""
+
+_KEEPING = 0.5
+"""Seconds that the end of the program may take to put what is left on disk."""
+
+_REQUEST = 500
+"""Lines of one request."""
 
 _BUFFER = 2_000
 """Records that are with the writer; the others wait in the handler, where the oldest can go."""
@@ -63,6 +73,9 @@ class StreamHandler(logging.Handler):
 
     `capacity` records wait while the server is slow or away; then `overflow` decides:
     "drop_oldest" or "drop_new". `dropped` counts, and a line in the log tells how many are missing.
+    With a server that stays away, lines go on to a file in the user's cache directory, `spool`
+    bytes for all processes that log to it. What is left there at the end of the program is
+    delivered by the next process that logs to that server, once. That, too, is told on stderr.
     The level becomes debug, info, warn or error; `extra`, the logger's name and an exception's type
     and text become fields. A server that is away is told on stderr, once.
     """
@@ -76,6 +89,7 @@ class StreamHandler(logging.Handler):
         capacity: int = 10_000,
         overflow: Literal["drop_oldest", "drop_new"] = "drop_oldest",
         shutdown_timeout: float = 2.0,
+        spool: int = ClientLimits().spool,
         ssl: tls.SSLContext | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
@@ -84,15 +98,22 @@ class StreamHandler(logging.Handler):
             raise InvalidArgumentError("service must not be empty")
         if capacity < 1:
             raise InvalidArgumentError(f"capacity must be positive, not {capacity}")
+        if spool < 0:
+            raise InvalidArgumentError(f"spool must not be negative, not {spool}")
         if overflow not in ("drop_oldest", "drop_new"):
             raise InvalidArgumentError(f"overflow: unknown policy {overflow!r}")
         self.service = service
         self.address = server_address(address)
         self.dropped = 0
-        """Records lost for good, in this process."""
+        """Records that this process could not deliver."""
+        self.kept = 0
+        """Those of them that wait on disk for the next process."""
         self._capacity = capacity
         self._drop_new = overflow == "drop_new"
         self._shutdown_timeout = shutdown_timeout
+        self._spool_limit = spool
+        # Here, as it imports: a child forked in the middle of an import could never do it again.
+        self._spool_folder = spool_folder(self.address)
         self._ssl = ssl
         self._metadata = metadata
         self._closed = False
@@ -153,7 +174,7 @@ class StreamHandler(logging.Handler):
     def _reset(self) -> None:
         """The state of one process."""
         if self._portal is not None:
-            abandon((self._portal, self._writer, self._worker))
+            abandon((self._portal, self._writer, self._worker, self._spooled))
         self._pid = os.getpid()
         self._queue: deque[_Line] = deque()
         self._portal = None
@@ -161,12 +182,13 @@ class StreamHandler(logging.Handler):
         self._worker: asyncio.Task[None] | None = None
         self._work: asyncio.Event | None = None
         self._writer: LogWriter | None = None
+        self._spooled: SpooledWriter | None = None
         self._woken = False
         self._stuck = False
         self._failed = False
         self._warned = False
         self._untold = 0
-        self.dropped = 0
+        self.dropped = self.kept = 0
 
     def _line(self, record: logging.LogRecord) -> _Line:
         fields = {"logger": record.name}
@@ -213,17 +235,28 @@ class StreamHandler(logging.Handler):
         portal, self._portal = self._portal, None
         if portal is None:
             return
+        with suppress(TimeoutError, StreamkitError):
+            self.kept = portal.run(self._keep(), _KEEPING)
         portal.close(0.2)
         lost = len(self._queue) + (self._writer.dropped if self._writer is not None else 0)
+        self._queue.clear()
+        if not self.kept and self._spooled is not None:
+            lost += self._spooled.held + self._spooled.spool.lines
+            self._spooled.spool.close()
+        self.dropped += lost + self.kept
+        if self.kept and self._spooled is not None:
+            _say(
+                f"{self.kept} log records of {self.service} wait in {self._spooled.spool.path} for "
+                f"{self.address}; the next process that logs there brings them"
+            )
         if lost:
-            self.dropped += lost
-            self._queue.clear()
             _say(f"{lost} log records of {self.service} were not delivered to {self.address}")
 
     # ---- in the handler's own thread ----
 
     def _start(self) -> None:
         self._work = asyncio.Event()
+        self._online = asyncio.Event()
         self._worker = asyncio.ensure_future(self._ship())
 
     def _wake(self) -> None:
@@ -234,52 +267,113 @@ class StreamHandler(logging.Handler):
         client = AsyncClient(
             self.address, on_event=self._on_event, ssl=self._ssl, metadata=self._metadata
         )
+        producer = SpooledWriter.new_producer()
+        spool = Spool(
+            self._spool_folder / f"log-{producer}",
+            self._spool_limit and max(0, self._spool_limit - kept_bytes(self.address)),
+        )
         async with client:
+            buffer = min(_BUFFER, self._capacity)
             self._writer = writer = client.log_writer(
-                self.service, buffer=min(_BUFFER, self._capacity)
+                self.service, buffer=buffer, producer_id=producer
             )
+            self._spooled = spooled = SpooledWriter(writer, spool, producer)
+            self._delivering = asyncio.create_task(self._deliver_kept(client))
+            tasks = [asyncio.create_task(spooled.move()), self._delivering]
             work = self._work
             assert work is not None  # made just before this task
-            while not writer.pump.ended:
-                await work.wait()
-                work.clear()
-                self._woken = False
-                await self._move(writer)
+            try:
+                while not writer.pump.ended:
+                    await work.wait()
+                    work.clear()
+                    self._woken = False
+                    with suppress(StreamkitError):  # the writer has ended, as is seen above
+                        await self._move(writer, spooled)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
             if writer.pump.failure is not None:
                 self._warn(str(writer.pump.failure))
             self._failed = True
 
-    async def _move(self, writer: LogWriter) -> None:
-        queue = self._queue
+    async def _move(self, writer: LogWriter, spooled: SpooledWriter) -> None:
+        """Bring what waits to the writer or the disk, a request at a time."""
+        queue, most = self._queue, min(_REQUEST, self._capacity)
         while queue or self._untold:
+            lines: list[LogEntry] = []
             if self._untold:
                 untold, self._untold = self._untold, 0
                 text = f"{untold} log records were dropped before this line: the buffer was full"
-                await writer.send(text, "warn", {"dropped": untold})
-            while queue:
-                # Taken only when there is room: while it waits here it may be dropped.
-                if writer.pump.outbox.full:
-                    await writer.pump.room()
-                    continue
-                line = queue.popleft()
-                writer.write(line.message, line.level, line.fields, line.timestamp)
+                lines.append(writer.entry(text, "warn", {"dropped": untold}, None)[0])
+            with suppress(IndexError):  # the thread that logs makes room by itself
+                while len(lines) < most:
+                    lines.append(_entry(writer, queue.popleft()))
+            try:
+                await spooled.put(lines)
+            except StreamkitError:
+                self.dropped += len(lines)
+                raise
+
+    async def _deliver_kept(self, client: AsyncClient) -> None:
+        """Bring what earlier processes left, once the server is there."""
+        await self._online.wait()
+
+        def open_writer(producer: str) -> LogWriter:
+            return client.log_writer("kept", producer_id=producer)
+
+        async with aclosing(deliver(open_writer, self.address, _say)) as delivered:
+            async for lines in delivered:
+                _say(f"{lines} lines that waited on disk for {self.address} are delivered")
+
+    async def _keep(self) -> int:
+        """Leave on disk what was not delivered; how many lines that is."""
+        if self._spooled is None or self._failed:
+            return 0
+        rest = list(self._rest())
+        kept = self._spooled.keep(rest)
+        if not kept:
+            self.dropped += len(rest)
+        elif self._writer is not None:
+            # They have their place; what closing the writer gives up is counted by nobody else.
+            self._writer.pump.outbox.forget()
+        return kept
+
+    def _rest(self) -> Iterator[LogEntry]:
+        assert self._writer is not None
+        with suppress(IndexError):
+            while True:
+                yield _entry(self._writer, self._queue.popleft())
 
     async def _drained(self) -> None:
-        while self._queue or self._untold or self._writer is None:
+        while self._queue or self._untold or self._spooled is None:
             if self._worker is not None and self._worker.done():
                 return
             self._wake()
             await asyncio.sleep(0.005)
-        await self._writer.flush()
+        await self._spooled.flush()
+        if self._online.is_set():
+            # A short program is as good as any other for what earlier ones have left.
+            await asyncio.wait([self._delivering])
 
     def _on_event(self, event: ClientEvent) -> None:
-        if event.kind == "reconnecting":
-            self._warn("it cannot be reached")
+        if event.kind in ("reconnecting", "connected", "resumed"):
+            away = event.kind == "reconnecting"
+            if self._spooled is not None:
+                self._spooled.noticed(away=away)
+            if away:
+                self._warn("it cannot be reached")
+            else:
+                self._online.set()
 
     def _warn(self, reason: str) -> None:
         if not self._warned:
             self._warned = True
             _say(f"logs of {self.service} do not reach {self.address}: {reason}")
+
+
+def _entry(writer: LogWriter, line: _Line) -> LogEntry:
+    return writer.entry(line.message, line.level, line.fields, line.timestamp)[0]
 
 
 def _flush(handlers: Iterable[StreamHandler]) -> None:

@@ -193,6 +193,13 @@ class Outbox:
         """Note records that were never accepted."""
         self.dropped += records
 
+    def forget(self) -> None:
+        """Let go of what is held without counting it: somebody else has it now."""
+        self._waiting.clear()
+        self._sealed.clear()
+        self.accepted -= self._held
+        self._sent = self._held = self._size = 0
+
     def abandon(self) -> int:
         """Give up what is held; return how many records that were. They count as dropped."""
         lost = self._held

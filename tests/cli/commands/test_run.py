@@ -20,8 +20,8 @@ import pytest
 from streamkit.cli.input.child import Child
 from streamkit.cli.reporting import Reporter
 from streamkit.cli.session import Session
-from streamkit.cli.spool import Spool
 from streamkit.client import AsyncClient
+from streamkit.client.writing.spool import Spool
 from streamkit.config import Backoff
 from streamkit.testing import FaultProxy, serve
 from tests.cli.tools import (

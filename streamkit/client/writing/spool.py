@@ -1,7 +1,8 @@
 """Requests that wait on disk for a server that is away, and what is left of them afterwards.
 
-One file for each run of a command, made when it is first needed. It holds encoded write requests
-with their producer and number, so whoever sends them, and however often, each is stored once.
+One file for each run of a command and each logging handler, made when it is first needed. It holds
+encoded write requests with their producer and number, so whoever sends them, and however often,
+each is stored once.
 """
 
 from __future__ import annotations
@@ -9,14 +10,24 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 
+from streamkit.client.writing.writers import LogWriter
+from streamkit.errors import StreamkitError
 from streamkit.generated.streamservice import JobReport, LogEntry, Producer, WriteRequest
 
-__all__ = ["Spool", "kept_files", "read_requests", "records_of", "spool_folder"]
+__all__ = [
+    "Spool",
+    "deliver",
+    "kept_bytes",
+    "kept_files",
+    "read_requests",
+    "records_of",
+    "spool_folder",
+]
 
 _LENGTH = struct.Struct("<I")
 
@@ -144,6 +155,45 @@ def kept_files(server: str) -> Iterator[tuple[Path, int]]:
             continue  # its run goes on
         finally:
             os.close(file)
+
+
+def kept_bytes(server: str) -> int:
+    """What waits on disk for a server, in all."""
+    total = 0
+    with suppress(OSError):
+        for path in spool_folder(server).iterdir():
+            with suppress(OSError):
+                total += path.stat().st_size
+    return total
+
+
+async def deliver(
+    open_writer: Callable[[str], LogWriter], server: str, tell: Callable[[str], object]
+) -> AsyncGenerator[int, None]:
+    """Bring what earlier processes left to the server; yields the lines of each file.
+
+    `open_writer` gives one that writes as a producer. A file is removed when all of it was stored
+    or refused, and both are told. No error is raised: what could not be brought stays.
+    """
+    for path, file in kept_files(server):
+        lines = 0
+        writer: LogWriter | None = None
+        try:
+            for request in read_requests(file):
+                if writer is None:
+                    writer = open_writer(request.producer.id)
+                await writer.pump.put_request(records_of(request), request.producer.sequence)
+                lines += len(request.logs)
+            if writer is not None:
+                await writer.flush()
+        except (StreamkitError, ValueError) as error:
+            tell(f"what waits in {path} could not be delivered: {error}")
+            if writer is None or writer.pump.failure is not None:
+                continue  # it may be another time
+        if writer is not None:
+            await writer.close(0)
+        path.unlink(missing_ok=True)
+        yield lines
 
 
 def read_requests(file: int) -> Iterator[WriteRequest]:

@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from streamkit.cli.spool import Spool, kept_files, read_requests, request_of, spool_folder
+from streamkit.client.writing.spool import (
+    Spool,
+    kept_files,
+    read_requests,
+    request_of,
+    spool_folder,
+)
 from streamkit.generated.streamservice import LogEntry, WriteRequest
 
 
