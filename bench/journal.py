@@ -24,7 +24,6 @@ from typing import Any
 from streamkit.codec import frame
 from streamkit.config import JournalOptions
 from streamkit.generated.streamservice import LogEntry, Update
-from streamkit.handlers.streaming import framed as framed_by_handler
 from streamkit.journal import (
     Hub,
     Journal,
@@ -35,6 +34,7 @@ from streamkit.journal import (
     joined_frames,
     open_journal,
 )
+from streamkit.journal.records.frames import framed as framed_by_handler
 from streamkit.journal.sqlite.schema import open_store
 
 __all__ = ["find", "ingest", "main", "resume", "routing", "run"]

@@ -5,10 +5,37 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
-__all__ = ["DEFAULT_ADDRESS", "DEFAULT_PORT", "TERMINAL", "Position", "Stream"]
+__all__ = [
+    "DEFAULT_ADDRESS",
+    "DEFAULT_PORT",
+    "EPOCH_HEADER",
+    "HINT_HEADER",
+    "LEVELS",
+    "NEWEST_HEADER",
+    "OLDEST_HEADER",
+    "POSITION_HEADER",
+    "RECONNECT_HEADER",
+    "TERMINAL",
+    "Position",
+    "Stream",
+]
 
 DEFAULT_PORT = 50051
 DEFAULT_ADDRESS = f"localhost:{DEFAULT_PORT}"
+
+EPOCH_HEADER = "streamkit-epoch"
+POSITION_HEADER = "streamkit-position"
+"""Of a stream's initial metadata: the place that it starts from."""
+OLDEST_HEADER = "streamkit-oldest"
+NEWEST_HEADER = "streamkit-newest"
+"""Of the trailers after OUT_OF_RANGE: what there is to read."""
+HINT_HEADER = "streamkit-hint"
+"""Of the trailers after an error: what to do about it."""
+RECONNECT_HEADER = "streamkit-reconnect"
+"""Of the trailers of a call that another connection may carry at once."""
+
+LEVELS = ("debug", "info", "warn", "error")
+"""The levels of a log line; the index is the rank."""
 
 TERMINAL = frozenset({"completed", "failed", "cancelled", "lost"})
 """Job statuses that are never overwritten."""

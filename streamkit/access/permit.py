@@ -10,6 +10,7 @@ from streamkit.access.roles import Grants
 from streamkit.errors import AuthError, LimitError, Status
 from streamkit.methods import Method
 from streamkit.rights import Action, Identity
+from streamkit.terms import RECONNECT_HEADER
 from streamkit.transport import Context
 
 __all__ = ["Permit"]
@@ -107,7 +108,7 @@ class Permit:
             elif self._streams and not ctx.finite:
                 # What comes to an end by itself may do so: it could not be resumed.
                 ctx.reason = "expired"
-                ctx.set_trailing_metadata({"streamkit-reconnect": "1"})
+                ctx.set_trailing_metadata({RECONNECT_HEADER: "1"})
                 ctx.end(AuthError("the credentials have expired", status=Status.UNAUTHENTICATED))
             return
         self.identity, self._grants = identity, grants

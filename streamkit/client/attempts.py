@@ -15,6 +15,7 @@ from streamkit.client.endings import Follows, follows
 from streamkit.client.events import ClientEvent, Kind, OnEvent, tell
 from streamkit.client.retry import MAX_DOUBTFUL, Retry, RetryBudget, push_back
 from streamkit.errors import ConnectError, Status, StreamkitError
+from streamkit.terms import RECONNECT_HEADER
 
 __all__ = ["Attempts", "Reconnect"]
 
@@ -128,7 +129,7 @@ class Attempts:
         if renewed is None or error.status is not Status.UNAUTHENTICATED:
             return
         if await renewed():
-            self.trailers = {**(self.trailers or {}), "streamkit-reconnect": "1"}
+            self.trailers = {**(self.trailers or {}), RECONNECT_HEADER: "1"}
 
     def _failed(self, error: StreamkitError) -> None:
         """Raise the error if it is final, else note when the next attempt may begin."""

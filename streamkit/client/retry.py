@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from streamkit.client.endings import Follows, follows
 from streamkit.config import Backoff
+from streamkit.terms import RECONNECT_HEADER
 
 __all__ = [
     "MAX_ATTEMPTS",
@@ -86,7 +87,7 @@ def push_back(trailers: Mapping[str, object]) -> PushBack | None:
     if wanted is not None:
         text = str(wanted)
         return PushBack(delay=int(text) / 1000) if text.isdigit() else PushBack(never=True)
-    if "streamkit-reconnect" in trailers:
+    if RECONNECT_HEADER in trailers:
         return PushBack()
     return None
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from streamkit.errors import InvalidArgumentError
+from streamkit.terms import EPOCH_HEADER, POSITION_HEADER, RECONNECT_HEADER
 from streamkit.transport.grpc.metadata import Headers
 
 __all__ = ["Cors"]
@@ -15,8 +16,8 @@ _ALLOW = (
     "connect-protocol-version, connect-timeout-ms, traceparent, tracestate"
 )
 _EXPOSE = (
-    "grpc-status, grpc-message, grpc-status-details-bin, streamkit-reconnect, streamkit-epoch, "
-    "streamkit-position"
+    "grpc-status, grpc-message, grpc-status-details-bin, "
+    f"{RECONNECT_HEADER}, {EPOCH_HEADER}, {POSITION_HEADER}"
 )
 _SECONDS = "7200"  # more is cut by Chrome
 

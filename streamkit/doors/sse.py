@@ -41,6 +41,7 @@ from streamkit.generated.streamservice import (
     SubscribeRequest,
     WatchJobsRequest,
 )
+from streamkit.terms import EPOCH_HEADER, RECONNECT_HEADER
 from streamkit.transport.grpc.metadata import Headers
 from streamkit.transport.server.outcome import Outcome
 
@@ -173,7 +174,7 @@ class _Response:
                 answer(self._call, 204, "", *self._cors)  # nothing is to come: do not ask again
             return
         told = error_json(outcome)
-        if dict(outcome.trailers).get("streamkit-reconnect") == "1":
+        if dict(outcome.trailers).get(RECONNECT_HEADER) == "1":
             self.write(event("reconnect", {}))
         elif self._begun or self.shared:
             self.write(event("error", {"source": source.name, **told}))
@@ -222,7 +223,7 @@ class _Events(WebExchange):
 
     def put_headers(self, metadata: Headers, compression: str) -> None:
         self.headers_sent = True
-        self._epoch = dict(metadata).get("streamkit-epoch", "")
+        self._epoch = dict(metadata).get(EPOCH_HEADER, "")
 
     def put_parts(self, parts: Sequence[bytes | memoryview]) -> bool:
         made = self._makers.of(self._source, self._epoch)(parts)

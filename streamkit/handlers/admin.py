@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 from importlib.metadata import version
-from typing import Any
 
 from streamkit.database import Databases
 from streamkit.errors import InvalidArgumentError, UnimplementedError
@@ -53,9 +52,7 @@ class AdminHandler(AdminServiceBase):
         connections: Callable[[], int] = lambda: 0,
         draining: Callable[[], bool] = lambda: False,
         calls: LiveCalls | None = None,
-        **others: Any,
     ) -> None:
-        super().__init__(**others)
         self._journal = journal
         self._databases = databases
         self._uptime = uptime

@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
 from streamkit.errors import NotFoundError
-from streamkit.generated.streamservice import JobProgress, JobRequest, StreamServiceBase
-from streamkit.handlers.streaming import JournalStreams, control_of
+from streamkit.generated.streamservice import JobProgress, JobRequest
+from streamkit.handlers.streaming import JournalHandler, batches_of, control_of
 from streamkit.handlers.validation import check_job_id, seconds, start_from
 from streamkit.journal.base import TERMINAL, Batch, Selector, Start, Stream
 from streamkit.rights import Action
@@ -19,7 +19,7 @@ __all__ = ["JobsHandler"]
 _NO_ID = ""
 
 
-class JobsHandler(JournalStreams, StreamServiceBase):
+class JobsHandler(JournalHandler):
     """Serves the journal's jobs. Needs the keyword `journal`."""
 
     async def watch_job_progress(self, job_request: JobRequest) -> AsyncIterator[JobProgress]:
@@ -33,8 +33,12 @@ class JobsHandler(JournalStreams, StreamServiceBase):
         sought = job_id if context().allows(Action.JOBS, job_id) else _NO_ID
         deadline = asyncio.get_running_loop().time() + seconds(job_request.wait, "wait")
         start = start_from(job_request.start) or Start(last=1)
-        batches = self._batches(
-            Selector(Stream.JOBS, (sought,)), start, follow=True, options=job_request.options
+        batches = batches_of(
+            self._journal,
+            Selector(Stream.JOBS, (sought,)),
+            start,
+            follow=True,
+            options=job_request.options,
         )
         async with aclosing(batches):
             batch = await anext(batches)

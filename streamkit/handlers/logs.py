@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
-from streamkit.generated.streamservice import LogEntry, LogRequest, StreamServiceBase
-from streamkit.handlers.streaming import JournalStreams
+from streamkit.generated.streamservice import LogEntry, LogRequest
+from streamkit.handlers.streaming import JournalHandler, records_of
 from streamkit.handlers.validation import check_count, level_rank, service_patterns, start_from
 from streamkit.journal.base import Selector, Start, Stream
 from streamkit.transport import Framed
@@ -16,7 +16,7 @@ _LINES = 100
 """History of a request that neither follows nor says how much it wants."""
 
 
-class LogsHandler(JournalStreams, StreamServiceBase):
+class LogsHandler(JournalHandler):
     """Serves the journal's logs. Needs the keyword `journal`."""
 
     def tail_logs(  # type: ignore[override]  # ready frames instead of messages
@@ -30,7 +30,8 @@ class LogsHandler(JournalStreams, StreamServiceBase):
         if not lines and not log_request.follow:
             lines = _LINES
         services = service_patterns(log_request.service_name, log_request.services)
-        return self._records(
+        return records_of(
+            self._journal,
             Selector(Stream.LOGS, services, rank),
             start_from(log_request.start) or (Start(last=lines) if lines else Start()),
             follow=log_request.follow,

@@ -40,10 +40,7 @@ _SIGN_OF_LIFE = frame(QueryResult())
 class QueriesHandler(StreamServiceBase):
     """Runs one read-only statement for each call and streams its result in batches."""
 
-    def __init__(
-        self, *, databases: Databases, limits: QueryLimits | None = None, **others: Any
-    ) -> None:
-        super().__init__(**others)
+    def __init__(self, *, databases: Databases, limits: QueryLimits | None = None) -> None:
         self._databases = databases
         self._limits = limits or databases.limits
 

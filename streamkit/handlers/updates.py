@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
-from streamkit.generated.streamservice import StreamServiceBase, SubscribeRequest, Update
-from streamkit.handlers.streaming import JournalStreams
+from streamkit.generated.streamservice import SubscribeRequest, Update
+from streamkit.handlers.streaming import JournalHandler, records_of
 from streamkit.handlers.validation import check_topics, start_from
 from streamkit.journal.base import Selector, Start, Stream
 from streamkit.transport import Framed
@@ -13,7 +13,7 @@ from streamkit.transport import Framed
 __all__ = ["UpdatesHandler"]
 
 
-class UpdatesHandler(JournalStreams, StreamServiceBase):
+class UpdatesHandler(JournalHandler):
     """Serves the journal's updates. Needs the keyword `journal`."""
 
     def subscribe_to_updates(  # type: ignore[override]  # ready frames instead of messages
@@ -25,7 +25,8 @@ class UpdatesHandler(JournalStreams, StreamServiceBase):
         once the initial metadata has arrived.
         """
         topics = check_topics(subscribe_request.topics)
-        return self._records(
+        return records_of(
+            self._journal,
             Selector(Stream.UPDATES, topics),
             start_from(subscribe_request.start) or Start(),
             follow=True,

@@ -17,10 +17,10 @@ from streamkit.config import RequestLimits
 from streamkit.errors import InvalidArgumentError
 from streamkit.generated.streamservice import JobReport, LogEntry, Producer, StartFrom, Update
 from streamkit.generated.streamservice import Position as WirePosition
-from streamkit.journal.base import TERMINAL, Position, ProducerId, Start
+from streamkit.journal.base import ProducerId, Start
+from streamkit.terms import LEVELS, TERMINAL, Position
 
 __all__ = [
-    "LEVELS",
     "check_count",
     "check_job_id",
     "check_job_report",
@@ -38,8 +38,8 @@ __all__ = [
     "start_from",
 ]
 
-LEVELS = {"debug": 0, "info": 1, "warn": 2, "error": 3}
-"""Level -> rank. Asking for a level means "this one and above"."""
+_RANKS = {level: rank for rank, level in enumerate(LEVELS)}
+"""Asking for a level means "this one and above"."""
 
 _LEVEL_ALIASES = {
     **{name: name for name in LEVELS},
@@ -205,7 +205,7 @@ def level_rank(level: str) -> int:
     """The lowest rank that a request for `level` wants; empty means all."""
     if not level:
         return 0
-    rank = LEVELS.get(level.lower())
+    rank = _RANKS.get(level.lower())
     if rank is None:
         raise InvalidArgumentError(
             f"log_level must be debug, info, warn or error (it is {level[:80]!r})"
@@ -264,7 +264,7 @@ def check_log_entries(entries: Sequence[LogEntry], field: str) -> None:
             _require(fault, f"{field}[{place}].service", service)
     for entry in entries:
         level = entry.level
-        if level not in LEVELS:
+        if level not in _RANKS:
             _map_level(entry, level)
 
 

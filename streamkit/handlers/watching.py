@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 from streamkit.generated.streamservice import JobProgress, WatchJobsRequest
 from streamkit.handlers.paging import PAGE_BYTES
-from streamkit.handlers.streaming import JournalStreams, control_of
+from streamkit.handlers.streaming import batches_of, control_of
 from streamkit.handlers.validation import job_patterns, start_from
 from streamkit.journal.base import TERMINAL, Journal, Selector, Start, Stream
 from streamkit.patterns import Globs
@@ -26,9 +26,8 @@ async def watch_jobs(
     without patterns, of all."""
     wanted = _filter(job_patterns(request.jobs) or None)
     start = start_from(request.start)
-    streams = JournalStreams(journal=journal)
-    batches = streams._batches(
-        Selector(Stream.JOBS), start or Start(), follow=True, options=request.options
+    batches = batches_of(
+        journal, Selector(Stream.JOBS), start or Start(), follow=True, options=request.options
     )
     shown: dict[str, int] = {}
     quiet = True

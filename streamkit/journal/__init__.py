@@ -23,9 +23,10 @@ from streamkit.journal.base import (
 from streamkit.journal.hub import Hub
 from streamkit.journal.opening import open_journal
 from streamkit.journal.records.columns import StoredItems
-from streamkit.journal.records.frames import joined_frames
-from streamkit.journal.records.items import LEVELS, RowItem
+from streamkit.journal.records.frames import framed, joined_frames
+from streamkit.journal.records.items import RowItem
 from streamkit.journal.records.weights import Weighed, weight_of
+from streamkit.terms import LEVELS
 
 __all__ = [
     "LEVELS",
@@ -51,6 +52,7 @@ __all__ = [
     "StoredItems",
     "Stream",
     "Weighed",
+    "framed",
     "joined_frames",
     "open_journal",
     "weight_of",

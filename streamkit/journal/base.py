@@ -9,10 +9,11 @@ An engine is owned by one event loop; every method is called on it.
 
 from __future__ import annotations
 
+import secrets
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
@@ -29,6 +30,7 @@ __all__ = [
     "Delivery",
     "Entry",
     "Item",
+    "Items",
     "JobPage",
     "Journal",
     "JournalStatus",
@@ -39,6 +41,8 @@ __all__ = [
     "Selector",
     "Start",
     "Stream",
+    "new_epoch",
+    "now",
 ]
 
 Record = Update | LogEntry | JobProgress
@@ -95,6 +99,16 @@ class Item(Generic[T]):
 
 Entry = Item[Record]
 """An item of a journal's own streams."""
+
+
+class Items(list[Item[T]]):
+    """The items of a delivery and, once a reader needed it, their joined frames."""
+
+    __slots__ = ("joined",)
+
+    def __init__(self, items: Iterable[Item[T]] = ()) -> None:
+        super().__init__(items)
+        self.joined: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,3 +345,13 @@ class Journal(ABC):
         trace: TracebackType | None,
     ) -> None:
         await self.close()
+
+
+def now() -> datetime:
+    """The default clock."""
+    return datetime.now(UTC)
+
+
+def new_epoch() -> str:
+    """A name for a journal's life that no other journal has."""
+    return secrets.token_hex(8)

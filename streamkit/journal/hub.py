@@ -7,10 +7,18 @@ from contextlib import aclosing
 from typing import Generic, TypeVar
 
 from streamkit.errors import PreconditionError
-from streamkit.journal.base import Bounds, Delivery, Item, Position, Selector, Stream
-from streamkit.journal.live.engine import new_epoch
+from streamkit.journal.base import (
+    Bounds,
+    Delivery,
+    Item,
+    Items,
+    Position,
+    Selector,
+    Stream,
+    new_epoch,
+)
 from streamkit.journal.live.reader import Manner, Page, Reader
-from streamkit.journal.live.ring import Items, Ring
+from streamkit.journal.live.ring import Ring
 
 __all__ = ["Hub"]
 

@@ -17,16 +17,18 @@ from streamkit.journal.base import (
     Bounds,
     Clock,
     Entry,
+    Items,
     JobPage,
     JournalStatus,
     ProducerId,
     Record,
     Selector,
     Stream,
+    new_epoch,
 )
-from streamkit.journal.live.engine import EngineJournal, new_epoch
+from streamkit.journal.live.engine import EngineJournal
 from streamkit.journal.live.reader import Page
-from streamkit.journal.live.ring import BATCH_RECORDS, Items, cut
+from streamkit.journal.live.ring import BATCH_RECORDS, cut
 from streamkit.journal.records.items import Row, log_item, log_rows, update_item, update_rows
 from streamkit.journal.records.rows import event_item
 from streamkit.journal.rules.dedupe import Answer, Window, Windows, check_producer

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 
 from streamkit.config import JournalOptions
-from streamkit.journal.base import Clock, Journal
-from streamkit.journal.live.engine import now
+from streamkit.journal.base import Clock, Journal, now
 from streamkit.journal.memory import MemoryJournal
 from streamkit.journal.rules.silence import Steady
 from streamkit.journal.sqlite.journal import SqliteJournal, path_of

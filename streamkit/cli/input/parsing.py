@@ -7,6 +7,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 
+from streamkit.terms import LEVELS
+
 __all__ = [
     "LEVELS",
     "duration",
@@ -17,7 +19,6 @@ __all__ = [
     "size",
 ]
 
-LEVELS = ("debug", "info", "warn", "error")
 
 _UNIT_SECONDS = {
     "ms": 0.001,

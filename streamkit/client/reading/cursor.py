@@ -20,7 +20,7 @@ from streamkit.generated.streamservice import (
     Update,
 )
 from streamkit.generated.streamservice import Position as WirePosition
-from streamkit.terms import TERMINAL, Position
+from streamkit.terms import EPOCH_HEADER, POSITION_HEADER, TERMINAL, Position
 
 __all__ = ["Cursor", "JobCursor", "JournalCursor", "KeyCursor", "OnLoss"]
 
@@ -191,7 +191,7 @@ class JournalCursor(Generic[Request, Record]):
         return self._build(StartFrom(after=place))
 
     def opened(self, metadata: Mapping[str, object]) -> None:
-        epoch, position = metadata.get("streamkit-epoch"), metadata.get("streamkit-position")
+        epoch, position = metadata.get(EPOCH_HEADER), metadata.get(POSITION_HEADER)
         if epoch is None or position is None:
             return
         started = int(str(position))

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import datetime
 
 from streamkit.background import Recurring
 from streamkit.config import JournalOptions
@@ -21,6 +20,7 @@ from streamkit.journal.base import (
     Clock,
     Entry,
     Item,
+    Items,
     Journal,
     Record,
     Selector,
@@ -28,24 +28,14 @@ from streamkit.journal.base import (
     Stream,
 )
 from streamkit.journal.live.reader import Manner, Page, Reader
-from streamkit.journal.live.ring import Items, Ring
+from streamkit.journal.live.ring import Ring
 from streamkit.journal.rules.silence import Attendance, BelievedClock, Steady
 
-__all__ = ["EngineJournal", "new_epoch", "now"]
+__all__ = ["EngineJournal"]
 
 _SWEEP_INTERVAL = 1.0
 
 _logger = logging.getLogger("streamkit.journal")
-
-
-def now() -> datetime:
-    """The default clock."""
-    return datetime.now(UTC)
-
-
-def new_epoch() -> str:
-    """A name for a journal's life that no other journal has."""
-    return secrets.token_hex(8)
 
 
 class EngineJournal(Journal):

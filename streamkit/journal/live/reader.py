@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
 from streamkit.errors import StreamGapError
-from streamkit.journal.base import Delivery, Item, Loss, Position, Selector
-from streamkit.journal.live.ring import Items, Ring, Route
+from streamkit.journal.base import Delivery, Item, Items, Loss, Position, Selector
+from streamkit.journal.live.ring import Ring, Route
 
 __all__ = ["Begin", "History", "Manner", "Page", "Reader"]
 

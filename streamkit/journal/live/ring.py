@@ -19,16 +19,16 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from operator import attrgetter
 from typing import Generic, TypeVar
 
 from streamkit.config import JournalOptions
 from streamkit.errors import LimitError
-from streamkit.journal.base import Delivery, Item, Position, Selector, Stream, patterns_of
+from streamkit.journal.base import Delivery, Item, Items, Position, Selector, Stream, patterns_of
 from streamkit.patterns import Exact, Patterns, tokens_of
 
-__all__ = ["BATCH_BYTES", "BATCH_RECORDS", "Items", "Ring", "Route", "cut"]
+__all__ = ["BATCH_BYTES", "BATCH_RECORDS", "Ring", "Route", "cut"]
 
 T = TypeVar("T")
 
@@ -44,16 +44,6 @@ _SHARED_DELIVERIES = 8
 _SLACK = 4096
 
 _sequence_of = attrgetter("sequence")
-
-
-class Items(list[Item[T]]):
-    """The items of a delivery and, once a reader needed it, their joined frames."""
-
-    __slots__ = ("joined",)
-
-    def __init__(self, items: Iterable[Item[T]] = ()) -> None:
-        super().__init__(items)
-        self.joined: bytes | None = None
 
 
 class Route(Generic[T]):

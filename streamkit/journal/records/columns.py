@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import compress
 from typing import Any, Self, overload
 
-from streamkit.journal.base import Entry, Record, Stream
-from streamkit.journal.live.ring import Items
+from streamkit.journal.base import Entry, Items, Record, Stream
 from streamkit.journal.records.rows import COLUMNS, item_from_row
 
 __all__ = ["StoredItems"]

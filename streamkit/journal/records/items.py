@@ -20,9 +20,9 @@ from betterproto import PLACEHOLDER
 from streamkit.errors import InvalidArgumentError
 from streamkit.generated.streamservice import LogEntry, Update
 from streamkit.journal.base import Entry, Item, Record
+from streamkit.terms import LEVELS
 
 __all__ = [
-    "LEVELS",
     "Row",
     "RowItem",
     "cost_of",
@@ -38,9 +38,6 @@ __all__ = [
 
 Row = Sequence[Any]
 """A row of a stream's table, in the order of its columns."""
-
-LEVELS = ("debug", "info", "warn", "error")
-"""The levels of a log line; the index is the rank."""
 
 _RANKS = {level: rank for rank, level in enumerate(LEVELS)}
 _UNSET_TIME = datetime(1970, 1, 1, tzinfo=UTC)

@@ -14,8 +14,7 @@ from pathlib import Path
 
 from streamkit.config import JournalOptions
 from streamkit.errors import StoreError
-from streamkit.journal.base import Stream
-from streamkit.journal.live.engine import new_epoch
+from streamkit.journal.base import Stream, new_epoch
 
 __all__ = ["APPLICATION_ID", "TABLES", "VERSION", "end_life", "open_store", "store_error"]
 

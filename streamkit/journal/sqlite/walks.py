@@ -15,10 +15,10 @@ import sqlite3
 from typing import Any, NamedTuple
 
 from streamkit.journal.base import Selector, Stream
-from streamkit.journal.records.items import LEVELS
 from streamkit.journal.sqlite.levels import known_from
 from streamkit.journal.sqlite.schema import TABLES
 from streamkit.patterns import literal_prefix
+from streamkit.terms import LEVELS
 
 __all__ = ["KEYS", "Walks", "walks_of"]
 

@@ -17,6 +17,7 @@ from streamkit.errors import (
     StreamkitError,
     error_from_status,
 )
+from streamkit.terms import HINT_HEADER, NEWEST_HEADER, OLDEST_HEADER
 from streamkit.transport.grpc.details import DETAILS, unpack_details
 from streamkit.transport.grpc.metadata import decode_message
 
@@ -153,10 +154,10 @@ def status_error(trailers: Iterable[tuple[str, str]]) -> StreamkitError | None:
     if DETAILS in fields:
         error.status_details, error.details = unpack_details(fields[DETAILS])
     error.ending = "status"
-    error.hint = decode_message(fields.get("streamkit-hint", ""))
+    error.hint = decode_message(fields.get(HINT_HEADER, ""))
     if isinstance(error, StreamGapError):
-        error.oldest = _position(fields.get("streamkit-oldest"))
-        error.newest = _position(fields.get("streamkit-newest"))
+        error.oldest = _position(fields.get(OLDEST_HEADER))
+        error.newest = _position(fields.get(NEWEST_HEADER))
     return error
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from grpclib.exceptions import GRPCError
 
 from streamkit.errors import Status, StreamGapError, StreamkitError
+from streamkit.terms import HINT_HEADER, NEWEST_HEADER, OLDEST_HEADER, RECONNECT_HEADER
 from streamkit.transport.grpc.details import details_header, pack_details
 from streamkit.transport.grpc.metadata import Headers, Metadata, encode_message, encode_metadata
 
@@ -40,7 +41,7 @@ LATE = Outcome(Status.DEADLINE_EXCEEDED, "the deadline is over", hasty=True)
 GONE = Outcome(Status.CANCELLED, "the caller is gone")
 """Of a call that nobody waits for: no status is sent."""
 DRAINED = Outcome(
-    Status.UNAVAILABLE, "the server is going away", [("streamkit-reconnect", "1")], hasty=True
+    Status.UNAVAILABLE, "the server is going away", [(RECONNECT_HEADER, "1")], hasty=True
 )
 
 
@@ -52,10 +53,10 @@ def outcome_of(error: BaseException) -> Outcome:
     if isinstance(error, StreamkitError) and not error.internal:
         trailers: Headers = []
         if isinstance(error, StreamGapError):
-            trailers.append(("streamkit-oldest", str(error.oldest)))
-            trailers.append(("streamkit-newest", str(error.newest)))
+            trailers.append((OLDEST_HEADER, str(error.oldest)))
+            trailers.append((NEWEST_HEADER, str(error.newest)))
         if error.hint:
-            trailers.append(("streamkit-hint", encode_message(error.hint)))
+            trailers.append((HINT_HEADER, encode_message(error.hint)))
         if error.details:
             trailers.append(details_of(error.status, str(error), error.details))
         return Outcome(error.status, str(error), trailers)

@@ -9,9 +9,9 @@ import pytest
 
 from streamkit.errors import StreamGapError
 from streamkit.journal import Loss, Position
-from streamkit.journal.base import Item, Selector, Stream
+from streamkit.journal.base import Item, Items, Selector, Stream
 from streamkit.journal.live.reader import Manner, Page, Reader
-from streamkit.journal.live.ring import Items, Ring
+from streamkit.journal.live.ring import Ring
 
 EVERY = Selector(Stream.UPDATES)
 

@@ -8,9 +8,9 @@ from collections.abc import AsyncGenerator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamkit.journal.base import Delivery, Item, Selector, Stream
+from streamkit.journal.base import Delivery, Item, Items, Selector, Stream
 from streamkit.journal.live.reader import Manner, Page, Reader
-from streamkit.journal.live.ring import Items, Ring, cut
+from streamkit.journal.live.ring import Ring, cut
 
 KEYS = ("a", "b.x", "b.y")
 SELECTORS = (

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamkit.codec import frame
 from streamkit.generated.streamservice import LogEntry, Update
-from streamkit.handlers.frames import frames_of
-from streamkit.handlers.streaming import framed
-from streamkit.journal import Journal, Selector, Start, StoredItems, Stream
+from streamkit.journal import Journal, Selector, Start, StoredItems, Stream, open_journal
+from streamkit.journal.records.frames import framed, frames_of
 from streamkit.journal.records.items import log_rows, update_rows
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -78,6 +78,12 @@ def test_what_is_kept_is_bounded() -> None:
     updates = [Update(topic=f"t{n}" * 50, message="m" * n) for n in range(9000)]
     frames, messages = made(Stream.UPDATES, update_rows(updates, 1, NOW))
     assert frames == messages
+
+
+@pytest.fixture
+async def journal() -> AsyncIterator[Journal]:
+    async with await open_journal() as journal:
+        yield journal
 
 
 async def test_live_records_are_framed_as_their_messages(journal: Journal) -> None:
