@@ -143,6 +143,7 @@ if TYPE_CHECKING:
         GrpcServer,
         Servable,
         ServerInterceptor,
+        ServiceStub,
         client_tls,
         context,
         server_tls,
@@ -228,6 +229,7 @@ __all__ = [
     "Server",
     "ServerInterceptor",
     "ServerStatus",
+    "ServiceStub",
     "Start",
     "StartAt",
     "Status",
@@ -293,7 +295,7 @@ _HOMES = {
     "streamkit.server": ("Server"),
     "streamkit.transport": (
         "Carrier Channel ClientCall ClientInterceptor Context Framed GrpcServer Servable "
-        "ServerInterceptor client_tls context server_tls"
+        "ServerInterceptor ServiceStub client_tls context server_tls"
     ),
 }
 _MODULES = ("config", "errors", "testing")

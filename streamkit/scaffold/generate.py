@@ -239,6 +239,7 @@ def _completed(text: str, package: str, members: list[FileDescriptorProto]) -> s
     text = _HEADER.sub("", text, count=1).lstrip("\n")
     # A call without a request ends before its handler runs; the type checkers cannot know.
     text = _REQUEST.sub(r"\g<0>\g<1>assert request is not None\n", text)
+    text = text.replace("(betterproto.ServiceStub):", "(streamkit.ServiceStub):")
     try:
         tree = ast.parse(text)
     except SyntaxError as error:
@@ -285,14 +286,16 @@ def _refuse_namesakes(tree: ast.Module) -> None:
 
 
 def _after_imports(text: str, tree: ast.Module) -> tuple[str, str]:
-    """Split a module behind its imports, of which `importlib.resources.files` becomes one."""
+    """Split a module behind its imports, to which are added what reads the descriptors and the
+    codec, so that the messages behave the same whatever is imported beside them."""
     lines = text.splitlines(keepends=True)
     last = 0
     for node in tree.body:
         if not isinstance(node, ast.Import | ast.ImportFrom | ast.If):
             break
         last = node.end_lineno or 0
-    head = "from importlib.resources import files\n" + "".join(lines[:last])
+    ours = "from importlib.resources import files\nimport streamkit.codec\n"
+    head = ours + "".join(lines[:last])
     return head, "".join(lines[last:]).lstrip("\n")
 
 

@@ -3,6 +3,7 @@
 from streamkit.framing import Framed
 from streamkit.transport.client.call import Carrier, ClientCall, ClientInterceptor
 from streamkit.transport.client.channel import Channel
+from streamkit.transport.client.stubs import ServiceStub
 from streamkit.transport.loop import loop_factory, run
 from streamkit.transport.server.checking import Check
 from streamkit.transport.server.context import Context, ServerInterceptor, context
@@ -25,6 +26,7 @@ __all__ = [
     "Servable",
     "ServerInterceptor",
     "Service",
+    "ServiceStub",
     "Visit",
     "WebCall",
     "client_tls",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -15,6 +16,8 @@ from streamkit.errors import InvalidArgumentError, PreconditionError
 from streamkit.scaffold import generate as module
 from streamkit.scaffold.generate import generate
 from tests.cli.tools import COMMAND, environment, streamkit
+
+CACHE = Path(__file__).parents[2] / ".mypy_cache" / "generated"
 
 SHOP = """
 syntax = "proto3";
@@ -293,27 +296,82 @@ async def test_watch_generates_again_after_a_change_and_outlives_a_mistake(tmp_p
     assert process.returncode == 143
 
 
-def test_the_generated_code_and_a_service_on_it_are_clean_under_strict_types(
+def test_json_has_the_names_of_the_schema(tmp_path: Path) -> None:
+    protos = schema(
+        tmp_path / "protos",
+        colours="enum Colour { COLOUR_RED = 0; COLOUR_BLUE = 1; } message Pot { int32 aB = 1; }",
+        shop="""
+            package shop;
+            import "colours.proto";
+            message Pot { Colour colour = 1; string sha_256 = 2; map<string, Inner> x_1_y = 3;
+                          message Inner { string md5sum = 1; } Pot other = 4; .Pot plain = 5; }
+        """,
+    )
+    generate([protos], tmp_path / "code" / "wire")
+    said = python(
+        """
+        from wire import Colour, Pot as Plain
+        from wire.shop import Pot, PotInner
+        pot = Pot(Colour.BLUE, "f", {"a": PotInner("m")}, plain=Plain(1))
+        text = pot.to_json()
+        print(text, Pot().from_json(text) == pot)
+        """,
+        tmp_path / "code",
+    )
+    assert said.strip() == (
+        '{"colour": "COLOUR_BLUE", "sha256": "f", "x1Y": {"a": {"md5sum": "m"}},'
+        ' "plain": {"aB": 1}} True'
+    )
+
+
+SERVICE = """
+from collections.abc import AsyncIterator, Sequence
+
+import streamkit
+from shop import Order, OrdersBase, OrdersStub, Place
+
+
+class Orders(OrdersBase):
+    async def watch(self, place: Place) -> AsyncIterator[Order]:
+        BODY
+
+
+async def use(channel: streamkit.Channel, places: Sequence[Order]) -> Order:
+    stub = OrdersStub(channel, timeout=3)
+    async for order in streamkit.resume(stub.watch, Place(), position="epoch,after"):
+        print(order.number)
+    async for order in stub.talk(places, metadata={"a": "b"}):
+        return order
+    return await stub.put(places)
+"""
+
+
+def test_the_generated_code_and_a_service_on_it_are_clean_for_both_type_checkers(
     tmp_path: Path,
 ) -> None:
-    generate([schema(tmp_path / "protos", shop=SHOP)], tmp_path / "src")
-    service = tmp_path / "src" / "service.py"
-    head = """
-        from collections.abc import AsyncIterator
-        from shop import Order, OrdersBase, Place
-
-        class Orders(OrdersBase):
-            async def watch(self, place: Place) -> AsyncIterator[Order]:
-    """
-    good, forgotten, other = "yield Order(number=place.after)", "print(place)", "yield place"
-    for body, codes in ((good, set()), (forgotten, {"return", "override"}), (other, {"misc"})):
-        service.write_text(textwrap.dedent(head).strip() + f"\n        {body}\n")
-        found = subprocess.run(
-            [sys.executable, "-m", "mypy", "--strict", "--no-incremental", "service.py", "shop"],
-            cwd=tmp_path / "src",
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        lines = [line for line in found.stdout.splitlines() if ": error:" in line]
-        assert {line.rsplit("[", 1)[1].rstrip("]") for line in lines} == codes, found.stdout
+    src = tmp_path / "src"
+    generate([schema(tmp_path / "protos", shop=SHOP)], src)
+    for name, body in (
+        ("good", "yield Order(number=place.after)"),
+        ("forgotten", "print(place)"),
+        ("other", "yield place"),
+    ):
+        (src / f"{name}.py").write_text(SERVICE.replace("BODY", body))
+    (src / "pyproject.toml").write_text('[tool.basedpyright]\ntypeCheckingMode = "standard"\n')
+    files = ["good.py", "forgotten.py", "other.py", "shop"]
+    mypy = subprocess.Popen(
+        [sys.executable, "-m", "mypy", "--strict", *files, f"--cache-dir={CACHE}"],
+        cwd=src, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    pyright = subprocess.run(
+        [sys.executable, "-m", "basedpyright", "--pythonpath", sys.executable, *files],
+        cwd=src, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    said, _ = mypy.communicate()
+    found = re.findall(r"^(\w+).*?: error: .*\[([\w-]+)\]$", said, re.MULTILINE)
+    assert set(found) == {
+        *(("forgotten", code) for code in ("return", "override")),
+        ("other", "misc"),
+    }, said
+    lines = re.findall(r"src/(\w+).*? - error: ", pyright.stdout)
+    assert set(lines) == {"forgotten", "other"}, pyright.stdout

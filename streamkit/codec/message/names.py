@@ -156,9 +156,13 @@ Described = DescriptorProto | EnumDescriptorProto
 def _described(cls: type) -> Described | None:
     """What the schema says of a class, if it is at hand."""
     for folder in _folders(cls.__module__):
-        for (package, name), described in _descriptors(folder).items():
-            if name == cls.__name__ and _is_of(cls.__module__, package):
-                return described
+        found = [
+            (len(package), described)
+            for (package, name), described in _descriptors(folder).items()
+            if name == cls.__name__ and _is_of(cls.__module__, package)
+        ]
+        if found:  # what has no package may be of any: of a package is better
+            return max(found, key=lambda one: one[0])[1]
     return None
 
 

@@ -9,19 +9,77 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from betterproto.grpc.grpclib_client import ServiceStub
+from betterproto.grpc import grpclib_client
 from grpclib.metadata import Deadline
 
 from streamkit.errors import CallCancelledError, StreamkitError
 from streamkit.transport.client.call import ClientCall
 from streamkit.transport.grpc.deadline import checked_seconds
 
-__all__ = ["Replies", "take_over"]
+if TYPE_CHECKING:
+    from betterproto.grpc.grpclib_client import MetadataLike
+
+__all__ = ["Replies", "ServiceStub", "take_over"]
 
 Reply = TypeVar("Reply")
 Messages = Iterable[Any] | AsyncIterable[Any]
+
+
+class ServiceStub(grpclib_client.ServiceStub):
+    """What stubs that `streamkit gen` writes derive from: betterproto's, with true types.
+
+    Its own ask for a protocol that its messages do not keep, which pyright tells every user.
+    """
+
+    if TYPE_CHECKING:
+
+        async def _unary_unary(
+            self,
+            route: str,
+            request: Any,
+            response_type: type[Reply],
+            *,
+            timeout: float | None = None,
+            deadline: Deadline | None = None,
+            metadata: MetadataLike | None = None,
+        ) -> Reply: ...
+
+        def _unary_stream(
+            self,
+            route: str,
+            request: Any,
+            response_type: type[Reply],
+            *,
+            timeout: float | None = None,
+            deadline: Deadline | None = None,
+            metadata: MetadataLike | None = None,
+        ) -> AsyncIterator[Reply]: ...
+
+        async def _stream_unary(
+            self,
+            route: str,
+            request_iterator: Messages,
+            request_type: type[Any],
+            response_type: type[Reply],
+            *,
+            timeout: float | None = None,
+            deadline: Deadline | None = None,
+            metadata: MetadataLike | None = None,
+        ) -> Reply: ...
+
+        def _stream_stream(
+            self,
+            route: str,
+            request_iterator: Messages,
+            request_type: type[Any],
+            response_type: type[Reply],
+            *,
+            timeout: float | None = None,
+            deadline: Deadline | None = None,
+            metadata: MetadataLike | None = None,
+        ) -> AsyncIterator[Reply]: ...
 
 
 class _Sender:
@@ -244,14 +302,14 @@ _OURS: dict[str, Callable[..., Any]] = {
     "_unary_stream": _unary_stream,
     "_stream_stream": _stream_stream,
 }
-_THEIRS = {name: getattr(ServiceStub, name) for name in _OURS}
+_THEIRS = {name: getattr(grpclib_client.ServiceStub, name) for name in _OURS}
 """betterproto's, for stubs on channels of grpclib."""
 
 
 def take_over() -> None:
     """Put this in the place of betterproto's, for stubs on channels that have `new_call`."""
     for name, ours in _OURS.items():
-        setattr(ServiceStub, name, ours)
+        setattr(grpclib_client.ServiceStub, name, ours)
 
 
 take_over()
