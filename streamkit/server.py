@@ -55,6 +55,7 @@ from streamkit.transport import (
     Service,
     run,
 )
+from streamkit.transport.grpc.deadline import checked_seconds
 
 if TYPE_CHECKING:
     from streamkit.doors.page import Page
@@ -68,6 +69,7 @@ _ANYWHERE = ("0.0.0.0", "::", "")
 _PACKAGE = "streamservice"
 _PINNED_SECONDS = 1.0
 
+_FOREVER = 1e6  # seconds: a time that never ends, for clocks
 _LARGEST_REQUEST = 4 * 1024 * 1024 - 4096
 """A stock client refuses messages over 4 MiB. What fits into a request fits into one of its
 messages too, after the server has added time and sequence."""
@@ -146,7 +148,8 @@ class Server:
         self._origins = tuple(allow_origins)
         self._hosts = tuple(allow_hosts)
         self._page: Page | None = None
-        self._grace = grace
+        seconds = checked_seconds(grace, "grace")
+        self._grace = _FOREVER if seconds is None else seconds
         self._health = HealthHandler()
         self._resources: AsyncExitStack | None = None
         self._grpc: GrpcServer | None = None

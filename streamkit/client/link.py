@@ -19,12 +19,14 @@ from streamkit.config import Backoff, TransportLimits
 from streamkit.errors import ConnectError, DeadlineError, PreconditionError, StreamkitError
 from streamkit.terms import DEFAULT_ADDRESS
 from streamkit.transport import Channel
+from streamkit.transport.grpc.deadline import checked_seconds
 
 __all__ = ["Link", "server_address"]
 
 Reply = TypeVar("Reply")
 Stub = TypeVar("Stub")
 
+_FOREVER = 1e6  # seconds: a time that never ends, for clocks
 MAX_MESSAGE = 32 * 1024 * 1024
 """What a client accepts; servers send more than the usual 4 MiB only when asked to."""
 
@@ -60,8 +62,9 @@ class Link:
         self._budget = RetryBudget()
         self._user_on_event = on_event
         self._connect_timeout = connect_timeout
-        self._idle_timeout = idle_timeout
-        self._pulse = Pulse(idle_timeout / 3)
+        silence = checked_seconds(idle_timeout, "idle_timeout")
+        self._idle_timeout = _FOREVER if silence is None else min(silence, _FOREVER)
+        self._pulse = Pulse(self._idle_timeout / 3)
         self._ssl = ssl
         self._metadata = dict(metadata) if metadata else None
         self._reconnect_enabled = reconnect

@@ -30,6 +30,7 @@ from streamkit.generated.streamservice import (
     QueryRequest,
     QueryResult,
 )
+from streamkit.transport.grpc.deadline import checked_seconds, duration
 
 if TYPE_CHECKING:
     import pandas
@@ -373,8 +374,9 @@ def make_request(
     request = QueryRequest(query=sql, batch_size=batch, database=database, columns=columns)
     if format == "arrow":
         _ask_for_arrow(request)
+    timeout = checked_seconds(timeout)
     if timeout is not None:
-        request.timeout = timedelta(seconds=timeout)
+        request.timeout = duration(timeout, "timeout")
     if isinstance(parameters, Mapping):
         request.parameters = [_parameter(value, str(name)) for name, value in parameters.items()]
     elif isinstance(parameters, str | bytes):

@@ -25,6 +25,7 @@ from streamkit.generated.streamservice import (
     Update,
 )
 from streamkit.terms import Position
+from streamkit.transport.grpc.deadline import duration
 
 if TYPE_CHECKING:
     from streamkit.transport import Channel
@@ -162,7 +163,7 @@ def job_watch(
         options = setting.options(live=True, latest=False, on_loss=on_loss)
         request = JobRequest(job_id=job_id, options=options)
         if wait:
-            request.wait = timedelta(seconds=wait)
+            request.wait = duration(wait, "wait")
         if place is not None:
             request.start = place
         return request

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
@@ -13,6 +13,7 @@ from streamkit.client.writing.pump import Pump
 from streamkit.client.writing.text import clean, clean_map
 from streamkit.errors import ConnectError, InvalidArgumentError, StreamkitError
 from streamkit.generated.streamservice import JobReport, LogEntry, WriteReply
+from streamkit.transport.grpc.deadline import duration
 
 __all__ = ["JobHandle", "new_job_id"]
 
@@ -77,7 +78,7 @@ class JobHandle:
             job_id=self.id,
             status="running",
             service=self.service,
-            heartbeat=timedelta(seconds=self._heartbeat),
+            heartbeat=duration(self._heartbeat, "heartbeat"),
         )
         if self._step:
             first.current_step = clean(self._step)
@@ -197,7 +198,7 @@ class JobHandle:
 
     def _report(self) -> JobReport:
         report = JobReport(job_id=self.id, service=self.service)
-        report.heartbeat = timedelta(seconds=self._heartbeat)
+        report.heartbeat = duration(self._heartbeat, "heartbeat")
         if self._step:
             report.current_step = clean(self._step)
         if self.completed or self.total:

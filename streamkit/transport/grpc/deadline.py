@@ -6,10 +6,12 @@ import asyncio
 import math
 import time
 from contextvars import ContextVar
+from datetime import timedelta
 
+from streamkit.config import RequestLimits
 from streamkit.errors import InvalidArgumentError, internal
 
-__all__ = ["Served", "checked_seconds", "served"]
+__all__ = ["Served", "checked_seconds", "duration", "served"]
 
 
 def checked_seconds(value: float | None, name: str = "timeout") -> float | None:
@@ -24,6 +26,14 @@ def checked_seconds(value: float | None, name: str = "timeout") -> float | None:
     if math.isnan(seconds):
         raise internal(InvalidArgumentError(f"{name} is not a number of seconds: {value!r}"))
     return None if seconds == math.inf else seconds
+
+
+def duration(value: float, name: str) -> timedelta:
+    """Return a time as it travels in a message; one that never ends is the longest that a request
+    may name. InvalidArgumentError when it is no number."""
+    most = RequestLimits().seconds
+    seconds = checked_seconds(value, name)
+    return timedelta(seconds=most if seconds is None else max(-most, min(seconds, most)))
 
 
 class Served:
