@@ -101,6 +101,15 @@ async def test_a_call_over_tls(connect: NewChannel, files: Files) -> None:
         await channel.aclose()
 
 
+async def test_the_name_follows_the_connection(connect: NewChannel, files: Files) -> None:
+    """Of several addresses each has the name that its certificate must have."""
+    files.issue("localhost")
+    async with serving(server_tls(files.cert, files.key)) as port:
+        channel = connect(f"127.0.0.1:{port},localhost:{port}", ssl=client_tls(files.ca))
+        await unary(channel)
+        await channel.aclose()
+
+
 async def test_mutual_tls(connect: NewChannel, files: Files, tmp_path: Path) -> None:
     stranger = Files(tmp_path / "stranger")
     async with serving(server_tls(files.cert, files.key, files.ca)) as port:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
 import time
@@ -9,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 import pydantic
@@ -21,6 +23,7 @@ from grpclib.const import Status as GrpclibStatus
 from grpclib.encoding.base import CodecBase
 from grpclib.exceptions import GRPCError
 
+import streamkit
 from streamkit.client import AsyncClient
 from streamkit.codec import StreamkitCodec
 from streamkit.config import TransportLimits
@@ -762,3 +765,29 @@ def test_a_generator_that_would_hold_up_the_loop_is_refused() -> None:
     with pytest.raises(InvalidArgumentError, match=r"Blocking.subscribe_to_updates is a generator"):
         Service([Blocking()], StreamkitCodec(), TransportLimits())
     Service([Delegating()], StreamkitCodec(), TransportLimits()).close()
+
+
+# What may be known ------------------------------------------------------------------------------
+
+
+def test_what_runs_a_call_knows_no_carrier() -> None:
+    """Neither HTTP/2 nor a door, however far the imports go."""
+    parts = ("exchange", "context", "serving", "stream", "outcome", "replies", "checking")
+    waiting = [f"streamkit.transport.server.{part}" for part in parts]
+    seen: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        path = Path(streamkit.__file__).parent.parent.joinpath(*name.split(".")).with_suffix(".py")
+        if name in seen or not path.exists():
+            continue
+        seen.add(name)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                waiting += [str(node.module), *(f"{node.module}.{n.name}" for n in node.names)]
+            elif isinstance(node, ast.Import):
+                waiting += [alias.name for alias in node.names]
+        imported = {part for part in waiting if part.split(".")[0] in ("h2", "hyperframe")}
+        assert not imported, (name, imported)
+    known = {name for name in seen if ".http2" in name or ".doors" in name}
+    assert not known
+    assert "streamkit.transport.grpc.metadata" in seen
