@@ -49,6 +49,7 @@ def run() -> list[Row]:
         "stream, 100 a request, durability full": run_loop(pipelined(EVENTS, 100, "full")),
         "stream, 1 a request": run_loop(pipelined(EVENTS // 5, 1)),
         "AsyncClient.publisher(), one send() each": run_loop(published(EVENTS // 2)),
+        "AsyncClient.publish(), 64 at once": run_loop(at_once(EVENTS // 50)),
     }
     peers = {"SQLite, a commit each": sqlite_one_by_one(EVENTS // 10)}
     server = redis_server()
@@ -61,6 +62,8 @@ def run() -> list[Row]:
         floor = 1.0 if name == "stream, 100 a request" else None
         rows.append(row(name, ours, f"the floor of {FLOOR:,}", FLOOR, floor))
         rows += [row(name, ours, peer, figure) for peer, figure in peers.items()]
+    single, hundred = (figures[f"stream, {number} a request"] for number in (1, 100))
+    rows.append(row("stream, 1 a request", single, "100 a request", hundred, 0.25))
     return rows
 
 
@@ -128,6 +131,21 @@ async def published(events: int) -> float:
             took = time.perf_counter() - began
         assert publisher.acknowledged == events
     return events / took
+
+
+async def at_once(events: int) -> float:
+    """A call for each event, 64 of them at once."""
+    with serving() as address:
+        async with AsyncClient(address) as client:
+            numbers = iter(range(events))
+
+            async def some() -> None:
+                for _ in numbers:
+                    await client.publish(TOPIC, TEXT)
+
+            began = time.perf_counter()
+            await asyncio.gather(*(some() for _ in range(64)))
+            return events / (time.perf_counter() - began)
 
 
 # ---- the peers ----

@@ -9,6 +9,7 @@ An engine is owned by one event loop; every method is called on it.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
@@ -245,6 +246,13 @@ class Journal(ABC):
         returns the first one's answer, also after a restart. After cancellation the batch may
         or may not be stored, never in part. Raises StoreError.
         """
+
+    def append_updates_soon(
+        self, updates: Sequence[Update], producer: ProducerId | None
+    ) -> asyncio.Future[Appended] | None:
+        """As `append_updates`, begun at once and without a task; None where that cannot be: there
+        is something to wait for before, or the journal has no such way."""
+        return None
 
     @abstractmethod
     async def append_logs(

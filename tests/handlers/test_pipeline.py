@@ -219,3 +219,75 @@ async def test_a_room_gives_turns_in_order_and_refuses_what_would_wait_too_long(
     held.cancel()  # admitted already: its room comes back
     await asyncio.gather(held, return_exceptions=True)
     assert (room.taken, room.waiting) == (0, 0)
+
+
+class Even:
+    """Begins the work on even numbers without tasks; two of them fail, in their two ways."""
+
+    def __init__(self) -> None:
+        self.begun: list[int] = []
+
+    def fits(self, number: int) -> bool:
+        return number % 2 == 0
+
+    def begin(self, number: int) -> asyncio.Future[int] | None:
+        if number == 6:
+            return None
+        self.begun.append(number)
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        if number == 8:
+            future.set_exception(LimitError("eight"))
+        else:
+            asyncio.get_running_loop().call_soon(future.set_result, 10 * number)
+        return future
+
+    def made(self, number: int, done: asyncio.Future[int]) -> int:
+        try:
+            return done.result()
+        except LimitError:
+            return -number
+
+
+async def test_the_short_way_overtakes_nothing_and_is_not_overtaken() -> None:
+    even = Even()
+
+    async def work(number: int) -> int:
+        even.begun.append(number)
+        await asyncio.sleep(0)
+        return number
+
+    found: list[int] = []
+    async for ready in in_order(
+        numbers(12), work, weigh=lambda _: 1, limit=99, budget=99, room=ROOM, short=even
+    ):
+        found += ready
+    assert even.begun == list(range(12))
+    assert found == [0, 1, 20, 3, 40, 5, 6, 7, -8, 9, 100, 11]
+    assert not ROOM.taken
+
+
+async def test_what_the_short_way_has_begun_ends_with_the_iterator() -> None:
+    class Never(Even):
+        def begin(self, number: int) -> asyncio.Future[int] | None:
+            self.futures.append(asyncio.get_running_loop().create_future())
+            return self.futures[-1]
+
+        futures: list[asyncio.Future[int]] = []  # noqa: RUF012  # one instance
+
+    async def work(number: int) -> int:
+        raise AssertionError("not needed")
+
+    async def evens() -> AsyncIterator[int]:
+        for number in (0, 2, 4):
+            yield number
+
+    never = Never()
+    results = in_order(evens(), work, weigh=lambda _: 1, limit=9, budget=9, room=ROOM, short=never)
+    waiting = asyncio.ensure_future(anext(results))
+    while len(never.futures) < 3:
+        await asyncio.sleep(0)
+    waiting.cancel()
+    with suppress(asyncio.CancelledError):
+        await waiting
+    assert all(future.cancelled() for future in never.futures)
+    assert not ROOM.taken

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Sequence
 from datetime import datetime
@@ -80,6 +81,11 @@ class SqliteJournal(EngineJournal):
     ) -> Appended:
         return await self._append(Stream.UPDATES, updates, producer)
 
+    def append_updates_soon(
+        self, updates: Sequence[Update], producer: ProducerId | None
+    ) -> asyncio.Future[Appended] | None:
+        return self._writer.write_soon(self._append_request(Stream.UPDATES, updates, producer))
+
     async def append_logs(
         self, entries: Sequence[LogEntry], producer: ProducerId | None = None
     ) -> Appended:
@@ -88,7 +94,14 @@ class SqliteJournal(EngineJournal):
     async def _append(
         self, stream: Stream, messages: Sequence[Any], producer: ProducerId | None
     ) -> Appended:
-        request = Append(
+        request = self._append_request(stream, messages, producer)
+        appended: Appended = await self._writer.write(request)
+        return appended
+
+    def _append_request(
+        self, stream: Stream, messages: Sequence[Any], producer: ProducerId | None
+    ) -> Append:
+        return Append(
             now=self._clock(),
             records=len(messages),
             size=weight_of(messages),
@@ -96,8 +109,6 @@ class SqliteJournal(EngineJournal):
             messages=messages,
             producer=producer,
         )
-        appended: Appended = await self._writer.write(request)
-        return appended
 
     async def report_jobs(
         self, reports: Sequence[JobReport], *, create: bool = False

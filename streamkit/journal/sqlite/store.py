@@ -197,9 +197,14 @@ class Store:
 
     def _append(self, request: Append) -> Appended:
         stream = request.stream
-        known = self._answered(stream, request.producer)
-        if known is not None:
-            return Appended(*known)
+        producer = request.producer
+        window = None
+        if producer is not None:
+            check_producer(producer)
+            window = self._window(stream, producer.id)
+            known = window.find(producer.sequence)
+            if known is not None:
+                return Appended(*known)
         first = self.following[stream]
         now = request.now
         if stream is Stream.UPDATES:
@@ -207,9 +212,11 @@ class Store:
         else:
             new = log_rows(request.messages, first, now)
         items = list(map(rows.item_from_row[stream], new))
+        time = text_of(now)
         if items:
-            self._add(stream, items, new, now)
-        self._remember(stream, request.producer, (first, len(items)), now)
+            self._add(stream, items, new, time)
+        if producer is not None and window is not None:
+            self._keep_answer(stream, producer, window, (first, len(items)), time)
         return Appended(first, len(items))
 
     def _report(self, request: Report) -> list[Any]:
@@ -352,8 +359,7 @@ class Store:
         ):
             self._silences.expect(job_id, heartbeat, 0.0)
 
-    def _add(self, stream: Stream, items: list[Entry], new: Sequence[Row], now: datetime) -> None:
-        time = text_of(now)
+    def _add(self, stream: Stream, items: list[Entry], new: Sequence[Row], time: str) -> None:
         if time[:19] > self._marked[stream][:19]:
             self._marked[stream] = time
             self._group.add("marks", [(stream, items[0].sequence, time)])
@@ -365,7 +371,7 @@ class Store:
         if not events:
             return
         items = list(map(event_item, events))
-        self._add(Stream.JOBS, items, [rows.event_row(job) for job in events], now)
+        self._add(Stream.JOBS, items, [rows.event_row(job) for job in events], text_of(now))
         self._group.add("jobs", [rows.job_row(job) for job in events])
         self._group.events.update((job.sequence, job) for job in events)
 
@@ -425,9 +431,15 @@ class Store:
     ) -> None:
         if producer is None:
             return
-        time = text_of(now)
         window = self._window(stream, producer.id)
-        row = (stream, producer.id, producer.sequence, dump(answer), time)
+        self._keep_answer(stream, producer, window, answer, text_of(now))
+
+    def _keep_answer(
+        self, stream: Stream, producer: ProducerId, window: Window, answer: Answer, time: str
+    ) -> None:
+        # Numbers alone: as JSON they are their own text.
+        text = f"[{','.join(map(str, answer))}]"
+        row = (stream, producer.id, producer.sequence, text, time)
         self._group.add("dedupe", [row])
         if self._windows.remember(window, producer.sequence, answer):
             # Request 0 stands for all that are forgotten.

@@ -86,6 +86,13 @@ class Writer:
             future = self._put(request)
         return await future
 
+    def write_soon(self, request: Request) -> asyncio.Future[Any] | None:
+        """As `write`, when there is nothing to wait for before it and nothing to refuse; None:
+        there is."""
+        if self._turn.locked() or self._is_full() or self._draining or self.refusal is not None:
+            return None
+        return self._put(request)
+
     async def drain(self) -> None:
         """Accept no more, and return when all that was accepted is written and delivered."""
         self._draining = True
