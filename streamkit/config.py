@@ -18,6 +18,7 @@ __all__ = [
     "QueryLimits",
     "RequestLimits",
     "Retention",
+    "RetentionRule",
     "TransportLimits",
 ]
 
@@ -132,6 +133,37 @@ class RequestLimits:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RetentionRule:
+    """What is kept of some topics or services: less than of the others. 0 sets no bound."""
+
+    stream: str = "updates"
+    """"updates" or "logs"."""
+    pattern: str = ">"
+    """Of topics ("metrics.>") or services ("api-*")."""
+    max_age: float = 0.0
+    """Seconds."""
+    max_bytes: int = 0
+    """Of all that the pattern means, approximately."""
+    keep_last: int = 0
+    """At most so many records of each topic or service, the newest; 1 keeps its last value."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self, zero_allowed=("max_age", "max_bytes", "keep_last"))
+        if self.stream not in ("updates", "logs"):
+            raise InvalidArgumentError(
+                f'stream must be "updates" or "logs", not {self.stream!r}',
+                hint="Jobs are kept for as long as the whole store says.",
+            )
+        if not self.pattern:
+            raise InvalidArgumentError("pattern must not be empty")
+        if not (self.max_age or self.max_bytes or self.keep_last):
+            raise InvalidArgumentError(
+                f"the rule for {self.pattern!r} says nothing",
+                hint="Give it max_age, max_bytes or keep_last.",
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Retention:
     """What a journal stream keeps. Older records are removed first."""
 
@@ -140,6 +172,9 @@ class Retention:
     max_bytes: int = 2 * 1024 * MIB
     """Of the whole store, approximately; 0 sets no bound. Updates, logs, job events, jobs and
     remembered requests may each keep an eighth of it, whatever the others hold."""
+    rules: tuple[RetentionRule, ...] = ()
+    """For some topics and services; the first one that means a topic or service decides. What they
+    remove leaves holes: a reader that was behind does not find it, and is not told of a gap."""
 
     def __post_init__(self) -> None:
         _require_positive(self, zero_allowed=("max_age", "max_bytes"))

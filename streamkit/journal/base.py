@@ -38,6 +38,7 @@ __all__ = [
     "Loss",
     "Position",
     "ProducerId",
+    "Pruned",
     "Record",
     "Selector",
     "Start",
@@ -204,6 +205,15 @@ Batch = Delivery[Record]
 """A delivery of a journal's own streams."""
 
 
+class Pruned(NamedTuple):
+    """What retention removes of one stream: by the rule for a pattern, or "" of all of it."""
+
+    stream: Stream
+    pattern: str
+    records: int
+    bytes: int
+
+
 class JobPage(NamedTuple):
     """Some jobs of a list, and whether there are more."""
 
@@ -338,6 +348,11 @@ class Journal(ABC):
     @abstractmethod
     async def status(self) -> JournalStatus:
         """Figures for a person."""
+
+    @abstractmethod
+    async def prune(self, *, dry_run: bool = False) -> list[Pruned]:
+        """Apply retention now, to the end, and return what it removes; with `dry_run` only say
+        what it would. Retention goes on by itself, too. Raises StoreError."""
 
     @abstractmethod
     async def close(self) -> None:

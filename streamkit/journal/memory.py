@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import compress
+from operator import attrgetter
 from typing import TypeVar
 
-from streamkit.config import JournalOptions
+from streamkit.config import JournalOptions, RetentionRule
 from streamkit.errors import InvalidArgumentError, LimitError, NotFoundError, StoreError
 from streamkit.generated.streamservice import JobProgress, JobReport, LogEntry, Update
 from streamkit.journal.base import (
@@ -21,6 +23,7 @@ from streamkit.journal.base import (
     JobPage,
     JournalStatus,
     ProducerId,
+    Pruned,
     Record,
     Selector,
     Stream,
@@ -42,6 +45,7 @@ __all__ = ["MemoryJournal"]
 M = TypeVar("M", Update, LogEntry)
 
 _SCAN = 8192
+_sequence_of = attrgetter("sequence")
 
 
 class MemoryJournal(EngineJournal):
@@ -147,6 +151,22 @@ class MemoryJournal(EngineJournal):
         size = sum(log.bytes for log in self._logs.values()) + self._job_bytes
         return JournalStatus(":memory:", "none", size, self.faults)
 
+    async def prune(self, *, dry_run: bool = False) -> list[Pruned]:
+        now = self._believed()
+        found = []
+        for stream, log in self._logs.items():
+            gone = log.items[: self._too_old(log, now)]
+            found.append(Pruned(stream, "", len(gone), sum(item.size for item in gone)))
+        for rule, log, kept in self._ruled(now):
+            gone = Items(compress(log.items, (not wanted for wanted in kept)))
+            size = sum(item.size for item in gone)
+            found.append(Pruned(Stream(rule.stream), rule.pattern, len(gone), size))
+            if not dry_run:
+                log.keep(kept)
+        if not dry_run:
+            await self.sweep()
+        return found
+
     async def close(self) -> None:
         if not self._closed:
             self._closed = True
@@ -229,13 +249,45 @@ class MemoryJournal(EngineJournal):
         if retention.max_age:
             horizon = self._believed() - timedelta(seconds=retention.max_age)
             for log in self._logs.values():
-                log.drop(bisect_left(log.recorded, horizon))
+                log.drop(self._too_old(log, self._believed()))
             while self._ended and self._jobs[next(iter(self._ended))].updated_at < horizon:
                 self._remove_first_ended()
+        for _, log, kept in self._ruled(self._believed()):
+            log.keep(kept)
         if retention.max_bytes:
             self._remove_too_much(retention.max_bytes)
         for stream, log in self._logs.items():
             self._oldest[stream] = log.oldest
+
+    def _too_old(self, log: _Log, now: datetime) -> int:
+        """How many of the oldest items are."""
+        max_age = self._options.retention.max_age
+        return bisect_left(log.recorded, now - timedelta(seconds=max_age)) if max_age else 0
+
+    def _ruled(self, now: datetime) -> Iterator[tuple[RetentionRule, _Log, list[bool]]]:
+        """Each rule, and which items of its stream it keeps. The first that means a key decides."""
+        before: list[Selector] = []
+        for rule in self._options.retention.rules:
+            selector = Selector(Stream(rule.stream), (rule.pattern,))
+            log = self._logs[selector.stream]
+            horizon = now - timedelta(seconds=rule.max_age)
+            kept: list[bool] = []
+            count: dict[str, int] = {}
+            size = 0
+            for item, recorded in zip(reversed(log.items), reversed(log.recorded), strict=True):
+                known = any(s.stream is selector.stream and s.matches(item.key, 9) for s in before)
+                if known or not selector.matches(item.key, 9):
+                    kept.append(True)
+                    continue
+                size += item.size
+                count[item.key] = count.get(item.key, 0) + 1
+                kept.append(
+                    not (rule.max_age and recorded < horizon)
+                    and not (rule.keep_last and count[item.key] > rule.keep_last)
+                    and not (rule.max_bytes and size > rule.max_bytes)
+                )
+            yield rule, log, kept[::-1]
+            before.append(selector)
 
     def _remove_too_much(self, bound: int) -> None:
         """Where the oldest is, among those that take more than an eighth of the bound."""
@@ -255,17 +307,19 @@ class MemoryJournal(EngineJournal):
     async def _page(self, selector: Selector, after: int, end: int) -> Page[Record]:
         log = self._logs[selector.stream]
         start = max(after + 1, log.oldest)
-        window = log.items[start - log.oldest : min(end, start + _SCAN - 1) - log.oldest + 1]
+        first = log.index(start)
+        window = log.items[first : min(log.index(end + 1), first + _SCAN)]
+        end = end if first + _SCAN >= log.index(end + 1) else window[-1].sequence
         found = [item for item in window if selector.matches(item.key, item.rank)]
         items = cut(found[:BATCH_RECORDS])
         if len(items) < len(found):
             return Page(items, items[-1].sequence, log.oldest)
-        return Page(items, window[-1].sequence if window else end, log.oldest)
+        return Page(items, end, log.oldest)
 
     async def _first_of_last(self, selector: Selector, count: int, newest: int) -> int | None:
         log = self._logs[selector.stream]
         first = None
-        for item in reversed(log.items[: newest - log.oldest + 1]):
+        for item in reversed(log.items[: log.index(newest + 1)]):
             if selector.matches(item.key, item.rank):
                 first = item.sequence
                 count -= 1
@@ -275,7 +329,8 @@ class MemoryJournal(EngineJournal):
 
     async def _place_since(self, stream: Stream, since: datetime, newest: int) -> int:
         log = self._logs[stream]
-        return min(newest, log.oldest - 1 + bisect_left(log.recorded, since))
+        index = bisect_left(log.recorded, since)
+        return min(newest, log.items[index].sequence - 1 if index < len(log.items) else newest)
 
 
 class _Log:
@@ -284,19 +339,24 @@ class _Log:
     def __init__(self) -> None:
         self.items: Items[Record] = Items()
         self.recorded: list[datetime] = []
-        self.oldest = 1
+        self.newest = 0
         self.bytes = 0
 
     @property
-    def newest(self) -> int:
-        return self.oldest + len(self.items) - 1
+    def oldest(self) -> int:
+        return self.items[0].sequence if self.items else self.newest + 1
+
+    def index(self, sequence: int) -> int:
+        """Of the first item from a sequence on. Rules of retention leave holes."""
+        return bisect_left(self.items, sequence, key=_sequence_of)
 
     def began(self) -> datetime:
         return self.recorded[0]
 
     def get(self, sequence: int) -> Entry | None:
-        index = sequence - self.oldest
-        return self.items[index] if 0 <= index < len(self.items) else None
+        index = self.index(sequence)
+        found = self.items[index] if index < len(self.items) else None
+        return found if found is not None and found.sequence == sequence else None
 
     def extend(self, items: list[Entry], now: datetime) -> None:
         if self.recorded:
@@ -304,12 +364,18 @@ class _Log:
         self.items.extend(items)
         self.recorded.extend([now] * len(items))
         self.bytes += sum(item.size for item in items)
+        self.newest = items[-1].sequence
+
+    def keep(self, kept: Sequence[bool]) -> None:
+        """Let go of the others."""
+        self.items = Items(compress(self.items, kept))
+        self.recorded = list(compress(self.recorded, kept))
+        self.bytes = sum(item.size for item in self.items)
 
     def drop(self, count: int) -> int:
         """Remove the oldest items; returns the bytes that frees."""
         freed = sum(item.size for item in self.items[:count])
         del self.items[:count], self.recorded[:count]
-        self.oldest += count
         self.bytes -= freed
         return freed
 

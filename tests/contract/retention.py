@@ -6,11 +6,21 @@ from contextlib import aclosing
 
 import pytest
 
-from streamkit.config import JournalOptions, Retention
+from streamkit.config import JournalOptions, Retention, RetentionRule
 from streamkit.errors import StreamGapError
 from streamkit.generated.streamservice import JobReport
 from streamkit.journal import Appended, Bounds, Position, Start, Stream
-from tests.contract.support import Clock, Opener, following, log, stored, texts, topics, updates
+from tests.contract.support import (
+    Clock,
+    Opener,
+    following,
+    log,
+    logs,
+    stored,
+    texts,
+    topics,
+    updates,
+)
 
 
 class Retaining:
@@ -126,3 +136,54 @@ class Retaining:
             await journal.append_updates(updates("c"))
             await journal.sweep()  # type: ignore[attr-defined]
             assert journal.bounds(Stream.UPDATES) == Bounds(1, 3)
+
+    async def test_rules_for_patterns(self, opener: Opener, clock: Clock) -> None:
+        rules = (
+            RetentionRule(pattern="metrics.keep.>", max_age=1000.0),
+            RetentionRule(pattern="metrics.>", max_age=60.0),
+            RetentionRule(pattern="state.*", keep_last=2),
+            RetentionRule(stream="logs", pattern="noisy*", max_bytes=60_000),
+        )
+        options = JournalOptions(retention=Retention(rules=rules), ring_records=1)
+        async with await opener(options=options) as journal:
+            for n in range(10):
+                for topic in ("metrics.cpu", "metrics.keep.cpu", "orders.eu", "state.a", "state.b"):
+                    await journal.append_updates(updates(f"{n}", topic=topic))
+                await journal.append_logs([log("x" * 10_000, "warn", "noisy-1")] * 2)
+                await journal.append_logs([log(f"{n}", "info", "quiet")])
+                clock.advance(20)
+            before = await journal.prune(dry_run=True)
+            assert len(await stored(journal, topics())) == 50
+            told = {(what.stream, what.pattern): what.records for what in before}
+            assert told[Stream.UPDATES, ""] == 0
+            assert told[Stream.UPDATES, "metrics.keep.>"] == 0
+            assert 6 <= told[Stream.UPDATES, "metrics.>"] <= 7
+            assert told[Stream.UPDATES, "state.*"] == 16
+            assert all(what.bytes > 0 for what in before if what.records)
+            await journal.prune()
+
+            async def left(*patterns: str) -> list[str]:
+                return texts(await stored(journal, topics(*patterns)))
+
+            assert await left("orders.eu") == [str(n) for n in range(10)]
+            assert await left("metrics.keep.>") == [str(n) for n in range(10)]
+            assert await left("metrics.cpu") in (["7", "8", "9"], ["6", "7", "8", "9"])
+            assert await left("state.a") == await left("state.b") == ["8", "9"]
+            every = await stored(journal, topics())
+            assert [e.sequence for e in every] == sorted(e.sequence for e in every)
+            last = await stored(journal, topics("state.>", "metrics.>"), Start(last=5))
+            assert len(last) == 5
+            lines = await stored(journal, logs("noisy-1"))
+            assert 1 <= len(lines) <= 6
+            assert len(await stored(journal, logs("quiet"))) == 10
+            assert len(await stored(journal, logs(level=2))) == len(lines)
+            after = Start(after=Position(journal.epoch, 20))
+            assert [
+                e.message.message for e in await stored(journal, topics("orders.eu"), after)
+            ] == [str(n) for n in range(4, 10)]
+            again = await journal.prune(dry_run=True)
+            assert sum(what.records for what in again if what.stream is Stream.UPDATES) == 0
+            assert await journal.append_updates(updates("new", topic="state.a")) == Appended(51, 1)
+            clock.advance(20)
+            await journal.prune()
+            assert await left("state.a") == ["9", "new"]

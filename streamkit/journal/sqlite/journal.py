@@ -18,6 +18,7 @@ from streamkit.journal.base import (
     JobPage,
     JournalStatus,
     ProducerId,
+    Pruned,
     Record,
     Selector,
     Stream,
@@ -31,6 +32,7 @@ from streamkit.journal.sqlite.jobs import Asked, job, jobs
 from streamkit.journal.sqlite.lock import StoreLock
 from streamkit.journal.sqlite.reads import Reads
 from streamkit.journal.sqlite.requests import Append, Ask, Cancel, Committed, Report, Sweep
+from streamkit.journal.sqlite.retention import forecast_all
 from streamkit.journal.sqlite.writer import Writer
 
 __all__ = ["SqliteJournal", "path_of"]
@@ -153,6 +155,13 @@ class SqliteJournal(EngineJournal):
     async def status(self) -> JournalStatus:
         size = _bytes_of(self.path)
         return JournalStatus(self.path, self._options.durability, size, self.faults)
+
+    async def prune(self, *, dry_run: bool = False) -> list[Pruned]:
+        now = self._believed()
+        found = await self._reads.run(forecast_all, self._options.retention, now)
+        if not dry_run:
+            await self.sweep()
+        return found
 
     async def close(self) -> None:
         if self._closed:

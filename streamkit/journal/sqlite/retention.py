@@ -24,13 +24,14 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from streamkit import config
-from streamkit.journal.base import TERMINAL, Stream
+from streamkit.journal.base import TERMINAL, Pruned, Stream
 from streamkit.journal.records.items import text_of, time_of
 from streamkit.journal.rules.dedupe import AGE
+from streamkit.journal.sqlite.rules import Rules, forecast
 from streamkit.journal.sqlite.schema import TABLES
 from streamkit.journal.sqlite.sizes import MEASURES, Sizes
 
-__all__ = ["SHARE", "Retention", "wal_bound"]
+__all__ = ["SHARE", "Retention", "forecast_all", "wal_bound"]
 
 SHARE = 8
 """Each table may keep this part of the bound: one of so many."""
@@ -40,6 +41,7 @@ _JOBS_CHUNK = 500
 _REQUEST_COST = 256
 _VACUUM_PAGES = 1000
 _FREE_PAGES_KEPT = 128
+_NO_END = 1 << 62
 _SECOND = timedelta(seconds=1)
 _WAL_LARGE = 32 * 1024 * 1024
 _WAL_SMALL = 1024 * 1024
@@ -50,6 +52,42 @@ def wal_bound(settings: config.Retention) -> int:
     """The bytes that the WAL of a store may have before readers are in its way."""
     bound = settings.max_bytes
     return min(_WAL_LARGE, max(bound // 4, _WAL_SMALL)) if bound else _WAL_LARGE
+
+
+def forecast_all(
+    connection: sqlite3.Connection, settings: config.Retention, now: datetime
+) -> list[Pruned]:
+    """What age and the rules would remove now: of each stream as a whole, then by each rule."""
+    found = []
+    for stream, table in TABLES.items():
+        cut = 0
+        if settings.max_age:
+            cut = _cut_of_age(connection, stream, now - timedelta(seconds=settings.max_age))
+        count, size = connection.execute(
+            f"select count(*), ifnull(sum({MEASURES[table]}), 0) from {table} where sequence < ?",
+            (cut,),
+        ).fetchone()
+        found.append(Pruned(stream, "", count, size))
+    return found + forecast(connection, settings.rules, now)
+
+
+def _cut_of_age(connection: sqlite3.Connection, stream: Stream, horizon: datetime) -> int:
+    """The sequence before which everything was recorded before a time, as far as marks tell: a
+    mark stands for its second, and what it marks is older, too, once that second is over."""
+    row = connection.execute(
+        "select sequence, time from marks where stream = ? and time <= ?"
+        " order by time desc limit 1",
+        (stream, text_of(horizon)),
+    ).fetchone()
+    if row is None:
+        return 0
+    cut, time = row
+    if time_of(time) + _SECOND <= horizon:
+        (following,) = connection.execute(
+            "select min(sequence) from marks where stream = ? and sequence > ?", (stream, cut)
+        ).fetchone()
+        return int(following or _NO_END)
+    return int(cut)
 
 
 class Retention:
@@ -75,6 +113,7 @@ class Retention:
         self._cuts: dict[Stream, int] = {}
         self._horizon = ""
         self._requests_horizon = ""
+        self._rules = Rules(connection, options.retention.rules, self._remove_some)
         self._shrunk = False
         self._most_wal = wal_bound(options.retention)
         self._next_wal = self._most_wal
@@ -85,38 +124,24 @@ class Retention:
 
     def look(self, now: datetime) -> None:
         """Find out what time made too old; the steps that follow remove it."""
-        execute = self._connection.execute
         self._next_wal = self._most_wal
         self._requests_horizon = text_of(now - timedelta(seconds=AGE))
+        self._rules.look(now)
         if not self._settings.max_age:
             return
         horizon = now - timedelta(seconds=self._settings.max_age)
         self._horizon = text_of(horizon)
         for stream in TABLES:
-            # A mark stands for its second: all before it is older, and what it marks is, too,
-            # once that second is over.
-            row = execute(
-                "select sequence, time from marks where stream = ? and time <= ?"
-                " order by time desc limit 1",
-                (stream, self._horizon),
-            ).fetchone()
-            if row is None:
-                continue
-            cut, time = row
-            if time_of(time) + _SECOND <= horizon:
-                (following,) = execute(
-                    "select min(sequence) from marks where stream = ? and sequence > ?",
-                    (stream, cut),
-                ).fetchone()
-                cut = following or self._following[stream]
-            self._cuts[stream] = cut
+            cut = _cut_of_age(self._connection, stream, horizon)
+            if cut:
+                self._cuts[stream] = min(cut, self._following[stream])
 
     def step(self) -> bool:
         """Do one step; False if there is nothing left to do. Raises sqlite3.Error."""
         self.behind = self.pinned = False
         if self._wal_bytes() > self._next_wal:
             self._empty_wal()
-        if self._remove_old() or self._remove_too_much():
+        if self._remove_old() or self._rules.step() or self._remove_too_much():
             return True
         pages, free, _ = self._pages()
         if free > _FREE_PAGES_KEPT + pages // 8:  # fewer are soon used again
@@ -264,6 +289,29 @@ class Retention:
 
         self._transact(remove)
         self._oldest[stream] = cut
+
+    def _remove_some(self, stream: Stream, where: str, parameters: tuple[object, ...]) -> None:
+        """What a rule names."""
+        table = TABLES[stream]
+        execute = self._connection.execute
+
+        def remove() -> None:
+            execute(
+                "insert or replace into meta values(?, ?)",
+                (f"next.{stream}", self._following[stream]),
+            )
+            self._sizes.add(table, -self._sizes.of(table, where, parameters))
+            if stream is Stream.LOGS:
+                execute(
+                    "delete from log_levels where (severity, sequence) in"
+                    f" (select severity, sequence from logs where {where})",
+                    parameters,
+                )
+            execute(f"delete from {table} where {where}", parameters)
+
+        self._transact(remove)
+        (oldest,) = execute(f"select min(sequence) from {table}").fetchone()
+        self._oldest[stream] = self._following[stream] if oldest is None else oldest
 
     def _remove_jobs(self, horizon: str = "", size: int = 0) -> bool:
         """Some of the jobs that ended first: before a horizon, or of about so many bytes."""

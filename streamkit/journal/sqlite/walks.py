@@ -20,7 +20,7 @@ from streamkit.journal.sqlite.schema import TABLES
 from streamkit.patterns import literal_prefix
 from streamkit.terms import LEVELS
 
-__all__ = ["KEYS", "Walks", "walks_of"]
+__all__ = ["KEYS", "Walks", "keys_of", "walks_of"]
 
 KEYS = {Stream.UPDATES: "topic", Stream.LOGS: "service", Stream.JOBS: "job_id"}
 """Of each stream's table, the column with the key."""
@@ -112,7 +112,7 @@ def walks_of(connection: sqlite3.Connection, selector: Selector) -> Walks | None
             return None
         places = [(rank,) for rank in ranks]
         return Walks("log_levels", ("severity",), places, known_from(connection))
-    keys = _keys_of(connection, selector, table)
+    keys = keys_of(connection, selector)
     if keys is None:
         return None
     if stream is Stream.LOGS:
@@ -121,20 +121,23 @@ def walks_of(connection: sqlite3.Connection, selector: Selector) -> Walks | None
     return Walks(table, (KEYS[stream],), [(key,) for key in keys])
 
 
-def _keys_of(connection: sqlite3.Connection, selector: Selector, table: str) -> list[str] | None:
+def keys_of(
+    connection: sqlite3.Connection, selector: Selector, most: int = _MOST_KEYS
+) -> list[str] | None:
     """The stored keys that a selector means, None if too many have to be looked at."""
+    table = TABLES[selector.stream]
     if selector.exact():
         return sorted(set(selector.patterns))
     rank = len(LEVELS)
     found: set[str] = set()
     looked_at = 0
     for prefix in _outermost(sorted({literal_prefix(p) for p in selector.patterns})):
-        keys = _distinct(connection, table, KEYS[selector.stream], prefix, _MOST_KEYS - looked_at)
+        keys = _distinct(connection, table, KEYS[selector.stream], prefix, most - looked_at)
         if keys is None:
             return None
         looked_at += len(keys) + 1
         found.update(key for key in keys if selector.matches(key, rank))
-        if looked_at > _MOST_KEYS:
+        if looked_at > most:
             return None
     return sorted(found)
 
