@@ -77,3 +77,10 @@ class TalkStub(AskStub):
 
     async def metadata(self, request: SubscribeRequest, **options: Any) -> WriteReply:
         return await self._unary_unary(METADATA, request, WriteReply, **options)
+
+
+def assert_left(said: str, x: str, most: float) -> None:
+    """What `metadata` says: the metadata x, and the seconds left, of which a busy machine takes."""
+    got, left = said.split()
+    assert got == x
+    assert most - 15 < float(left) <= most

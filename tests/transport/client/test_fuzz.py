@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from streamkit.codec import StreamkitCodec
 from streamkit.errors import Status, StreamkitError
 from streamkit.generated.streamservice import JobRequest
 from streamkit.transport import Channel
@@ -121,13 +120,15 @@ async def outcome(channel: Channel, kind: str) -> str:
         return type(error).__name__
 
 
-async def play(seed: int, frames: int, ends: Counter[str], tally: Counter[str]) -> None:
+async def play(
+    seed: int, frames: int, ends: Counter[str], tally: Counter[str], config: Any = None
+) -> None:
     """One channel with its calls and up to three connections."""
     chance = random.Random(seed)
     server = FuzzingServer(seed, frames)
     before = asyncio.all_tasks()
     with in_place_of_sockets(server):
-        channel = Channel("192.0.2.1:1", codec=StreamkitCodec(), limits=LIMITS, connect_timeout=5.0)
+        channel = Channel("192.0.2.1:1", limits=LIMITS, connect_timeout=5.0, service_config=config)
         calls = {
             asyncio.create_task(outcome(channel, kind)): kind
             for kind in chance.choices(KINDS, k=CALLS)
@@ -155,7 +156,9 @@ async def play(seed: int, frames: int, ends: Counter[str], tally: Counter[str]) 
     tally["connections"] += len(server.protocols)
 
 
-async def fuzz(total: int, first_seed: int, caplog: pytest.LogCaptureFixture) -> None:
+async def fuzz(
+    total: int, first_seed: int, caplog: pytest.LogCaptureFixture, config: Any = None
+) -> None:
     ends: Counter[str] = Counter()
     tally: Counter[str] = Counter()
     seed = first_seed
@@ -165,7 +168,7 @@ async def fuzz(total: int, first_seed: int, caplog: pytest.LogCaptureFixture) ->
     with caplog.at_level(logging.WARNING, "streamkit.transport"):
         while tally["frames"] < total:
             try:
-                await play(seed, 200, ends, tally)
+                await play(seed, 200, ends, tally, config)
                 faults += [{"log": r} for r in caplog.records if "fault" in r.getMessage()]
                 assert not faults, faults[0]
                 assert not (tally["unanswered"] or tally["leaked streams"]), tally
@@ -186,6 +189,21 @@ async def fuzz(total: int, first_seed: int, caplog: pytest.LogCaptureFixture) ->
 
 async def test_every_call_ends_once(caplog: pytest.LogCaptureFixture) -> None:
     await fuzz(3_000, 1, caplog)
+
+
+async def test_every_call_ends_once_however_often_it_is_tried(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    statuses = ["UNAVAILABLE", "INTERNAL", "UNKNOWN", "CANCELLED", "UNIMPLEMENTED", "NOT_FOUND"]
+    policy = {
+        "maxAttempts": 4,
+        "initialBackoff": "0.001s",
+        "maxBackoff": "0.002s",
+        "backoffMultiplier": 2,
+        "retryableStatusCodes": statuses,
+    }
+    config = {"methodConfig": [{"name": [{}], "retryPolicy": policy}]}
+    await fuzz(3_000, 1, caplog, config)
 
 
 @pytest.mark.soak
