@@ -1,0 +1,66 @@
+"""The page about operating a server: its commands, in its order, and its table of roles."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from streamkit.access.rules import parse_rules
+from streamkit.rights import Action
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "operating.md").read_text()
+
+
+def blocks(kind: str) -> list[str]:
+    return re.findall(rf"```{kind}\n(.*?)```", PAGE, re.DOTALL)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="the page makes a certificate with it")
+@pytest.mark.timeout(300)
+def test_the_page_works_word_by_word(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    # The test keeps to the loopback; the rule for other addresses is the same without it.
+    script = "set -e\n" + "\n".join(blocks("sh"))
+    script = script.replace("--host 0.0.0.0", f"--host 127.0.0.1 --port {port}")
+    script = script.replace("localhost:50051", f"localhost:{port}")
+    unset = ("STREAMKIT_SERVER", "STREAMKIT_TOKEN", "STREAMKIT_ACCESS")
+    done = subprocess.run(
+        ["bash", "-m", "-c", script],
+        cwd=tmp_path,
+        env={key: value for key, value in os.environ.items() if key not in unset}
+        | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+    said = done.stdout
+    assert "serving" in said
+    assert "refused, as it should be" in said and "revoked" in said
+    assert "not allowed to publish to 'stock.eu'" in done.stderr
+    assert re.search(r"orders\.eu\W+17", said)
+    assert '"identity": "token:ann"' in said or '"identity": "token:till-7"' in said
+    assert "Traceback" not in done.stderr
+
+
+def test_the_other_proofs_are_as_the_file_takes_them() -> None:
+    [written] = blocks("toml")
+    roles = '[role.till]\npublish = ["orders.*"]\n'
+    rules = parse_rules(written + roles)
+    assert rules.certificates and rules.peers and rules.jwt is not None
+
+
+def test_the_table_names_every_action() -> None:
+    rows = [line for line in PAGE.splitlines() if line.startswith("| `") and " | " in line]
+    named = {word for row in rows for word in re.findall(r"`(\w+)", row.split(" | ")[0])}
+    assert {action.value for action in Action} <= named
