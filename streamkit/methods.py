@@ -25,7 +25,8 @@ from streamkit.rights import STORE, Action
 
 __all__ = ["METHODS", "Method", "check_covered", "method_of"]
 
-Item = tuple[Action, str]
+Items = tuple[Action, set[str]]
+"""What is to be done, and the names of what it is to be done to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Method:
 
     needs: tuple[Action, ...] = ()
     """One of them lets a call begin. Without any, an identity is enough."""
-    items: Callable[[Any], Iterable[Item]] | None = None
+    items: Callable[[Any], Iterable[Items]] | None = None
     """Everything that a request message asks for."""
     weight: Callable[[Any], int] | None = None
     """The records in a request message that count as published."""
@@ -49,50 +50,51 @@ class Method:
     runs_query: bool = False
 
 
-def _topics(request: SubscribeRequest) -> Iterator[Item]:
-    return ((Action.SUBSCRIBE, topic) for topic in request.topics)
+def _topics(request: SubscribeRequest) -> Iterator[Items]:
+    yield Action.SUBSCRIBE, set(request.topics)
 
 
-def _services(request: LogRequest) -> Iterator[Item]:
-    names = [request.service_name] if request.service_name else []
-    return ((Action.LOGS, name) for name in (*names, *request.services))
+def _services(request: LogRequest) -> Iterator[Items]:
+    names = {request.service_name, *request.services}
+    yield Action.LOGS, names if request.service_name else names - {""}
 
 
-def _watched(request: JobRequest) -> Iterator[Item]:
-    yield Action.JOBS, request.job_id
+def _watched(request: JobRequest) -> Iterator[Items]:
+    yield Action.JOBS, {request.job_id}
 
 
-def _followed(request: WatchJobsRequest) -> Iterator[Item]:
-    return ((Action.JOBS, pattern) for pattern in request.jobs)
+def _followed(request: WatchJobsRequest) -> Iterator[Items]:
+    yield Action.JOBS, set(request.jobs)
 
 
-def _database(request: Any) -> Iterator[Item]:
-    yield Action.QUERY, request.database or STORE
+def _database(request: Any) -> Iterator[Items]:
+    yield Action.QUERY, {request.database or STORE}
 
 
-def _updates(request: PublishRequest | WriteRequest) -> Iterator[Item]:
-    return ((Action.PUBLISH, topic) for topic in {update.topic for update in request.updates})
+def _updates(request: PublishRequest) -> Iterator[Items]:
+    yield Action.PUBLISH, {update.topic for update in request.updates}
 
 
-def _entries(request: WriteLogsRequest) -> Iterator[Item]:
-    return ((Action.WRITE_LOGS, name) for name in {entry.service for entry in request.entries})
+def _entries(request: WriteLogsRequest) -> Iterator[Items]:
+    yield Action.WRITE_LOGS, {entry.service for entry in request.entries}
 
 
-def _report(report: JobReport) -> Iterator[Item]:
+def _report(report: JobReport) -> Iterator[Items]:
     # A job without an id gets any id of the server's choice.
-    yield Action.REPORT_JOBS, report.job_id or "*"
+    yield Action.REPORT_JOBS, {report.job_id or "*"}
 
 
-def _write(request: WriteRequest) -> Iterator[Item]:
-    yield from _updates(request)
-    for service in {entry.service for entry in request.logs}:
-        yield Action.WRITE_LOGS, service
-    for job_id in {report.job_id for report in request.jobs}:
-        yield Action.REPORT_JOBS, job_id or "*"
+def _write(request: WriteRequest) -> Iterator[Items]:
+    if request.updates:
+        yield Action.PUBLISH, {update.topic for update in request.updates}
+    if request.logs:
+        yield Action.WRITE_LOGS, {entry.service for entry in request.logs}
+    if request.jobs:
+        yield Action.REPORT_JOBS, {report.job_id or "*" for report in request.jobs}
 
 
-def _cancelled(request: CancelJobRequest) -> Iterator[Item]:
-    yield Action.CANCEL_JOBS, request.job_id
+def _cancelled(request: CancelJobRequest) -> Iterator[Items]:
+    yield Action.CANCEL_JOBS, {request.job_id}
 
 
 def _written(request: WriteRequest) -> int:

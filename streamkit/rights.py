@@ -34,6 +34,9 @@ class Action(Enum):
     METHODS = "methods"
     ADMIN = "admin"
 
+    # Members are their own only equals; hashing their names would be half the price of a decision.
+    __hash__ = object.__hash__
+
     @property
     def of_topics(self) -> bool:
         """Whether its patterns are those of topics; all others have "*" for any characters."""

@@ -43,7 +43,7 @@ class Permit:
         self._method = method
         self._grants = grants
         self._usage = usage
-        self._held: list[tuple[Action, str]] = []
+        self._held: list[tuple[Action, set[str]]] = []
         self._streams = ctx.streams_replies or ctx.streams_requests
         self.identity = identity
 
@@ -74,15 +74,15 @@ class Permit:
         """
         method = self._method
         if method.items is not None and not method.answers:
-            items = list(method.items(message))
-            if method.narrows is not None and not items:
-                items = self._narrow(message, *method.narrows)
-            for action, asked in items:
-                if self._grants.allows(action, asked):
+            for action, names in method.items(message):
+                if method.narrows is not None and not names:
+                    names = self._narrow(message, *method.narrows)
+                refused = self._grants.forbidden(action, names)
+                if refused is None:
                     if self._streams:
-                        self._held.append((action, asked))
+                        self._held.append((action, names))
                 elif not method.hides:
-                    raise _denied(action, asked)
+                    raise _denied(action, refused)
         if method.weight is None:
             return 0.0
         quota = self._grants.quota
@@ -114,9 +114,10 @@ class Permit:
         self.identity, self._grants = identity, grants
         try:
             self._may_begin(grants)
-            for action, asked in self._held:
-                if not grants.allows(action, asked):
-                    raise _denied(action, asked)
+            for action, names in self._held:
+                refused = grants.forbidden(action, names)
+                if refused is not None:
+                    raise _denied(action, refused)
         except AuthError as error:
             ctx.reason = "revoked"
             ctx.end(AuthError(f"access was withdrawn: {error}"))
@@ -139,15 +140,16 @@ class Permit:
         """
         allowed = self._grants.narrowed(action)
         if self._streams:
-            patterns = ("*",) if allowed is None else allowed
-            self._held += [(action, pattern) for pattern in patterns]
+            self._held.append((action, {"*"} if allowed is None else set(allowed)))
         return allowed
 
     def check(self, message: Any) -> None:
         """Raise AuthError unless everything that is in a request message is allowed."""
         items = self._method.items
-        for action, asked in items(message) if items is not None else ():
-            self.require(action, asked)
+        for action, names in items(message) if items is not None else ():
+            refused = self._grants.forbidden(action, names)
+            if refused is not None:
+                raise _denied(action, refused)
 
     # ---- inside ----
 
@@ -162,13 +164,13 @@ class Permit:
         elif needs and not any(action in grants.patterns for action in needs):
             raise AuthError(f"not allowed to {_DOING[needs[0]]} anything")
 
-    def _narrow(self, request: Any, action: Action, field: str) -> list[tuple[Action, str]]:
+    def _narrow(self, request: Any, action: Action, field: str) -> set[str]:
         """Make a request for everything one for what is allowed; return what it asks for then."""
         allowed = self._grants.narrowed(action)
         if allowed is None:
-            return [(action, "*")]
+            return {"*"}
         setattr(request, field, list(allowed))
-        return [(action, pattern) for pattern in allowed]
+        return set(allowed)
 
     def _limited(self, reason: str) -> LimitError:
         self._ctx.set_trailing_metadata({"grpc-retry-pushback-ms": _BACK_IN})

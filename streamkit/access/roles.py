@@ -37,7 +37,8 @@ class Grants:
     admin: bool = False
     quota: Quota = NO_QUOTA
     roles: frozenset[str] = frozenset()
-    _decided: dict[tuple[Action, str], bool] = field(default_factory=dict, repr=False)
+    _allowed: dict[Action, set[str]] = field(default_factory=dict, repr=False)
+    """What was found to be allowed before."""
     _found: dict[Action, NameGrants | TopicGrants] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -51,18 +52,22 @@ class Grants:
 
         It must lie within one granted pattern: two that cover it together are not looked for.
         """
-        if action is Action.ADMIN:
-            return self.admin
-        key = action, asked
-        decided = self._decided.get(key)
-        if decided is None:
-            granted = self._found.get(action)
-            decided = granted is not None and granted.cover(asked)
+        return self.admin if action is Action.ADMIN else self.forbidden(action, {asked}) is None
+
+    def forbidden(self, action: Action, names: set[str]) -> str | None:
+        """One of these names and patterns that is not allowed; None if all of them are."""
+        known = self._allowed.get(action)
+        if known is None:
+            known = self._allowed[action] = set()
+        granted = self._found.get(action)
+        for asked in names - known:
+            if granted is None or not granted.cover(asked):
+                return asked
             if len(asked) <= _LONGEST_KEPT:
-                if len(self._decided) >= _LIMITS.decisions:
-                    self._decided.clear()
-                self._decided[key] = decided
-        return decided
+                if len(known) >= _LIMITS.decisions:
+                    known.clear()
+                known.add(asked)
+        return None
 
     def narrowed(self, action: Action) -> tuple[str, ...] | None:
         """What "everything" comes down to: the granted patterns; None if that is everything.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import betterproto
@@ -15,6 +16,7 @@ from streamkit.transport import Context
 __all__ = ["CallRecord", "Calls"]
 
 _LONGEST_RESOURCE = 200
+_MOST_NAMES = 50
 
 
 class CallRecord:
@@ -48,7 +50,9 @@ class CallRecord:
         self.context.inspectors.remove(self.look)
         items = method_of(self.context.method).items
         if items is not None:
-            self.resource = _joined(dict.fromkeys(asked for _, asked in items(message)))
+            self.resource = _joined(
+                name for _, names in items(message) for name in sorted(islice(names, _MOST_NAMES))
+            )
         start = getattr(message, "start", None)
         if start is not None:
             kind, place = betterproto.which_one_of(start, "place")

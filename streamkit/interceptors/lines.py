@@ -15,7 +15,8 @@ from streamkit.errors import PreconditionError
 __all__ = ["LineWriter"]
 
 _MOST = AccessLimits().log_lines
-_LOOK_EVERY = 1.0
+_PAUSE = 0.2
+"""Seconds that a line may wait: waking the thread for each would cost more than the line."""
 
 
 class LineWriter:
@@ -28,8 +29,7 @@ class LineWriter:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = None if path == "-" else Path(path)
         self._lines: deque[bytes] = deque()
-        self._wake = threading.Event()
-        self._closed = False
+        self._closed = threading.Event()
         self.dropped = 0
         """Lines that found no room."""
         self._file = self._open()
@@ -42,12 +42,10 @@ class LineWriter:
             self.dropped += 1
             return
         self._lines.append(line.encode("utf-8", "backslashreplace") + b"\n")
-        self._wake.set()
 
     def close(self) -> None:
         """Write what is waiting, unless it cannot be written for seconds."""
-        self._closed = True
-        self._wake.set()
+        self._closed.set()
         self._thread.join(5.0)
 
     def _open(self) -> BinaryIO:
@@ -62,9 +60,7 @@ class LineWriter:
 
     def _run(self) -> None:
         while True:
-            self._wake.wait(_LOOK_EVERY)
-            self._wake.clear()
-            closed = self._closed
+            closed = self._closed.wait(_PAUSE)
             self._follow_rotation()
             parts = []
             while self._lines:

@@ -1,0 +1,148 @@
+"""What identities, roles and the access log cost: the same work with and without them.
+
+    python -m bench access
+
+Both servers run at the same time and take turns, in many short rounds, so both see the same
+machine. What is compared is the processor time of the server for a message, in the best round: all
+else depends on who else is at work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from streamkit.access.file import add_token
+from streamkit.client import AsyncClient
+from streamkit.transport import run as run_loop
+
+__all__ = ["run"]
+
+Row = dict[str, Any]
+TICK = os.sysconf("SC_CLK_TCK")
+ROUNDS = 12
+MESSAGES = 30_000
+CALLS = 1_500
+FLOOR = 0.97  # at most 3 % of the messages a second
+
+
+class Server:
+    """`streamkit serve` as a process."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.process = subprocess.Popen(
+            [
+                sys.executable, "-m", "streamkit", "serve", "--port", "0",
+                "--store", str(folder / "store.db"), *options,
+            ],
+            stderr=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+        assert self.process.stderr is not None
+        self.address = ""
+        for line in self.process.stderr:
+            if " serves on " in line:
+                self.address = line.split()[-1]
+            if line.startswith("next"):
+                break
+
+    def seconds(self) -> float:
+        """Processor time so far."""
+        stat = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(stat[11]) + int(stat[12])) / TICK
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.communicate(timeout=30)
+
+
+async def publish(client: AsyncClient) -> int:
+    async with client.publisher() as publisher:
+        for number in range(MESSAGES):
+            if not publisher.try_send(f"orders.{number % 50}", "x" * 80):
+                await publisher.flush()
+                publisher.try_send(f"orders.{number % 50}", "x" * 80)
+    return MESSAGES
+
+
+async def subscribe(client: AsyncClient) -> int:
+    from streamkit.client import last
+
+    seen = 0
+    async with client.subscribe("orders.>", start=last(MESSAGES)) as updates:
+        while seen < MESSAGES:
+            seen += len(await updates.receive())
+    return seen
+
+
+async def call(client: AsyncClient) -> int:
+    for _ in range(CALLS):
+        await client.publish("orders.one", "x" * 80)
+    return CALLS
+
+
+WORK: dict[str, Callable[[AsyncClient], Awaitable[int]]] = {
+    "published by a pipeline": publish,
+    "read by a subscriber": subscribe,
+    "single calls": call,
+}
+
+
+def run() -> list[Row]:
+    """Measure everything and return the rows of the table."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "on").mkdir()
+        (folder / "off").mkdir()
+        file = folder / "access.toml"
+        file.write_text('[role.shop]\npublish = ["orders.*"]\nsubscribe = ["orders.>"]\n')
+        file.chmod(0o600)
+        token = add_token(file, "shop", ["shop"])
+        log = str(folder / "access.log")
+        servers = {
+            True: Server(folder / "on", "--access", str(file), "--access-log", log),
+            False: Server(folder / "off"),
+        }
+        try:
+            return run_loop(measure(servers, token))
+        finally:
+            for server in servers.values():
+                server.stop()
+
+
+async def measure(servers: dict[bool, Server], token: str) -> list[Row]:
+    spent: dict[str, dict[bool, list[float]]] = {name: {True: [], False: []} for name in WORK}
+    async with (
+        AsyncClient(servers[True].address, token=token) as with_access,
+        AsyncClient(servers[False].address) as without,
+    ):
+        clients = {True: with_access, False: without}
+        for turn in range(ROUNDS + 1):
+            for name, work in WORK.items():
+                for on in (True, False) if turn % 2 else (False, True):
+                    began = servers[on].seconds()
+                    count = await work(clients[on])
+                    await asyncio.sleep(0.05)  # what is still being written
+                    if turn:  # the first round warms up
+                        spent[name][on].append((servers[on].seconds() - began) / count)
+    rows = []
+    for name, both in spent.items():
+        ours, peer = (1e6 * min(both[which]) for which in (True, False))
+        rows.append(
+            {
+                "name": f"access and its log on, {name}",
+                "unit": "us of server time each",
+                "ours": ours,
+                "peer": "off",
+                "peer_figure": peer,
+                "ratio": peer / ours,
+                "floor": FLOOR if name != "single calls" else None,
+            }
+        )
+    return rows
