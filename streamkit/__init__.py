@@ -129,6 +129,7 @@ if TYPE_CHECKING:
         Action,
         Identity,
         Quota,
+        open_to,
     )
     from streamkit.server import (
         Server,
@@ -257,6 +258,7 @@ __all__ = [
     "joined_frames",
     "last",
     "open_journal",
+    "open_to",
     "resume",
     "server_tls",
     "since",
@@ -291,7 +293,7 @@ _HOMES = {
         "Appended Batch Bounds Delivery Hub Item JobPage Journal JournalStatus Loss "
         "Position ProducerId Record Selector Start Stream joined_frames open_journal"
     ),
-    "streamkit.rights": ("Action Identity Quota"),
+    "streamkit.rights": ("Action Identity Quota open_to"),
     "streamkit.server": ("Server"),
     "streamkit.transport": (
         "Carrier Channel ClientCall ClientInterceptor Context Framed GrpcServer Servable "

@@ -48,6 +48,8 @@ class Method:
     narrows: tuple[Action, str] | None = None
     """Of a request that names nothing: what it means all of, and the field that could name it."""
     runs_query: bool = False
+    roles: frozenset[str] = frozenset()
+    """Of another service: whoever has one of these may call it."""
 
 
 def _topics(request: SubscribeRequest) -> Iterator[Items]:

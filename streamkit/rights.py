@@ -6,11 +6,14 @@ decides it, or whether anybody does.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
-__all__ = ["NO_QUOTA", "STORE", "Action", "Identity", "Quota", "Rights"]
+__all__ = ["NO_QUOTA", "STORE", "Action", "Identity", "Quota", "Rights", "open_to", "roles_of"]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 STORE = "store"
 """The name by which the server's own store is granted. Its SQL reads everything in it."""
@@ -90,3 +93,26 @@ class Rights(Protocol):
     def check(self, message: object) -> None:
         """Raise AuthError unless everything that is in a request message is allowed."""
         ...
+
+
+def open_to(*roles: str) -> Callable[[F], F]:
+    """Decorate a method of a service of your own: whoever has one of these roles may call it.
+
+        class Orders(OrdersBase):
+            @open_to("till", "reader")
+            async def watch(self, request: WatchRequest) -> AsyncIterator[Order]: ...
+
+    That is beside what a role's own `methods` allow. Without rules of access it changes nothing.
+    """
+
+    def mark(method: F) -> F:
+        method.__streamkit_roles__ = frozenset(roles)  # type: ignore[attr-defined]  # ours
+        return method
+
+    return mark
+
+
+def roles_of(method: object) -> frozenset[str]:
+    """The roles that a method was opened to."""
+    roles: frozenset[str] = getattr(method, "__streamkit_roles__", frozenset())
+    return roles

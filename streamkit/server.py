@@ -26,6 +26,8 @@ from ssl import SSLContext
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from betterproto.casing import safe_snake_case
+
 from streamkit.access.rules import Rules
 from streamkit.config import DoorLimits, JournalOptions, QueryLimits, TransportLimits
 from streamkit.database import Databases, Source, SqliteSource, StoreSource, open_source
@@ -44,7 +46,7 @@ from streamkit.interceptors.lines import LineWriter
 from streamkit.journal import Journal, open_journal
 from streamkit.methods import check_covered
 from streamkit.process import dedicate_process, first, signals
-from streamkit.rights import STORE
+from streamkit.rights import STORE, roles_of
 from streamkit.terms import DEFAULT_PORT
 from streamkit.transport import (
     Check,
@@ -320,7 +322,7 @@ class Server:
                 f"databases: {STORE!r} is how the server's own store is called in roles",
                 hint="choose another name",
             )
-        gate = Gate(self._access)
+        gate = Gate(self._access, open_to=_opened_methods(self._handlers))
         resources.push_async_callback(gate.close)
         watch = asyncio.create_task(gate.watch(), name="streamkit access")
         resources.push_async_callback(_ended, watch)
@@ -415,6 +417,18 @@ async def _opened(
     else:
         async with await open_journal(os.fspath(store), options) as journal:
             yield journal
+
+
+def _opened_methods(handlers: Iterable[Servable]) -> dict[str, frozenset[str]]:
+    """Path -> roles that a handler has opened the method to."""
+    found = {}
+    for handler in handlers:
+        for path, method in handler.__mapping__().items():
+            written = getattr(handler, safe_snake_case(path.rpartition("/")[2]), None)
+            roles = roles_of(method.func) | roles_of(written)
+            if roles:
+                found[path] = roles
+    return found
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

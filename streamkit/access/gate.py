@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from streamkit.access.file import read_rules
@@ -20,8 +20,8 @@ from streamkit.access.permit import Permit
 from streamkit.access.quota import Usages
 from streamkit.access.rules import Rules
 from streamkit.errors import AuthError, Status, StreamkitError
-from streamkit.methods import method_of
-from streamkit.rights import Identity
+from streamkit.methods import Method, method_of
+from streamkit.rights import Action, Identity
 from streamkit.transport import Context
 from streamkit.transport.server.context import Next
 
@@ -36,17 +36,22 @@ _LOOK_EVERY = 0.1
 class Gate:
     """Admits calls by the rules of a file, or by rules that are given.
 
-    `watch()` has to run for changes of the file and for expiry. Belongs to one event loop. Raises
-    what `read_rules` raises, and PreconditionError where JWT is wanted and cannot be verified.
+    `open_to` has the methods of other services that some roles may call. `watch()` has to run for
+    changes of the file and for expiry. Belongs to one event loop. Raises what `read_rules` raises,
+    and PreconditionError where JWT is wanted and cannot be verified.
     """
 
     def __init__(
         self,
         source: str | os.PathLike[str] | Rules,
         *,
+        open_to: Mapping[str, frozenset[str]] | None = None,
         clock: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._own = {
+            path: Method((Action.METHODS,), roles=roles) for path, roles in (open_to or {}).items()
+        }
         self._path = None if isinstance(source, Rules) else Path(source)
         self._stamp = self._read_stamp()
         self.rules = source if isinstance(source, Rules) else read_rules(source)
@@ -60,7 +65,7 @@ class Gate:
         """Calls that were refused: "unauthenticated", "denied", "limited"."""
 
     async def __call__(self, ctx: Context, call_next: Next) -> None:
-        method = method_of(ctx.method)
+        method = self._own.get(ctx.method) or method_of(ctx.method)
         if method.open:
             ctx.metadata.popall("authorization", None)
             await call_next(ctx)

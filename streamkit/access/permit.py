@@ -156,7 +156,8 @@ class Permit:
     def _may_begin(self, grants: Grants) -> None:
         needs = self._method.needs
         if needs == (Action.METHODS,):
-            if not grants.allows(Action.METHODS, self._ctx.method):
+            opened = self._method.roles & grants.roles
+            if not opened and not grants.allows(Action.METHODS, self._ctx.method):
                 raise _denied(Action.METHODS, self._ctx.method)
         elif needs == (Action.ADMIN,):
             if not grants.admin:

@@ -1,0 +1,114 @@
+"""A service of somebody's own: allowed by its path, or opened to roles where it is written."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from grpclib.const import Cardinality, Handler
+from grpclib.server import Stream
+
+from streamkit.access.rules import parse_rules
+from streamkit.access.tokens import new_token, sha256_of
+from streamkit.errors import AuthError
+from streamkit.generated.streamservice import StatusRequest, Update
+from streamkit.rights import Action, open_to
+from streamkit.transport import Channel, context
+from tests.access.servers import bearer, serve
+
+SECRETS = {name: new_token(name) for name in ("path", "role", "other")}
+RULES = """
+[role.path]
+methods = ["/shop.Orders/*"]
+publish = ["orders.>"]
+
+[role.till]
+
+[role.other]
+methods = ["/shop.Ordersome/*"]
+""" + "".join(
+    f'[[token]]\nid = "{name}"\nsha256 = "{sha256_of(SECRETS[name])}"\nroles = ["{role}"]\n'
+    for name, role in (("path", "path"), ("role", "till"), ("other", "other"))
+)
+
+
+class Orders:
+    """As the plug-in makes it: wrappers with names of their own around the methods."""
+
+    @open_to("till")
+    async def get_one(self, request: StatusRequest) -> Update:
+        identity = context().identity
+        return Update("orders.eu", "" if identity is None else identity.name)
+
+    async def watch(self, request: StatusRequest) -> AsyncIterator[Update]:
+        context().require(Action.PUBLISH, "orders.eu")
+        yield Update("orders.eu")
+        context().require(Action.PUBLISH, "stock")
+
+    async def _get_one(self, stream: Stream[StatusRequest, Update]) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        await stream.send_message(await self.get_one(request))
+
+    async def _watch(self, stream: Stream[StatusRequest, Update]) -> None:
+        request = await stream.recv_message()
+        assert request is not None
+        async for update in self.watch(request):
+            await stream.send_message(update)
+
+    def __mapping__(self) -> dict[str, Handler]:
+        one, many = Cardinality.UNARY_UNARY, Cardinality.UNARY_STREAM
+        return {
+            "/shop.Orders/GetOne": Handler(self._get_one, one, StatusRequest, Update),
+            "/shop.Orders/Watch": Handler(self._watch, many, StatusRequest, Update),
+        }
+
+
+async def ask(channel: Channel, method: str, name: str) -> list[Update]:
+    got: list[Update] = []
+    call = channel.stream(
+        f"/shop.Orders/{method}",
+        StatusRequest,
+        Update,
+        request=StatusRequest(),
+        metadata=bearer(SECRETS[name]),
+    )
+    async with call:
+        while messages := await call.receive():
+            got += messages
+    return got
+
+
+async def test_methods_are_allowed_by_path_or_by_role() -> None:
+    async with (
+        serve(Orders(), access=parse_rules(RULES)) as address,
+        Channel(address) as channel,
+    ):
+        for name, method, allowed in (
+            ("path", "GetOne", True),
+            ("role", "GetOne", True),
+            ("role", "Watch", False),
+            ("other", "GetOne", False),
+            ("other", "Watch", False),
+        ):
+            if allowed:
+                [update] = await ask(channel, method, name)
+                assert update.message == f"token:{name}"
+                continue
+            with pytest.raises(AuthError, match=f"not allowed to call '/shop.Orders/{method}'"):
+                await ask(channel, method, name)
+
+
+async def test_a_handler_decides_about_what_only_it_knows() -> None:
+    async with (
+        serve(Orders(), access=parse_rules(RULES)) as address,
+        Channel(address) as channel,
+    ):
+        with pytest.raises(AuthError, match="not allowed to publish to 'stock'"):
+            await ask(channel, "Watch", "path")
+    async with serve(Orders()) as address, Channel(address) as channel:
+        # Without rules of access nobody is asked.
+        call = channel.stream("/shop.Orders/Watch", StatusRequest, Update, request=StatusRequest())
+        async with call:
+            assert await call.receive()
+            assert await call.receive() == []
