@@ -65,6 +65,7 @@ if TYPE_CHECKING:
         JournalOptions,
         QueryLimits,
         Retention,
+        RetentionRule,
         TransportLimits,
     )
     from streamkit.errors import (
@@ -118,6 +119,7 @@ if TYPE_CHECKING:
         Loss,
         Position,
         ProducerId,
+        Pruned,
         Record,
         Selector,
         Start,
@@ -211,6 +213,7 @@ __all__ = [
     "Position",
     "PreconditionError",
     "ProducerId",
+    "Pruned",
     "Publisher",
     "Query",
     "QueryError",
@@ -222,6 +225,7 @@ __all__ = [
     "RecordStream",
     "ResumingCall",
     "Retention",
+    "RetentionRule",
     "Retry",
     "RetryBudget",
     "Rules",
@@ -278,7 +282,9 @@ _HOMES = {
     "streamkit.client.blocking.logging": ("StreamHandler"),
     "streamkit.client.blocking.results": ("SyncJob SyncQuery"),
     "streamkit.client.blocking.track": ("track"),
-    "streamkit.config": ("Backoff JournalOptions QueryLimits Retention TransportLimits"),
+    "streamkit.config": (
+        "Backoff JournalOptions QueryLimits Retention RetentionRule TransportLimits"
+    ),
     "streamkit.errors": (
         "AbortedError AlreadyExistsError AuthError CallCancelledError ConnectError "
         "DeadlineError DecodeError EncodeError InternalError InvalidArgumentError "
@@ -291,7 +297,7 @@ _HOMES = {
     ),
     "streamkit.journal": (
         "Appended Batch Bounds Delivery Hub Item JobPage Journal JournalStatus Loss "
-        "Position ProducerId Record Selector Start Stream joined_frames open_journal"
+        "Position ProducerId Pruned Record Selector Start Stream joined_frames open_journal"
     ),
     "streamkit.rights": ("Action Identity Quota open_to"),
     "streamkit.server": ("Server"),

@@ -20,7 +20,7 @@ from streamkit.patterns import (
     literal_prefix,
     topic_matches,
 )
-from tests.contract.support import following, log, logs, texts, topics, updates
+from streamkit.testing.journal.support import following, log, logs, texts, topics, updates
 
 tokens = st.sampled_from(["a", "b", "ab", ""])
 topic_names = st.lists(tokens, min_size=1, max_size=4).map(".".join)

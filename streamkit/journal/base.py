@@ -351,8 +351,8 @@ class Journal(ABC):
 
     @abstractmethod
     async def prune(self, *, dry_run: bool = False) -> list[Pruned]:
-        """Apply retention now, to the end, and return what it removes; with `dry_run` only say
-        what it would. Retention goes on by itself, too. Raises StoreError."""
+        """Apply what time brings, to the end, and return what retention removes; with `dry_run`
+        only say what it would. Goes on by itself, too, about every second. Raises StoreError."""
 
     @abstractmethod
     async def close(self) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from streamkit.config import JournalOptions
 from streamkit.journal import Journal, open_journal
-from tests.contract import jobs, journal, retention
-from tests.contract.support import Clock, Opener
+from streamkit.testing.journal import Following, Jobs, Producers, Reading, Retaining, Writing
+from streamkit.testing.journal.support import Clock, Opener
 
 
 @pytest.fixture
@@ -37,25 +37,25 @@ async def _journal(opener: Opener) -> AsyncIterator[Journal]:
         yield opened
 
 
-class TestWriting(journal.Writing):
+class TestWriting(Writing):
     pass
 
 
-class TestProducers(journal.Producers):
+class TestProducers(Producers):
     pass
 
 
-class TestReading(journal.Reading):
+class TestReading(Reading):
     pass
 
 
-class TestFollowing(journal.Following):
+class TestFollowing(Following):
     pass
 
 
-class TestRetaining(retention.Retaining):
+class TestRetaining(Retaining):
     pass
 
 
-class TestJobs(jobs.Jobs):
+class TestJobs(Jobs):
     pass

@@ -17,7 +17,7 @@ from streamkit.config import JournalOptions, Retention
 from streamkit.generated.streamservice import Update
 from streamkit.journal import Batch, Journal, Position, ProducerId, Selector, Start, Stream
 from streamkit.journal.opening import open_journal
-from tests.contract.support import topics
+from streamkit.testing.journal.support import topics
 
 PUBLISHERS = 32
 

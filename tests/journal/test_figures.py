@@ -15,7 +15,7 @@ import pytest
 from bench import journal as bench
 from streamkit.generated.streamservice import Update
 from streamkit.journal import Hub, open_journal
-from tests.contract.support import following, topics, updates
+from streamkit.testing.journal.support import following, topics, updates
 
 
 async def test_a_message_that_nobody_wants_costs_the_same_with_1000_subscribers() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from streamkit.generated.streamservice import Update
 from streamkit.journal import ProducerId, Stream, open_journal
-from tests.contract.support import stored, topics
+from streamkit.testing.journal.support import stored, topics
 
 WRITERS = 4
 

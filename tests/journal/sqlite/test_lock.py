@@ -13,7 +13,7 @@ from streamkit.errors import StoreError
 from streamkit.journal import open_journal
 from streamkit.journal.sqlite import lock
 from streamkit.journal.sqlite.journal import SqliteJournal
-from tests.contract.support import stored, texts, topics, updates
+from streamkit.testing.journal.support import stored, texts, topics, updates
 
 
 @pytest.fixture

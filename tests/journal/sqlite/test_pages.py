@@ -12,7 +12,7 @@ from streamkit.config import JournalOptions
 from streamkit.generated.streamservice import LogEntry, Update
 from streamkit.journal import Journal, Selector, Start, StoredItems, Stream, open_journal
 from streamkit.journal.sqlite import pages
-from tests.contract.support import logs, stored, texts, topics, updates
+from streamkit.testing.journal.support import logs, stored, texts, topics, updates
 
 ON_DISK = JournalOptions(ring_records=1)
 HARD = ["", "a", "\x1e", "\x00", "\x1e\x1e", "é\U0001f600", "x" * 300, '"\\n', "\x1f,", "\x1ea\x1e"]

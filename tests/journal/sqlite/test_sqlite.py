@@ -17,7 +17,7 @@ from streamkit.generated.streamservice import JobReport, LogEntry, Update
 from streamkit.journal import Appended, Journal, ProducerId, Start, Stream, open_journal
 from streamkit.journal.sqlite import schema
 from streamkit.journal.sqlite.journal import SqliteJournal
-from tests.contract.support import (
+from streamkit.testing.journal.support import (
     Clock,
     jobs,
     log,

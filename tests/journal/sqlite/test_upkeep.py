@@ -19,7 +19,17 @@ from streamkit.journal.sqlite.journal import SqliteJournal
 from streamkit.journal.sqlite.requests import Sweep
 from streamkit.journal.sqlite.retention import Retention as StoreRetention
 from streamkit.journal.sqlite.store import Store
-from tests.contract.support import Clock, jobs, log, logs, pass_time, stored, texts, topics, updates
+from streamkit.testing.journal.support import (
+    Clock,
+    jobs,
+    log,
+    logs,
+    pass_time,
+    stored,
+    texts,
+    topics,
+    updates,
+)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from streamkit.config import JournalOptions, Retention, RetentionRule
 from streamkit.errors import StreamGapError
 from streamkit.generated.streamservice import JobReport
 from streamkit.journal import Appended, Bounds, Position, Start, Stream
-from tests.contract.support import (
+from streamkit.testing.journal.support import (
     Clock,
     Opener,
     following,
@@ -33,13 +33,13 @@ class Retaining:
             await journal.append_updates(updates(*"abcdefgh"))
             clock.advance(50)
             await journal.append_updates(updates("i"))
-            await journal.sweep()  # type: ignore[attr-defined]
+            await journal.prune()
             assert journal.bounds(Stream.UPDATES) == Bounds(1, 9)
             clock.advance(20)
-            await journal.sweep()  # type: ignore[attr-defined]
+            await journal.prune()
             assert journal.bounds(Stream.UPDATES) == Bounds(9, 9)
             clock.advance(100)
-            await journal.sweep()  # type: ignore[attr-defined]
+            await journal.prune()
             assert journal.bounds(Stream.UPDATES) == Bounds(10, 9)
             assert await stored(journal, topics()) == []
             assert await journal.append_updates(updates("j")) == Appended(10, 1)
@@ -50,7 +50,7 @@ class Retaining:
             await journal.append_updates(updates(*"abcdefgh"))
             clock.advance(70)
             await journal.append_updates(updates("i", "j"))
-            await journal.sweep()  # type: ignore[attr-defined]
+            await journal.prune()
             old = Start(after=Position(journal.epoch, 3))
             for follow in (False, True):
                 with pytest.raises(StreamGapError) as gap:
@@ -80,7 +80,7 @@ class Retaining:
             await journal.append_updates(updates(*"abcdefgh"))
             clock.advance(70)
             await journal.append_updates(updates("i"))
-            await journal.sweep()  # type: ignore[attr-defined]
+            await journal.prune()
             await journal.append_updates(updates(*"jklm"))
             batch = await slow.next()
             assert batch.loss is not None
@@ -95,7 +95,7 @@ class Retaining:
                 await journal.append_updates(updates("x" * 1000) * 100)
                 await journal.append_logs([log("y" * 1000)] * 20)
                 clock.advance(1)
-                await journal.sweep()  # type: ignore[attr-defined]
+                await journal.prune()
             assert (await journal.status()).bytes < 3 << 20
             bounds = journal.bounds(Stream.UPDATES)
             assert bounds.newest == 4000
@@ -116,7 +116,7 @@ class Retaining:
                 failed = JobReport(job_id=f"j{n}", status="failed", error="e" * 200_000)
                 await journal.report_jobs([failed])
                 await journal.append_logs([log("y" * 1000)] * 100)
-                await journal.sweep()  # type: ignore[attr-defined]
+                await journal.prune()
             assert journal.bounds(Stream.UPDATES) == Bounds(1, 100)
             assert journal.bounds(Stream.LOGS).oldest > 1
             kept, _ = await journal.jobs(limit=100)
@@ -129,12 +129,12 @@ class Retaining:
         async with await opener(options=self.options, steady=lambda: steady) as journal:
             await journal.append_updates(updates("a"))
             clock.advance(10 * 86400)
-            await journal.sweep()  # type: ignore[attr-defined]
+            await journal.prune()
             await journal.append_updates(updates("b"))
             clock.advance(-12 * 86400)
-            await journal.sweep()  # type: ignore[attr-defined]
+            await journal.prune()
             await journal.append_updates(updates("c"))
-            await journal.sweep()  # type: ignore[attr-defined]
+            await journal.prune()
             assert journal.bounds(Stream.UPDATES) == Bounds(1, 3)
 
     async def test_rules_for_patterns(self, opener: Opener, clock: Clock) -> None:
@@ -178,9 +178,9 @@ class Retaining:
             assert len(await stored(journal, logs("quiet"))) == 10
             assert len(await stored(journal, logs(level=2))) == len(lines)
             after = Start(after=Position(journal.epoch, 20))
-            assert [
-                e.message.message for e in await stored(journal, topics("orders.eu"), after)
-            ] == [str(n) for n in range(4, 10)]
+            assert texts(await stored(journal, topics("orders.eu"), after)) == [
+                str(n) for n in range(4, 10)
+            ]
             again = await journal.prune(dry_run=True)
             assert sum(what.records for what in again if what.stream is Stream.UPDATES) == 0
             assert await journal.append_updates(updates("new", topic="state.a")) == Appended(51, 1)

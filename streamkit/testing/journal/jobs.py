@@ -11,7 +11,16 @@ from streamkit.config import JournalOptions, Retention
 from streamkit.errors import AlreadyExistsError, InvalidArgumentError, LimitError, NotFoundError
 from streamkit.generated.streamservice import JobProgress, JobReport, Producer
 from streamkit.journal import Journal, Start, Stream
-from tests.contract.support import BEGAN, Clock, Opener, following, jobs, pass_time, stored
+from streamkit.testing.journal.support import (
+    BEGAN,
+    Clock,
+    Opener,
+    following,
+    jobs,
+    messages,
+    pass_time,
+    stored,
+)
 
 
 async def report(journal: Journal, job_id: str = "j", **fields: object) -> JobProgress:
@@ -140,9 +149,9 @@ class Jobs:
             await pass_time(journal, clock, 1)
             await report(journal)
             await pass_time(journal, clock, 59)
-            await journal.sweep()  # type: ignore[attr-defined]
+            await journal.prune()
             await pass_time(journal, clock, 1)
-            states = [e.message for e in await watch.until(4)]
+            states = messages(JobProgress, await watch.until(4))
         assert [(s.status, s.stalled) for s in states] == [
             ("running", True),
             ("running", False),
@@ -178,7 +187,7 @@ class Jobs:
             await report(journal, percentage=30)
             await report(journal, "other", percentage=2)
             await report(journal, status="completed")
-            found = [e.message for e in await watch.until(3)]
+            found = messages(JobProgress, await watch.until(3))
         assert [s.percentage for s in found] == [20, 30, 100]
         assert [s.sequence for s in found] == [3, 4, 6]
 
@@ -191,12 +200,13 @@ class Jobs:
             clock.advance(100)
             for n in range(5):
                 await report(journal, "other", percentage=n + 1)
-            await journal.sweep()  # type: ignore[attr-defined]
+            await journal.prune()
             assert journal.bounds(Stream.JOBS).oldest > 1
             async with following(journal, jobs("j"), Start(last=1)) as watch:
                 await watch.until(1)
                 await report(journal, percentage=30)
-                found = [e.message.percentage for e in await watch.until(2)]
+                states = messages(JobProgress, await watch.until(2))
+                found = [state.percentage for state in states]
             assert found == [10, 30]
             assert await stored(journal, jobs("none"), Start(last=1)) == []
 
@@ -219,7 +229,7 @@ class Jobs:
             assert await listed(since=BEGAN + timedelta(seconds=40)) == ["j0", "j5", "j4"]
             assert await listed(ids=["*3", "j0", "x"]) == ["j0", "j3"]
             clock.advance(3650)
-            await journal.sweep()  # type: ignore[attr-defined]
+            await journal.prune()
             assert await listed() == ["j0", "j4", "j2"]  # running jobs stay, however old
 
     async def test_many_workers_at_once(self, journal: Journal) -> None:
@@ -230,15 +240,15 @@ class Jobs:
         await asyncio.gather(*(work(f"w{n}") for n in range(20)))
         events = await stored(journal, jobs())
         assert [e.sequence for e in events] == list(range(1, 401))
-        own = [e.message.percentage for e in events if e.key == "w7"]
-        assert own == list(range(5, 101, 5))
+        own = messages(JobProgress, (e for e in events if e.key == "w7"))
+        assert [state.percentage for state in own] == list(range(5, 101, 5))
 
     async def test_time_that_the_server_did_not_see_is_nobodys_silence(
         self, journal: Journal, clock: Clock
     ) -> None:
         await report(journal, heartbeat=timedelta(seconds=10))
         clock.advance(3600)  # the process was stopped, or the machine asleep
-        await journal.sweep()  # type: ignore[attr-defined]
+        await journal.prune()
         state = await journal.job("j")
         assert state is not None
         assert (state.status, state.stalled) == ("running", False)

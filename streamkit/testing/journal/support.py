@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
-from streamkit.generated.streamservice import LogEntry, Update
+from streamkit.generated.streamservice import JobProgress, LogEntry, Update
 from streamkit.journal import Batch, Entry, Journal, Selector, Start, Stream
+
+M = TypeVar("M")
 
 BEGAN = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 
@@ -31,7 +34,7 @@ async def pass_time(journal: Journal, clock: Clock, seconds: int) -> None:
     """Let time go by that the journal sees, second by second."""
     for _ in range(seconds):
         clock.advance(1)
-        await journal.sweep()  # type: ignore[attr-defined]  # the engines' own
+        await journal.prune()
 
 
 def updates(*texts: str, topic: str = "t") -> list[Update]:
@@ -54,8 +57,16 @@ def jobs(*ids: str) -> Selector:
     return Selector(Stream.JOBS, ids)
 
 
-def texts(entries: list[Entry]) -> list[str]:
-    return [entry.message.message for entry in entries]
+def messages(kind: type[M], entries: Iterable[Entry]) -> list[M]:
+    """The records themselves, all of which are of one kind."""
+    found = [entry.message for entry in entries]
+    assert all(isinstance(message, kind) for message in found), found
+    return found  # type: ignore[return-value]  # looked at just now
+
+
+def texts(entries: Iterable[Entry]) -> list[str]:
+    found = [entry.message for entry in entries]
+    return [message.message for message in found if not isinstance(message, JobProgress)]
 
 
 async def stored(journal: Journal, selector: Selector, start: Start | None = None) -> list[Entry]:

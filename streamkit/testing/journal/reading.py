@@ -26,13 +26,14 @@ from streamkit.journal import (
     Stream,
     joined_frames,
 )
-from tests.contract.support import (
+from streamkit.testing.journal.support import (
     BEGAN,
     Clock,
     Opener,
     following,
     log,
     logs,
+    messages,
     stored,
     texts,
     topics,
@@ -91,7 +92,7 @@ class Writing:
         await journal.append_updates(
             [Update(topic="t"), Update(topic="t", timestamp=elsewhere)],
         )
-        found = [e.message.timestamp for e in await stored(journal, topics())]
+        found = [u.timestamp for u in messages(Update, await stored(journal, topics()))]
         assert found == [BEGAN + timedelta(seconds=5), datetime(2026, 1, 1, 12, tzinfo=UTC)]
         assert all(time.tzinfo is UTC for time in found)
 
@@ -103,7 +104,7 @@ class Writing:
             update.metadata["k"] = "2"
             await journal.append_updates([update])
             await live.until(2)
-        assert [e.message.metadata for e in live.entries] == [{"k": "1"}, {"k": "2"}]
+        assert [u.metadata for u in messages(Update, live.entries)] == [{"k": "1"}, {"k": "2"}]
         assert texts(live.entries) == ["a", "b"]
         assert update.sequence == 0
 
@@ -154,7 +155,7 @@ class Writing:
         found = await stored(journal, topics())
         assert [e.sequence for e in found] == list(range(1, 32 * 40 + 1))
         for name in ("w0", "w31"):
-            own = [e.message.message for e in found if e.key == name]
+            own = texts(e for e in found if e.key == name)
             assert own == [t for n in range(20) for t in (f"{n}", f"{n}+")]
 
     async def test_a_closed_journal_refuses_writes(self, journal: Journal) -> None:
@@ -303,13 +304,13 @@ class Reading:
             ((), 0): 12,
             (("none",), 0): 0,
         }
-        for (services, level), count in read.items():
-            found = await stored(journal, logs(*services, level=level))
-            assert len(found) == count, (services, level)
-            assert all(entry.rank >= level for entry in found)
-            async with following(journal, logs(*services, level=level), Start(all=True)) as live:
+        for (services, rank), count in read.items():
+            found = await stored(journal, logs(*services, level=rank))
+            assert len(found) == count, (services, rank)
+            assert all(entry.rank >= rank for entry in found)
+            async with following(journal, logs(*services, level=rank), Start(all=True)) as live:
                 await live.until(count)
-            last = await stored(journal, logs(*services, level=level), Start(last=1))
+            last = await stored(journal, logs(*services, level=rank), Start(last=1))
             assert [e.sequence for e in last] == [e.sequence for e in found[-1:]]
         assert texts(await stored(journal, logs("api", level=1), Start(last=2))) == [
             "api warn",
@@ -424,7 +425,7 @@ class Following:
                     pass
 
         tasks = [asyncio.create_task(listen()) for _ in range(20)]
-        while journal.subscribers(Stream.UPDATES) < 20:
+        while journal.subscribers(Stream.UPDATES) < 20:  # noqa: ASYNC110  # nothing tells it
             await asyncio.sleep(0)
         for task in tasks:
             task.cancel()
