@@ -21,6 +21,7 @@ MOST_ATTEMPTS = 5
 """Of one call, whatever a config says."""
 _JITTER = 0.2
 _DURATION = re.compile(r"(\d{1,12})(\.\d{1,9})?s")
+_PUSH_BACK = re.compile(r"[0-9]{1,9}")  # as long as an int32, and no number that int() refuses
 _TOP = {"methodConfig", "retryThrottling", "loadBalancingConfig", "loadBalancingPolicy"}
 _METHOD = {"name", "timeout", "retryPolicy", "waitForReady"}
 _RETRY = {
@@ -91,7 +92,7 @@ class Retrying:
             return None
         if push_back is not None:
             self._failures = 0
-            return int(push_back) / 1000 if push_back.isascii() and push_back.isdigit() else None
+            return int(push_back) / 1000 if _PUSH_BACK.fullmatch(push_back) else None
         delay = min(policy.most, policy.first * policy.factor**self._failures)
         self._failures += 1
         return delay * self._chance(1 - _JITTER, 1 + _JITTER)

@@ -26,6 +26,28 @@ DETAILS = "grpc-status-details-bin"
 MOST = 6 * 1024
 """Bytes of all details: grpcio takes 8 KiB of headers as they come, and hides the status of more
 than 16."""
+_WELL_KNOWN = frozenset(
+    [
+        "Any",
+        "BoolValue",
+        "BytesValue",
+        "DoubleValue",
+        "Duration",
+        "Empty",
+        "FieldMask",
+        "FloatValue",
+        "Int32Value",
+        "Int64Value",
+        "ListValue",
+        "StringValue",
+        "Struct",
+        "Timestamp",
+        "UInt32Value",
+        "UInt64Value",
+        "Value",
+    ]
+)
+"""Of google.protobuf; its other messages describe schemas."""
 _PREFIX = "type.googleapis.com/"
 _PACKAGES: dict[str, ModuleType] = {"google.rpc": rpc, "google.protobuf": well_known}
 _HOMES = {
@@ -98,7 +120,9 @@ def _message(packed: well_known.Any) -> betterproto.Message:
     kind = getattr(_PACKAGES.get(package), name, None)
     if not (isinstance(kind, type) and issubclass(kind, betterproto.Message)):
         return packed
+    if package == "google.protobuf" and name not in _WELL_KNOWN:
+        return packed
     try:
         return decode(kind, packed.value)
-    except StreamkitError:
+    except Exception:  # whatever a codec raises is about these bytes, and they are a peer's
         return packed

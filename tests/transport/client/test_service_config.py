@@ -283,6 +283,14 @@ def test_delays_grow_to_the_most() -> None:
     assert delays == [pytest.approx(0.012), pytest.approx(0.024), pytest.approx(0.024), None]
 
 
+@pytest.mark.parametrize("push_back", ["-1", "", "soon", "1.5", "9" * 10, "9" * 5000, "\u0663"])
+def test_a_delay_that_is_none_means_never(push_back: str) -> None:
+    parsed = ServiceConfig.parse(config())
+    retrying = parsed.retrying(parsed.of(PUBLISH))
+    assert retrying is not None
+    assert retrying.delay(ConnectError("a"), push_back) is None
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import json
+import random
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -713,6 +714,26 @@ def test_details_that_cannot_be_read_hide_nothing() -> None:
     odd = Any_("type.googleapis.com/google.rpc.timedelta", b"")
     data = pack_details(3, "no", [unknown, broken, odd])
     assert unpack_details(details_header(data)[1]) == (data, (unknown, broken, odd))
+
+
+def test_whatever_comes_as_details_is_no_fault() -> None:
+    """A server's bytes end nobody's connection."""
+    chance = random.Random(1)
+    own = [name for name in vars(rpc) if name[0].isupper()]
+    theirs = ["Duration", "Timestamp", "Struct", "Value", "Any", "FieldMask", "Enum", "Field"]
+    kinds = [f"google.rpc.{name}" for name in own] + [f"google.protobuf.{name}" for name in theirs]
+    for _ in range(3000):
+        packed = [
+            Any_(chance.choice(["type.googleapis.com/", ""]) + chance.choice([*kinds, "x", "."]))
+            for _ in range(chance.randrange(3))
+        ]
+        for one in packed:
+            starts = [8, 10, 16, 18, 26, 0, 1, 127, 255, chance.randrange(256)]
+            one.value = bytes(chance.choices(starts, k=chance.randrange(24)))
+        data = bytearray(bytes(rpc.Status(code=3, details=packed)))
+        if data and chance.random() < 0.3:
+            data[chance.randrange(len(data))] = chance.randrange(256)
+        unpack_details(details_header(bytes(data))[1])
 
 
 def test_details_that_cannot_be_sent_are_refused() -> None:
