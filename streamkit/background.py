@@ -4,11 +4,66 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import traceback
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
-from streamkit.errors import StreamkitError
+from streamkit.errors import InternalError, StreamkitError
 
-__all__ = ["Recurring"]
+__all__ = ["Companions", "Recurring", "place_of"]
+
+LOG = logging.getLogger("streamkit")
+
+
+def place_of(error: BaseException) -> str:
+    """An error in one line, with the file and line that it comes from."""
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}"
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith("<")]
+    return f"{own[-1].filename}:{own[-1].lineno}: {text}" if own else text
+
+
+class Companions:
+    """Tasks beside the calls, none of which ends unseen: the first failure is logged and kept, and
+    `on_crash` is called."""
+
+    def __init__(self, on_crash: Callable[[], None]) -> None:
+        self._on_crash = on_crash
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._crash: BaseException | None = None
+        self._name = ""
+
+    def start(self, work: Coroutine[Any, Any, object]) -> None:
+        """Run it until it ends or `stop` is called."""
+        task = asyncio.get_running_loop().create_task(work, name=getattr(work, "__name__", ""))
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[object]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is None:
+            return
+        LOG.error("%s, in the background, has failed: %s", task.get_name(), place_of(error))
+        if self._crash is None:
+            self._crash, self._name = error, task.get_name()
+            self._on_crash()
+
+    async def stop(self) -> None:
+        """Cancel what runs, and wait until it has ended; the caller may be one of them."""
+        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def check(self) -> None:
+        """Raise InternalError, once, if something has failed."""
+        error, self._crash = self._crash, None
+        if error is not None:
+            text = f"{self._name}, in the background, has failed: {place_of(error)}"
+            raise InternalError(text) from error
 
 
 class Recurring:

@@ -7,31 +7,24 @@ async with Server(journal="events.db", port=50051) as server:
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import socket
 import sys
-import tempfile
 import time
-from collections.abc import (
-    AsyncIterator,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from importlib.resources import files
 from ssl import SSLContext
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from betterproto.casing import safe_snake_case
 
 from streamkit.access.rules import Rules
+from streamkit.background import Companions, place_of
 from streamkit.config import DoorLimits, JournalOptions, QueryLimits, TransportLimits
 from streamkit.database import Databases, Source, SqliteSource, StoreSource, open_source
-from streamkit.errors import AbortedError, ConnectError, InvalidArgumentError, PreconditionError
+from streamkit.errors import AbortedError, InvalidArgumentError, PreconditionError, StreamkitError
 from streamkit.handlers import (
     AdminHandler,
     HealthHandler,
@@ -43,13 +36,15 @@ from streamkit.handlers import (
 from streamkit.interceptors.access_log import AccessLog
 from streamkit.interceptors.calls import Calls
 from streamkit.interceptors.lines import LineWriter
-from streamkit.journal import Journal, open_journal
+from streamkit.journal import Journal, opened_journal
+from streamkit.listening import answers, explained, in_use
 from streamkit.methods import check_covered
 from streamkit.process import dedicate_process, first, signals
 from streamkit.rights import STORE, roles_of
 from streamkit.terms import DEFAULT_PORT
 from streamkit.transport import (
     Check,
+    Context,
     Door,
     GrpcServer,
     Servable,
@@ -63,6 +58,9 @@ if TYPE_CHECKING:
     from streamkit.doors.page import Page
 
 __all__ = ["Server"]
+
+Lifespan = Callable[["Server"], AbstractAsyncContextManager[Any]]
+Background = Callable[[], Coroutine[Any, Any, object]]
 
 
 _ANYWHERE = ("0.0.0.0", "::", "")
@@ -95,8 +93,14 @@ class Server:
     `access_log`, a path or "-" for standard error, gets a line of JSON for each call that ends, and
     every `access_log_every` seconds one for each that still runs.
 
-    It listens on `host` and `port` (0: any free one), or on the unix socket `path`. Use it as a
-    context manager, or call `serve()`, or `run()` where there is no event loop yet.
+    `lifespan(server)` gives an async context around the time in which calls come: entered when the
+    journal is open and before anybody can connect, left after the last call. Its value is `state`
+    of every handler's `context()`. Each function of `background` runs beside the calls, as does
+    what `spawn` is given; when one fails, the server logs where and ends.
+
+    It listens on `host` and `port` (0: any free one), on the unix socket `path`, or by `listener`,
+    a socket that listens already and stays yours. Use it as a context manager, or call `serve()`,
+    or `run()` where there is no event loop yet.
     """
 
     def __init__(
@@ -108,6 +112,7 @@ class Server:
         host: str = "127.0.0.1",
         port: int = DEFAULT_PORT,
         path: str | os.PathLike[str] | None = None,
+        listener: socket.socket | None = None,
         ssl: SSLContext | None = None,
         limits: TransportLimits | None = None,
         query_limits: QueryLimits | None = None,
@@ -122,18 +127,23 @@ class Server:
         allow_origins: Iterable[str] = (),
         allow_hosts: Iterable[str] = (),
         grace: float = 5.0,
+        lifespan: Lifespan | None = None,
+        background: Iterable[Background] = (),
     ) -> None:
+        handlers, background = tuple(handlers), tuple(background)
+        self._arguments = {name: value for name, value in locals().items() if name != "self"}
         if databases and journal is None:
             raise InvalidArgumentError(
                 "databases: they are served together with a journal",
                 hint='give one too: journal=":memory:" leaves nothing behind',
             )
-        self._handlers = tuple(handlers)
+        self._handlers = handlers
         self._store = journal
         self._database_urls = dict(databases or {})
         self._host = host
         self._port = port
         self._path = None if path is None else os.fspath(path)
+        self._listener = listener
         self._ssl = ssl
         self._limits = limits or TransportLimits(max_message=_LARGEST_REQUEST)
         self._query_limits = query_limits or QueryLimits()
@@ -152,6 +162,11 @@ class Server:
         self._page: Page | None = None
         seconds = checked_seconds(grace, "grace")
         self._grace = _FOREVER if seconds is None else seconds
+        self._lifespan = lifespan
+        self._background = background
+        self._companions = Companions(self._on_crash)
+        self._ending: asyncio.Task[None] | None = None
+        self._state: Any = None
         self._health = HealthHandler()
         self._resources: AsyncExitStack | None = None
         self._grpc: GrpcServer | None = None
@@ -162,13 +177,22 @@ class Server:
         self.journal: Journal | None = None
         """The journal that is served, while the server runs."""
 
+    def configure(self, **settings: Any) -> None:
+        """Change what the server was made with, by the names of its arguments, before it starts."""
+        if self._resources is not None:
+            raise PreconditionError("this server was started before; make another one")
+        health = self._health
+        Server.__init__(self, **(self._arguments | settings))
+        self._health = health
+
     # ---- the life of a server ----
 
     async def start(self) -> None:
         """Open everything and listen.
 
         Raises StoreError for a store that cannot be opened and ConnectError for an address that
-        cannot be listened on; nothing stays open then.
+        cannot be listened on; nothing stays open then. What goes wrong in the lifespan is a
+        PreconditionError, if it is no error of ours.
         """
         if self._resources is not None:
             raise PreconditionError("this server was started before; make another one")
@@ -185,6 +209,7 @@ class Server:
             check_covered(path for handler in handlers for path in handler.__mapping__())
             if self._web:
                 self._page = self._new_page(described, _services(handlers))
+            await self._enter_lifespan(resources)
             self._grpc = GrpcServer(
                 handlers,
                 limits=self._limits,
@@ -192,14 +217,41 @@ class Server:
                 check=self._check,
                 ssl=self._ssl,
                 on_drain=self._on_drain,
-                on_call=self.calls.begin,
+                on_call=self._begin_call,
                 door=self._door if self._web or self._origins else None,
             )
             resources.push_async_callback(self._grpc.close)
             await self._listen(self._grpc)
+            resources.push_async_callback(self._companions.stop)
+            for work in self._background:
+                self.spawn(work())
             if self._databases is not None:
                 self._databases.prepare()
+            self._companions.check()
             self._resources = resources.pop_all()
+
+    def spawn(self, work: Coroutine[Any, Any, object]) -> None:
+        """Run something beside the calls until the server stops. When it fails, the server ends."""
+        self._companions.start(work)
+
+    def _on_crash(self) -> None:
+        if self._resources is not None and not self.draining and self._ending is None:
+            self._ending = asyncio.get_running_loop().create_task(self.stop())
+
+    def _begin_call(self, context: Context) -> None:
+        context.state = self._state
+        self.calls.begin(context)
+
+    async def _enter_lifespan(self, resources: AsyncExitStack) -> None:
+        resources.push_async_callback(self._companions.stop)  # what the lifespan itself spawns
+        if self._lifespan is None:
+            return
+        try:
+            self._state = await resources.enter_async_context(self._lifespan(self))
+        except StreamkitError:
+            raise
+        except Exception as error:
+            raise PreconditionError(f"the lifespan cannot begin: {place_of(error)}") from error
 
     def _door(self, service: Service) -> Door:
         from streamkit.doors.door import WebDoor
@@ -235,6 +287,10 @@ class Server:
         """
         if self._resources is None or self._grpc is None:
             return
+        ending = self._ending
+        if ending is not None and ending is not asyncio.current_task():
+            await asyncio.shield(ending)
+            return
         try:
             await self._grpc.drain(self._grace if grace is None else grace)
         finally:
@@ -246,7 +302,8 @@ class Server:
         """Serve until SIGTERM or SIGINT, or until `stop()` is called elsewhere.
 
         The first signal drains, a second one ends at once. Starts the server unless that was done.
-        Signals are taken in the main thread only.
+        Signals are taken in the main thread only. Raises InternalError when something in the
+        background failed.
         """
         asked, forced = asyncio.Event(), asyncio.Event()
         with signals(lambda: forced.set() if asked.is_set() else asked.set()):
@@ -254,6 +311,7 @@ class Server:
                 await self.start()
             await first(asked.wait(), self._stopped.wait())
             await first(self.stop(), forced.wait())
+        self._companions.check()
 
     def run(self) -> None:
         """`serve()` in an event loop of its own, on uvloop if that is installed."""
@@ -272,6 +330,8 @@ class Server:
         trace: TracebackType | None,
     ) -> None:
         await self.stop()
+        if error is None:
+            self._companions.check()
 
     # ---- what it is ----
 
@@ -289,6 +349,11 @@ class Server:
         if self._grpc is not None and self._grpc.port:
             return self._grpc.port
         return self._port
+
+    @property
+    def wanted(self) -> tuple[str | None, int]:
+        """The host and port that were asked for; no host: a unix socket."""
+        return (self._host if self._path is None else None), self._port
 
     @property
     def connections(self) -> int:
@@ -337,7 +402,9 @@ class Server:
         if self._store is None:
             return []
         began = time.monotonic()
-        journal = await resources.enter_async_context(_opened(self._store, self._journal_options))
+        journal = await resources.enter_async_context(
+            opened_journal(self._store, self._journal_options)
+        )
         databases = Databases(self._sources(journal), self._query_limits)
         resources.push_async_callback(databases.close)
         self._databases = databases
@@ -390,33 +457,18 @@ class Server:
         return sources
 
     async def _listen(self, grpc: GrpcServer) -> None:
+        if self._listener is not None:
+            await grpc.start(listener=self._listener)
+            return
         if self._path is None:
-            with _explained(f"{self._host}:{self._port}"):
+            with explained(f"{self._host}:{self._port}"):
                 await grpc.start(host=self._host, port=self._port)
             return
         # The loop removes a socket that is there without asking whether somebody listens on it.
-        if await asyncio.to_thread(_answers, self._path):
-            raise _in_use(f"unix:{self._path}")
-        with _explained(f"unix:{self._path}"):
+        if await asyncio.to_thread(answers, self._path):
+            raise in_use(f"unix:{self._path}")
+        with explained(f"unix:{self._path}"):
             await grpc.start(path=self._path)
-
-
-@asynccontextmanager
-async def _opened(
-    store: Journal | str | os.PathLike[str], options: JournalOptions
-) -> AsyncIterator[Journal]:
-    """The journal, closed at the end if it was opened here."""
-    if isinstance(store, Journal):
-        yield store
-    elif os.fspath(store) == ":memory:":
-        # On disk all the same, so that SQL over it works; nobody else sees it and nothing stays.
-        with tempfile.TemporaryDirectory(prefix="streamkit-") as folder:
-            url = os.path.join(folder, "store.db")
-            async with await open_journal(url, options) as journal:
-                yield journal
-    else:
-        async with await open_journal(os.fspath(store), options) as journal:
-            yield journal
 
 
 def _opened_methods(handlers: Iterable[Servable]) -> dict[str, frozenset[str]]:
@@ -445,37 +497,3 @@ def _descriptors(handlers: Iterable[Servable]) -> Iterable[bytes]:
     modules = (sys.modules.get(base.__module__) for h in handlers for base in type(h).__mro__)
     found = (getattr(module, "DESCRIPTORS", None) for module in modules)
     return dict.fromkeys(data for data in found if isinstance(data, bytes))
-
-
-def _answers(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(path)
-        except OSError:
-            return False
-        return True
-
-
-def _in_use(address: str) -> ConnectError:
-    return ConnectError(
-        f"{address} is in use",
-        hint="Stop the server that listens there, or choose another address.",
-    )
-
-
-@contextmanager
-def _explained(address: str) -> Iterator[None]:
-    """Why an address cannot be listened on, in one line."""
-    try:
-        yield
-    except socket.gaierror:
-        raise ConnectError(f"{address}: no such host") from None
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise _in_use(address) from None
-        if error.errno == errno.EACCES:
-            hint = "Ports below 1024 need special rights." if "unix:" not in address else ""
-            raise ConnectError(f"not allowed to listen on {address}", hint=hint) from None
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise ConnectError(f"cannot listen on {address}: {reason}") from None

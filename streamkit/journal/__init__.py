@@ -22,7 +22,7 @@ from streamkit.journal.base import (
     Stream,
 )
 from streamkit.journal.hub import Hub
-from streamkit.journal.opening import open_journal
+from streamkit.journal.opening import open_journal, opened_journal
 from streamkit.journal.records.columns import StoredItems
 from streamkit.journal.records.frames import framed, joined_frames
 from streamkit.journal.records.items import RowItem
@@ -57,5 +57,6 @@ __all__ = [
     "framed",
     "joined_frames",
     "open_journal",
+    "opened_journal",
     "weight_of",
 ]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from streamkit.config import JournalOptions
 from streamkit.journal.base import Clock, Journal, now
@@ -10,7 +14,7 @@ from streamkit.journal.memory import MemoryJournal
 from streamkit.journal.rules.silence import Steady
 from streamkit.journal.sqlite.journal import SqliteJournal, path_of
 
-__all__ = ["open_journal"]
+__all__ = ["open_journal", "opened_journal"]
 
 
 async def open_journal(
@@ -32,3 +36,21 @@ async def open_journal(
     if url in (":memory:", "memory:"):
         return MemoryJournal(options, clock, steady)
     return await SqliteJournal.open(path_of(url), options, clock, steady)
+
+
+@asynccontextmanager
+async def opened_journal(
+    store: Journal | str | os.PathLike[str], options: JournalOptions
+) -> AsyncIterator[Journal]:
+    """The journal of a server, which closes it at the end if it was opened here."""
+    if isinstance(store, Journal):
+        yield store
+    elif os.fspath(store) == ":memory:":
+        # On disk all the same, so that SQL over it works; nobody else sees it and nothing stays.
+        with tempfile.TemporaryDirectory(prefix="streamkit-") as folder:
+            url = os.path.join(folder, "store.db")
+            async with await open_journal(url, options) as journal:
+                yield journal
+    else:
+        async with await open_journal(os.fspath(store), options) as journal:
+            yield journal

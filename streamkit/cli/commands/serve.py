@@ -13,13 +13,14 @@ import typer
 
 from streamkit.cli import exits
 from streamkit.cli.exits import UsageError, value_of
+from streamkit.cli.input.apps import load_app
 from streamkit.cli.input.parsing import duration, size
 from streamkit.cli.options import command
 from streamkit.cli.output.log import log_to_stderr
+from streamkit.cli.reloading import Child, supervise
 from streamkit.cli.session import Session
 
 if TYPE_CHECKING:
-    from streamkit.config import JournalOptions
     from streamkit.server import Server
 
 N = TypeVar("N", int, float)
@@ -38,6 +39,20 @@ def register(app: typer.Typer) -> None:
 
 async def _serve(
     session: Session,
+    context: typer.Context,
+    app: Annotated[
+        str,
+        typer.Argument(
+            metavar="[MODULE:NAME]",
+            help="Your own handlers, a streamkit.Server, or a function that returns them; without "
+            "--store they are served alone.",
+            show_default=False,
+        ),
+    ] = "",
+    reload: Annotated[
+        bool,
+        typer.Option("--reload", help="Start MODULE:NAME anew after every change of its folder."),
+    ] = False,
     store: Annotated[
         str,
         typer.Option(
@@ -195,9 +210,15 @@ async def _serve(
         ),
     ] = "0",
 ) -> int:
-    """Run the server. Ctrl-C ends it: streams are told to come back; a second one forces."""
+    """Run the server, with MODULE:NAME of your own services. Ctrl-C ends it: streams are told to
+    come back; a second one forces."""
     from streamkit.config import JournalOptions, QueryLimits, Retention
 
+    if reload and not app:
+        raise UsageError("--reload is for a MODULE:NAME of your own")
+    child = Child.inherited() if reload else None
+    if reload and child is None:
+        return await supervise(session, Path.cwd())
     given_sources = [value_of("--database", _named, text) for text in databases or []]
     sources = {name: _url(session, name, url) for name, url in given_sources}
     options = JournalOptions(
@@ -237,32 +258,69 @@ async def _serve(
             raise UsageError(
                 f"{host} is open to other machines: give {' and '.join(missing)}, or --insecure"
             )
-    await _run(session, store or str(default_store()), sources, options, grace, given)
+    if store != ":memory:":
+        store = _prepare(store or ("" if app else str(default_store())))
+    given |= {
+        "journal": store or None,
+        "journal_options": options,
+        "databases": sources,
+        "grace": value_of("--grace", duration, grace),
+    }
+    if app:
+        server = load_app(app)
+        server.configure(**_chosen(context, given, store))
+    else:
+        from streamkit.server import Server
+
+        server = Server(**given)
+    await _run(session, server, app, store, given.get("access", ""), child)
     return exits.OK
 
 
 async def _run(
-    session: Session,
-    store: str,
-    sources: dict[str, str],
-    options: JournalOptions,
-    grace: str,
-    given: dict[str, Any],
+    session: Session, server: Server, app: str, store: str, access: str, child: Child | None
 ) -> None:
     from streamkit.process import dedicate_process
-    from streamkit.server import Server
 
-    if store != ":memory:":
-        store = _prepare(store)
-    seconds = value_of("--grace", duration, grace)
-    server = Server(
-        journal=store, journal_options=options, databases=sources, grace=seconds, **given
-    )
+    if child is not None:
+        server.configure(listener=await child.listener(server))
     async with server:
         dedicate_process()
-        _greet(session, server, store, given.get("access", ""))
+        if child is None or child.first:
+            _greet(session, server, app, store, access)
         await server.serve()
-    session.note("stopped")
+    if child is None:
+        session.note("stopped")
+
+
+_OPTIONS = {
+    "journal": ("store",),
+    "journal_options": ("retain", "max_bytes", "durability"),
+    "query_limits": (
+        *("query_timeout", "max_queries", "query_memory", "query_rows", "query_bytes"),
+    ),
+    "path": ("uds",),
+    "ssl": ("tls_cert",),
+    "allow_origins": ("allow_origin",),
+    "allow_hosts": ("allow_host",),
+}
+"""Settings of a server that are called otherwise here, or are made of several options."""
+
+
+def _chosen(context: typer.Context, given: dict[str, Any], store: str) -> dict[str, Any]:
+    """The settings that were asked for, here or in the environment: those of a server that was
+    made in code stay what they are otherwise."""
+
+    def asked(name: str) -> bool:
+        source = context.get_parameter_source(name)
+        return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
+
+    found = {
+        key: value for key, value in given.items() if any(map(asked, _OPTIONS.get(key, (key,))))
+    }
+    if {"host", "port"} & set(found):
+        found["path"] = None
+    return found
 
 
 def _named(text: str) -> tuple[str, str]:
@@ -289,15 +347,20 @@ def _url(session: Session, name: str, url: str) -> str:
 
 
 def _prepare(store: str) -> str:
+    if not store:
+        return ""
     path = Path(store).expanduser()
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     return str(path)
 
 
-def _greet(session: Session, server: Server, store: str, access: str) -> None:
+def _greet(session: Session, server: Server, app: str, store: str, access: str) -> None:
     note = session.output.note
     note(f"streamkit serves on {server.address}")
-    note(f"store: {'in memory, gone at the end' if store == ':memory:' else store}")
+    if app:
+        note(f"app: {app}")
+    if store or not app:
+        note(f"store: {'in memory, gone at the end' if store == ':memory:' else store}")
     if access:
         note(f"access: as {access} says")
     if server.page_address:
@@ -306,9 +369,12 @@ def _greet(session: Session, server: Server, store: str, access: str) -> None:
     if other:
         note(f"  export STREAMKIT_SERVER={other}")
     note("next, in another terminal:")
-    note("  streamkit run -- make test            any command as a job with its log")
-    note("  streamkit logs -f                     what is logged, live")
-    note('  streamkit query "SELECT * FROM jobs"  all of it as SQL')
+    if app:
+        note("  streamkit describe                    the services and their methods")
+    if store or not app:
+        note("  streamkit run -- make test            any command as a job with its log")
+        note("  streamkit logs -f                     what is logged, live")
+        note('  streamkit query "SELECT * FROM jobs"  all of it as SQL')
 
 
 def default_store() -> Path:

@@ -46,6 +46,7 @@ class Context:
         "place",
         "reason",
         "rights",
+        "state",
         "streams_replies",
         "streams_requests",
     )
@@ -78,6 +79,8 @@ class Context:
         """Whether the method answers with a stream."""
         self.rights: Rights | None = None
         """What the caller may do; None where nobody decides about that: everything."""
+        self.state: Any = None
+        """What the server's lifespan gave."""
         self.inspectors: list[Callable[[Any], float]] = []
         """Each is given every request message before the handler is, and may raise: the message
         then was not sent, for the handler. What it returns are seconds to wait before going on."""

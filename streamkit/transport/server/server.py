@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,7 +34,7 @@ _UNWINDING = 1.0  # seconds that cancelled handlers have to end after their conn
 class GrpcServer:
     """Serves betterproto, grpclib and google.protobuf services on any number of listeners.
 
-    `on_drain` is called once when the server begins to go away. With a `door` the same port answers
+    With a `door` the same port answers
     HTTP/1.1, and whatever is no gRPC over HTTP/2, by what that makes for the server's methods.
     `on_drain` is called once when the server begins to go away. `check` is called with each request
     message before its handler; a ValueError that it raises (pydantic's, too) is INVALID_ARGUMENT
@@ -70,9 +71,15 @@ class GrpcServer:
     # Listening --------------------------------------------------------------------------------
 
     async def start(
-        self, host: str | None = None, port: int | None = None, *, path: str | None = None
+        self,
+        host: str | None = None,
+        port: int | None = None,
+        *,
+        path: str | None = None,
+        listener: socket.socket | None = None,
     ) -> None:
-        """Listen on host and port (0: any free one), or on a unix socket. May be repeated."""
+        """Listen on host and port (0: any free one), on a unix socket, or by a socket of TCP that
+        listens already and goes on doing so afterwards. May be repeated."""
         if path is not None and (host is not None or port is not None):
             raise InvalidArgumentError("listen on a host and port or on a path, not both")
         if self._draining:
@@ -84,9 +91,17 @@ class GrpcServer:
         if secure is not None:
             secure.set_alpn_protocols(["h2"] if self._door is None else ["h2", "http/1.1"])
             timeout = self._limits.handshake_timeout
-        listener: asyncio.Server
-        if path is not None:
-            listener = await loop.create_unix_server(
+        made: asyncio.Server
+        if listener is not None:
+            made = await loop.create_server(
+                self._protocol,
+                sock=listener.dup(),
+                backlog=_AT_ONCE,
+                ssl=secure,
+                ssl_handshake_timeout=timeout,
+            )
+        elif path is not None:
+            made = await loop.create_unix_server(
                 self._protocol,
                 path,
                 backlog=_AT_ONCE,
@@ -95,7 +110,7 @@ class GrpcServer:
             )
             self._paths.append(path)
         else:
-            listener = await loop.create_server(
+            made = await loop.create_server(
                 self._protocol,
                 host or "127.0.0.1",
                 port or 0,
@@ -103,8 +118,8 @@ class GrpcServer:
                 ssl=secure,
                 ssl_handshake_timeout=timeout,
             )
-        self._listeners.append(listener)
-        for sock in listener.sockets:
+        self._listeners.append(made)
+        for sock in made.sockets:
             wait_with(sock, _BACKLOG)
 
     @property
