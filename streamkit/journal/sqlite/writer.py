@@ -106,6 +106,7 @@ class Writer:
         self._queue.append((request, future))
         if self._idle:
             with self._wake:
+                self._idle = False  # once is enough, however long the thread takes to wake
                 self._wake.notify()
         return future
 

@@ -29,8 +29,6 @@ __all__ = ["Pool"]
 
 _POLITE_KEEPALIVE = 305.0
 """gRPC's servers allow a ping each five minutes, unless they are set otherwise."""
-_RESETS = 100_000
-"""A server that refuses all streams at once may do so; the limit guards servers."""
 _CLOSE_TIMEOUT = 2.0
 
 
@@ -82,7 +80,7 @@ class Pool:
         server_name: str | None = None,
     ) -> None:
         self._addresses = Addresses(target)
-        self._limits = dataclasses.replace(limits, resets=max(limits.resets, _RESETS))
+        self._limits = limits
         self._tls = tls
         self._connect_timeout = connect_timeout
         self._server_name = server_name
