@@ -10,6 +10,7 @@ import typer
 
 from streamkit.cli.commands import (
     catalog,
+    context,
     demo,
     gen,
     jobs,
@@ -68,7 +69,21 @@ def _root(
         os.environ["STREAMKIT_SERVER"] = server
 
 
-for group in (serve, demo, topics, query, execute, jobs, logs, ship, catalog, running, gen, token):
+for group in (
+    serve,
+    demo,
+    topics,
+    query,
+    execute,
+    jobs,
+    logs,
+    ship,
+    catalog,
+    running,
+    gen,
+    token,
+    context,
+):
     group.register(app)
 
 
@@ -87,8 +102,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         say = getattr(error, "format_message", None)
         if say is None:
             raise
-        context = getattr(error, "ctx", None)
-        path = context.command_path if context is not None else "streamkit"
+        where = getattr(error, "ctx", None)
+        path = where.command_path if where is not None else "streamkit"
         text = " ".join(say().split()).removesuffix(".")
         if not text:
             return USAGE

@@ -157,6 +157,18 @@ _CONNECTION: dict[str, tuple[object, Any]] = {
         ],
         "",
     ),
+    "context": (
+        Annotated[
+            str,
+            typer.Option(
+                "--context",
+                metavar="NAME",
+                help="Use this connection of `streamkit context`. Else $STREAMKIT_CONTEXT.",
+                rich_help_panel=PANEL,
+            ),
+        ],
+        "",
+    ),
     "token_file": (
         Annotated[
             str,

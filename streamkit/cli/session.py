@@ -42,6 +42,7 @@ class Session:
     ca: str = ""
     cert: str = ""
     key: str = ""
+    context: str = ""
     token_file: str = ""
     insecure: bool = False
     connect_timeout: str = "5s"
@@ -162,6 +163,10 @@ def run(given: dict[str, Any], body: Callable[[Session], Coroutine[Any, Any, int
     """Run a command to its end and return its exit code; every way out of a command is here."""
     session: Session | None = None
     try:
+        if "server" in given:
+            from streamkit.cli.contexts import with_context
+
+            given = with_context(given)
         session = Session(**given)
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
             # From here on Ctrl-C cancels what runs, so that it is closed.

@@ -32,11 +32,12 @@ def test_the_page_works_word_by_word(tmp_path: Path) -> None:
     script = "set -e\n" + "\n".join(blocks("sh"))
     script = script.replace("--host 0.0.0.0", f"--host 127.0.0.1 --port {port}")
     script = script.replace("localhost:50051", f"localhost:{port}")
-    unset = ("STREAMKIT_SERVER", "STREAMKIT_TOKEN", "STREAMKIT_ACCESS")
+    unset = ("STREAMKIT_SERVER", "STREAMKIT_TOKEN", "STREAMKIT_ACCESS", "STREAMKIT_CONTEXT")
     done = subprocess.run(
         ["bash", "-m", "-c", script],
         cwd=tmp_path,
         env={key: value for key, value in os.environ.items() if key not in unset}
+        | {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
         | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
