@@ -10,7 +10,7 @@ from typing import Any
 
 from streamkit.errors import InternalError, StreamkitError
 
-__all__ = ["Companions", "Recurring", "place_of"]
+__all__ = ["Companions", "Recurring", "ended", "place_of"]
 
 LOG = logging.getLogger("streamkit")
 
@@ -23,6 +23,12 @@ def place_of(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not frame.filename.startswith("<")]
     return f"{own[-1].filename}:{own[-1].lineno}: {text}" if own else text
+
+
+async def ended(task: asyncio.Task[None]) -> None:
+    """Cancel a task and wait until it has ended, however it does."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 class Companions:

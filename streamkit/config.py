@@ -19,6 +19,7 @@ __all__ = [
     "RequestLimits",
     "Retention",
     "RetentionRule",
+    "ScrapeLimits",
     "TransportLimits",
 ]
 
@@ -313,6 +314,21 @@ class AccessLimits:
     """Verified ones that are not verified again."""
     log_lines: int = 10_000
     """Of the access log that wait to be written; more are left out and counted."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScrapeLimits:
+    """What those that read the metrics may cost the server."""
+
+    connections: int = 8
+    """At a time; one more is closed without an answer."""
+    head_bytes: int = 16 * KIB
+    """Of a request."""
+    seconds: float = 10.0
+    """From the connection to the end of the answer."""
 
     def __post_init__(self) -> None:
         _require_positive(self)

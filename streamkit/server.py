@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 from betterproto.casing import safe_snake_case
 
 from streamkit.access.rules import Rules
-from streamkit.background import Companions, place_of
+from streamkit.background import Companions, ended, place_of
 from streamkit.config import DoorLimits, JournalOptions, QueryLimits, TransportLimits
 from streamkit.database import Databases, Source, SqliteSource, StoreSource, open_source
 from streamkit.errors import AbortedError, InvalidArgumentError, PreconditionError, StreamkitError
@@ -33,9 +33,8 @@ from streamkit.handlers import (
     ReflectionHandler,
     StreamService,
 )
-from streamkit.interceptors.access_log import AccessLog
 from streamkit.interceptors.calls import Calls
-from streamkit.interceptors.lines import LineWriter
+from streamkit.interceptors.observing import begin_access_log, begin_metrics
 from streamkit.journal import Journal, opened_journal
 from streamkit.listening import answers, explained, in_use
 from streamkit.methods import check_covered
@@ -93,6 +92,9 @@ class Server:
     `access_log`, a path or "-" for standard error, gets a line of JSON for each call that ends, and
     every `access_log_every` seconds one for each that still runs.
 
+    `metrics`, "host:port", is where Prometheus reads figures at /metrics: they name methods, never
+    a topic, job or client, and everybody who can connect may read them.
+
     `lifespan(server)` gives an async context around the time in which calls come: entered when the
     journal is open and before anybody can connect, left after the last call. Its value is `state`
     of every handler's `context()`. Each function of `background` runs beside the calls, as does
@@ -122,6 +124,7 @@ class Server:
         access: str | os.PathLike[str] | Rules | None = None,
         access_log: str | os.PathLike[str] | None = None,
         access_log_every: float | None = None,
+        metrics: str | None = None,
         descriptor_sets: Iterable[bytes] = (),
         web: bool = False,
         allow_origins: Iterable[str] = (),
@@ -153,6 +156,9 @@ class Server:
         self._access = access
         self._access_log = access_log
         self._access_log_every = access_log_every
+        self._metrics = metrics
+        self.metrics_port = 0
+        """Where /metrics is, once started; 0 where nobody asked for it."""
         self.calls = Calls()
         """The calls that run now."""
         self._descriptor_sets = tuple(descriptor_sets)
@@ -197,7 +203,8 @@ class Server:
         if self._resources is not None:
             raise PreconditionError("this server was started before; make another one")
         async with AsyncExitStack() as resources:
-            self._begin_log(resources)
+            if self._access_log is not None:
+                begin_access_log(resources, self.calls, self._access_log, self._access_log_every)
             interceptors = [*await self._gates(resources), *self._interceptors]
             handlers = [*await self._open_ours(resources), *self._handlers]
             for service in _services(handlers):
@@ -221,6 +228,8 @@ class Server:
                 door=self._door if self._web or self._origins else None,
             )
             resources.push_async_callback(self._grpc.close)
+            if self._metrics is not None:
+                self.metrics_port = await begin_metrics(resources, self._metrics, self, self._grpc)
             await self._listen(self._grpc)
             resources.push_async_callback(self._companions.stop)
             for work in self._background:
@@ -367,15 +376,6 @@ class Server:
 
     # ---- parts ----
 
-    def _begin_log(self, resources: AsyncExitStack) -> None:
-        """The access log, where one is wanted."""
-        if self._access_log is None:
-            return
-        writer = LineWriter(self._access_log)
-        resources.callback(writer.close)
-        log = AccessLog(self.calls, writer.write, every=self._access_log_every)
-        resources.push_async_callback(_ended, asyncio.create_task(log.run()))
-
     async def _gates(self, resources: AsyncExitStack) -> list[ServerInterceptor]:
         """What decides about access, before anything else; nothing where nobody asked for it."""
         if self._access is None:
@@ -390,7 +390,7 @@ class Server:
         gate = Gate(self._access, open_to=_opened_methods(self._handlers))
         resources.push_async_callback(gate.close)
         watch = asyncio.create_task(gate.watch(), name="streamkit access")
-        resources.push_async_callback(_ended, watch)
+        resources.push_async_callback(ended, watch)
         return [gate]
 
     def _on_drain(self) -> None:
@@ -481,11 +481,6 @@ def _opened_methods(handlers: Iterable[Servable]) -> dict[str, frozenset[str]]:
             if roles:
                 found[path] = roles
     return found
-
-
-async def _ended(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
 
 
 def _services(handlers: Iterable[Servable]) -> set[str]:

@@ -61,6 +61,7 @@ ONE_IMPORTER = {
     "hyperframe": "streamkit/transport/",
     "hpack": "streamkit/transport/",
     "h11": "streamkit/doors/",
+    "prometheus_client": "streamkit/interceptors/",
     "sqlite3": None,
 }
 

@@ -14,7 +14,7 @@ from streamkit.generated.streamservice import (
     Position,
 )
 from streamkit.handlers.paging import PAGE_BYTES, place_of, token_of
-from streamkit.journal.base import Journal, Stream
+from streamkit.journal.base import Journal
 from streamkit.transport import Context
 
 __all__ = ["LiveCall", "LiveCalls", "kick_call", "list_calls"]
@@ -88,10 +88,7 @@ def _info(call: LiveCall, journal: Journal) -> CallInfo:
         user_agent=ctx.user_agent,
     )
     if ctx.place is not None:
-        stream, epoch, sequence = ctx.place
+        _, epoch, sequence = ctx.place
         info.position = Position(epoch, sequence)
-        if ctx.pending:
-            # Nothing waits for a caller that has taken all that it asked for, so only then does
-            # the distance say anything.
-            info.lag = max(0, journal.bounds(Stream(stream)).newest - sequence)
+        info.lag = journal.lag(ctx.place, ctx.pending)
     return info

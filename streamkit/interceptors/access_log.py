@@ -12,7 +12,7 @@ from streamkit.errors import Status
 from streamkit.interceptors.calls import CallRecord, Calls
 from streamkit.transport.server.outcome import DRAINED, GONE, LATE, Outcome
 
-__all__ = ["AccessLog", "describe"]
+__all__ = ["AccessLog", "describe", "reason_of"]
 
 _LONGEST_TEXT = 200
 _REASONS = {
@@ -81,13 +81,13 @@ def describe(record: CallRecord) -> dict[str, Any]:
     if outcome is None:
         line["open"] = True
     else:
-        line |= {"status": outcome.status.name, "reason": ctx.reason or _reason(outcome)}
+        line |= {"status": outcome.status.name, "reason": ctx.reason or reason_of(outcome)}
         if outcome.message:
             line["message"] = outcome.message[:_LONGEST_TEXT]
     return line
 
 
-def _reason(outcome: Outcome) -> str:
+def reason_of(outcome: Outcome) -> str:
     """Why a call ended, in a word."""
     for known, reason in ((GONE, "client"), (LATE, "deadline"), (DRAINED, "drain")):
         if (outcome.status, outcome.message) == (known.status, known.message):

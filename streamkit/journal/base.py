@@ -345,6 +345,16 @@ class Journal(ABC):
     def subscribers(self, stream: Stream) -> int:
         """How many following readers the stream has. Never waits."""
 
+    def lag(self, place: tuple[str, str, int], pending: int) -> int:
+        """By how many records a reader is behind that was handed a stream (its name, epoch) up to
+        a sequence. Never waits.
+
+        Nothing is `pending` for one that has taken all that it asked for, so only then does the
+        distance say anything.
+        """
+        stream, _, sequence = place
+        return max(0, self.bounds(Stream(stream)).newest - sequence) if pending else 0
+
     @abstractmethod
     async def status(self) -> JournalStatus:
         """Figures for a person."""

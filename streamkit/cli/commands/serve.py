@@ -132,6 +132,14 @@ async def _serve(
             "--access-log-every", metavar="TIME", help="And for each call that lasts longer."
         ),
     ] = "",
+    metrics: Annotated[
+        str,
+        typer.Option(
+            "--metrics",
+            metavar="HOST:PORT",
+            help="Figures for Prometheus, at /metrics there: whoever can connect may read them.",
+        ),
+    ] = "",
     log_format: Annotated[
         str,
         typer.Option("--log-format", metavar="text|json", help="Of the server's own log."),
@@ -249,6 +257,8 @@ async def _serve(
         if access_log_every:
             seconds = value_of("--access-log-every", _some(duration), access_log_every)
             given["access_log_every"] = seconds
+    if metrics:
+        given["metrics"] = metrics
     log_to_stderr(_one_of("--log-format", log_format, ("text", "json")))
     given |= {"web": web, "allow_origins": allow_origin or (), "allow_hosts": allow_host or ()}
     if not uds and not is_loopback(host) and not insecure:

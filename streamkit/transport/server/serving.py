@@ -66,6 +66,8 @@ class Service:
         self.check = check
         self.on_call = on_call
         """Told of every call as it begins, before anything can refuse it."""
+        self.unknown = 0
+        """Calls of methods that are not there."""
         self.mapping: dict[str, Handler] = {}
         """Path -> method."""
         for handler in handlers:
@@ -85,6 +87,7 @@ class Service:
         """
         method = self.mapping.get(exchange.method)
         if method is None:
+            self.unknown += 1
             exchange.put_status(_NO_METHOD)
             on_done()
             return None

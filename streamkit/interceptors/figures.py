@@ -1,0 +1,119 @@
+"""What the calls of a server come to, as whole numbers: a few are changed when a call ends, and
+nothing while it runs. Those that run are asked when somebody wants to know."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+from streamkit.errors import Status
+from streamkit.interceptors.access_log import reason_of
+from streamkit.interceptors.calls import CallRecord, Calls
+
+__all__ = ["REASONS", "SECONDS", "SIZES", "Ended", "Figures", "Histogram"]
+
+SECONDS = (
+    0.0, 0.00001, 0.00005, 0.0001, 0.0003, 0.0006, 0.0008, 0.001, 0.002, 0.003, 0.004, 0.005,
+    0.006, 0.008, 0.01, 0.013, 0.016, 0.02, 0.025, 0.03, 0.04, 0.05, 0.065, 0.08, 0.1, 0.13, 0.16,
+    0.2, 0.25, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0,
+)  # fmt: skip
+"""The bounds that gRPC has agreed on (gRFC A66) for the time of a call, ..."""
+SIZES = (
+    0.0, 1024.0, 2048.0, 4096.0, 16384.0, 65536.0, 262144.0, 1048576.0, 4194304.0, 16777216.0,
+    67108864.0, 268435456.0, 1073741824.0, 4294967296.0,
+)  # fmt: skip
+"""... and for the bytes of its messages."""
+REASONS = frozenset(
+    [
+        "done",
+        "client",
+        "drain",
+        "slow",
+        "revoked",
+        "expired",
+        "kicked",
+        "deadline",
+        "unauthenticated",
+        "denied",
+        "limit",
+        "error",
+    ]
+)
+"""Why calls end. Whatever else a handler may have set counts as "other"."""
+
+
+class Histogram:
+    """How many values lie up to each bound, and their sum."""
+
+    __slots__ = ("_bounds", "counts", "sum")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def add(self, value: float) -> None:
+        self.counts[bisect_left(self._bounds, value)] += 1
+        self.sum += value
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Each bound with how many values are not larger, as Prometheus has it."""
+        total, found = 0, []
+        for bound, count in zip((*map(str, self._bounds), "+Inf"), self.counts, strict=True):
+            total += count
+            found.append((bound, float(total)))
+        return found
+
+
+class Ended:
+    """The calls of one method that have ended with one status."""
+
+    __slots__ = ("count", "messages", "received", "seconds", "sent")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.messages = 0
+        """That were sent."""
+        self.seconds = Histogram(SECONDS)
+        self.sent = Histogram(SIZES)
+        self.received = Histogram(SIZES)
+
+
+class Figures:
+    """Counts the calls of a server. A method is one that the server has, never what was asked for,
+    so that nobody outside can make their number grow."""
+
+    def __init__(self, calls: Calls) -> None:
+        self.ended: dict[tuple[str, Status], Ended] = {}
+        """By method and status."""
+        self.reasons: dict[tuple[str, str], int] = {}
+        """Streams that have ended, by method and reason."""
+        self.resumed: dict[str, int] = {"gap": 0, "refused": 0, "taken": 0}
+        """Streams that were asked for from a position on, and what came of it."""
+        self.refused: dict[str, int] = {"denied": 0, "unauthenticated": 0}
+        calls.on_end.append(self._end)
+
+    def _end(self, record: CallRecord) -> None:
+        context = record.context
+        outcome = context.outcome
+        if outcome is None:
+            return
+        key = (context.method, outcome.status)
+        ended = self.ended.get(key)
+        if ended is None:
+            ended = self.ended[key] = Ended()
+        ended.count += 1
+        ended.messages += context.messages_sent
+        ended.seconds.add(record.seconds)
+        ended.sent.add(context.bytes_sent)
+        ended.received.add(context.bytes_received)
+        reason = context.reason or reason_of(outcome)
+        if reason not in REASONS:
+            reason = "other"
+        if reason in self.refused:
+            self.refused[reason] += 1
+        if context.streams_replies:
+            why = (context.method, reason)
+            self.reasons[why] = self.reasons.get(why, 0) + 1
+        if record.resumed_from:
+            result = {Status.OUT_OF_RANGE: "gap", Status.FAILED_PRECONDITION: "refused"}
+            self.resumed[result.get(outcome.status, "taken")] += 1
