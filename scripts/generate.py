@@ -17,9 +17,7 @@ import tempfile
 from importlib.resources import files
 from pathlib import Path
 
-from betterproto.lib.google.protobuf import FileDescriptorSet
-
-from streamkit.scaffold.generate import trimmed
+from streamkit.scaffold.described import files_in, set_of, trimmed
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = ROOT / "schema"
@@ -56,9 +54,7 @@ def generate(target: Path) -> None:
         env={**os.environ, "PATH": path},
     )
     described = target / DESCRIPTORS
-    found = FileDescriptorSet().parse(described.read_bytes())
-    found.file = [trimmed(file) for file in found.file]
-    described.write_bytes(bytes(found))
+    described.write_bytes(set_of(map(trimmed, files_in(described.read_bytes()))))
     (target / "__init__.py").write_text(PACKAGE)
 
 

@@ -31,7 +31,11 @@ from streamkit.scaffold.sources import Sources, find_sources
 if TYPE_CHECKING:
     from betterproto.lib.google.protobuf import FileDescriptorProto
 
-__all__ = ["Generated", "generate", "trimmed"]
+__all__ = ["Generated", "generate"]
+
+_File = tuple["FileDescriptorProto", bytes]
+"""A file, to look into it, and as protoc has written it: only that goes on."""
+_PROTO_FILE = 15  # of a CodeGeneratorRequest
 
 _SECONDS = 60
 """How long the plug-in may take."""
@@ -97,10 +101,12 @@ def _require_tools() -> None:
 # ---- protoc ----
 
 
-def _compile(sources: Sources) -> list[FileDescriptorProto]:
-    """Let protoc read the sources; return every file, imports first, with its comments."""
-    from betterproto.lib.google.protobuf import FileDescriptorSet
+def _compile(sources: Sources) -> dict[str, _File]:
+    """Let protoc read the sources; return every file by name, imports first, with its comments."""
+    from betterproto.lib.google.protobuf import FileDescriptorProto
     from grpc_tools import protoc
+
+    from streamkit.scaffold.described import files_in
 
     own = str(Path(protoc.__file__).parent / "_proto")
     with tempfile.TemporaryDirectory() as folder:
@@ -119,15 +125,16 @@ def _compile(sources: Sources) -> list[FileDescriptorProto]:
             )
         if code:
             raise _refusal(said[0], sources)
-        files = FileDescriptorSet().parse(target.read_bytes()).file
+        raw = files_in(target.read_bytes())
+    files = [(FileDescriptorProto().parse(data), data) for data in raw]
     wanted = set(sources.names)
-    for file in files:
+    for file, _ in files:
         if file.name in wanted and file.syntax != "proto3":
             raise InvalidArgumentError(
                 f"{file.name}: written in {file.syntax or 'proto2'}, and only proto3 is supported",
                 hint='begin the file with: syntax = "proto3";',
             )
-    return files
+    return {file.name: (file, data) for file, data in files}
 
 
 def _refusal(said: str, sources: Sources) -> InvalidArgumentError:
@@ -169,14 +176,14 @@ def _captured_stderr() -> Iterator[list[str]]:
 # ---- the plug-in and what is added to its output ----
 
 
-def _packages(files: list[FileDescriptorProto], sources: Sources) -> dict[Path, bytes]:
+def _packages(files: dict[str, _File], sources: Sources) -> dict[Path, bytes]:
     """Return the content of every file to write, by its path below the target."""
     written: dict[Path, bytes] = {}
     outside: set[str] = set()
     for name, text in _plug_in(files, sources).items():
         path = Path(PurePosixPath(name))
         package = ".".join(path.parent.parts)
-        members = [file for file in files if file.package == package]
+        members = [file for file, _ in files.values() if file.package == package]
         if not members:
             outside.add(name)
             continue
@@ -197,20 +204,22 @@ def _packages(files: list[FileDescriptorProto], sources: Sources) -> dict[Path, 
     return written
 
 
-def _plug_in(files: list[FileDescriptorProto], sources: Sources) -> dict[str, str]:
+def _plug_in(files: dict[str, _File], sources: Sources) -> dict[str, str]:
     from betterproto.lib.google.protobuf.compiler import CodeGeneratorRequest, CodeGeneratorResponse
+
+    from streamkit.scaffold.described import delimited
 
     request = CodeGeneratorRequest(
         file_to_generate=list(sources.names),
         # Without an explicit typing style a message named List breaks the module.
         parameter="typing.310",
-        proto_file=files,
     )
+    described = b"".join(delimited(_PROTO_FILE, data) for _, data in files.values())
     with tempfile.TemporaryDirectory() as empty:  # it looks for packages in the working directory
         try:
             done = subprocess.run(
                 [sys.executable, "-m", "betterproto.plugin"],
-                input=bytes(request),
+                input=bytes(request) + described,
                 capture_output=True,
                 cwd=empty,
                 timeout=_SECONDS,
@@ -299,35 +308,21 @@ def _after_imports(text: str, tree: ast.Module) -> tuple[str, str]:
     return head, "".join(lines[last:]).lstrip("\n")
 
 
-def _descriptors(files: list[FileDescriptorProto], members: list[FileDescriptorProto]) -> bytes:
+def _descriptors(files: dict[str, _File], members: list[FileDescriptorProto]) -> bytes:
     """Return the set of `members` and all that they need, imports first; comments of ours only."""
-    from betterproto.lib.google.protobuf import FileDescriptorSet
+    from streamkit.scaffold.described import set_of, trimmed
 
-    by_name = {file.name: file for file in files}
     needed: dict[str, None] = {}
 
     def need(name: str) -> None:
         if name not in needed:
-            for other in by_name[name].dependency:
+            for other in files[name][0].dependency:
                 need(other)
             needed[name] = None
 
     for member in members:
         need(member.name)
-    kept = [trimmed(file) for file in files if file.name in needed]
-    return bytes(FileDescriptorSet(file=kept))
-
-
-def trimmed(file: FileDescriptorProto) -> FileDescriptorProto:
-    """Return a copy without the places of the source that have no comment of its author's."""
-    copy = type(file)().parse(bytes(file))
-    ours = not file.package.startswith("google.protobuf")
-    copy.source_code_info.location = [
-        place
-        for place in copy.source_code_info.location
-        if ours and (place.leading_comments or place.trailing_comments)
-    ]
-    return copy
+    return set_of(trimmed(data) for name, (_, data) in files.items() if name in needed)
 
 
 # ---- the target ----
