@@ -16,10 +16,13 @@ __all__ = [
     "POSITION_HEADER",
     "RECONNECT_HEADER",
     "TERMINAL",
+    "VERSION",
     "Position",
     "Stream",
 ]
 
+VERSION = "0.1.0"
+"""Of streamkit; the same stands in pyproject.toml."""
 DEFAULT_PORT = 50051
 DEFAULT_ADDRESS = f"localhost:{DEFAULT_PORT}"
 

@@ -37,6 +37,7 @@ LAYERS = {
     "testing": 4,
     "cli": 4,
     "dbapi": 4,
+    "pytest_plugin": 4,
 }
 """Part of streamkit -> its layer. A part imports lower layers and itself."""
 
@@ -49,6 +50,7 @@ ALLOWED_SIDEWAYS = {
     ("methods", "generated"),
     ("methods", "rights"),
     ("testing", "server"),
+    ("pytest_plugin", "testing"),
     ("cli", "server"),
 }
 """Settings raise errors; the command line starts the server; nothing imports the command line."""

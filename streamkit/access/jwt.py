@@ -41,10 +41,12 @@ class JwtVerifier:
             import jwt.algorithms  # without cryptography it knows no public keys
         except ImportError:
             raise PreconditionError(
-                "[jwt] needs PyJWT and cryptography", hint="pip install 'streamkit[jwt]'"
+                "[jwt] needs PyJWT and cryptography", hint="pip install 'streamkit-grpc[jwt]'"
             ) from None
         if "RS256" not in jwt.algorithms.get_default_algorithms():
-            raise PreconditionError("[jwt] needs cryptography", hint="pip install 'streamkit[jwt]'")
+            raise PreconditionError(
+                "[jwt] needs cryptography", hint="pip install 'streamkit-grpc[jwt]'"
+            )
         self._jwt = jwt
         self.rules = rules
         self._fetch = fetch or _fetch

@@ -124,7 +124,7 @@ class _ParquetSink(Sink):
             import pyarrow.parquet
         except ImportError:
             raise UsageError(
-                "parquet needs pyarrow: pip install 'streamkit[arrow]'; -o arrow does not"
+                "parquet needs pyarrow: pip install 'streamkit-grpc[arrow]'; -o arrow does not"
             ) from None
         self._arrow = pyarrow
         self._file = file

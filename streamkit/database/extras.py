@@ -22,7 +22,7 @@ def need(module: str, purpose: str) -> None:
     """Raise PreconditionError, with what to install, if a module is not there."""
     if not has(module):
         what = (
-            "pip install 'streamkit[arrow]'"
+            "pip install 'streamkit-grpc[arrow]'"
             if module in _IN_EXTRA
             else f"pip install {module.replace('_', '-')}"
         )

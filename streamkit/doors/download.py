@@ -62,7 +62,8 @@ def download_of(request: WebRequest, codec: CodecBase) -> WebExchange | None:
     parquet = form == "parquet"
     if parquet and find_spec("pyarrow") is None:
         raise InvalidArgumentError(
-            "the server has no pyarrow, which parquet needs", hint="pip install 'streamkit[arrow]'"
+            "the server has no pyarrow, which parquet needs",
+            hint="pip install 'streamkit-grpc[arrow]'",
         )
     asked = QueryRequest(
         query=request.value("sql"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from importlib.metadata import version
 
 from streamkit.database import Databases
 from streamkit.errors import InvalidArgumentError, UnimplementedError
@@ -30,6 +29,7 @@ from streamkit.handlers.queries import check_visible
 from streamkit.handlers.validation import check_length
 from streamkit.journal.base import Journal, Stream
 from streamkit.rights import STORE, Action
+from streamkit.terms import VERSION
 from streamkit.transport import context
 
 __all__ = ["AdminHandler"]
@@ -66,7 +66,7 @@ class AdminHandler(AdminServiceBase):
         close = call.allows(Action.ADMIN) or call.allows(Action.QUERY, STORE)
         store = await self._journal.status()
         return ServerStatus(
-            version=version("streamkit"),
+            version=VERSION,
             uptime=timedelta(seconds=self._uptime()),
             store=store.url if close else "",
             durability=store.durability,

@@ -47,7 +47,7 @@ class Metrics:
             from prometheus_client import CollectorRegistry, ProcessCollector
         except ImportError:
             raise PreconditionError(
-                "metrics need prometheus_client", hint="pip install 'streamkit[metrics]'"
+                "metrics need prometheus_client", hint="pip install 'streamkit-grpc[metrics]'"
             ) from None
         self._calls = calls
         self._figures = Figures(calls)

@@ -214,7 +214,7 @@ async def test_without_the_extra_one_line_says_what_to_install(
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     with pytest.raises(PreconditionError) as caught:
         await Server(journal=":memory:", port=0, metrics="127.0.0.1:0").start()
-    assert caught.value.hint == "pip install 'streamkit[metrics]'"
+    assert caught.value.hint == "pip install 'streamkit-grpc[metrics]'"
 
 
 async def test_a_wrong_address_is_refused() -> None:

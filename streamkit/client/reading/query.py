@@ -253,7 +253,7 @@ class Query:
             import pyarrow
         except ImportError:
             raise UnimplementedError(
-                f"{what} needs pyarrow", hint="pip install 'streamkit[arrow]'"
+                f"{what} needs pyarrow", hint="pip install 'streamkit-grpc[arrow]'"
             ) from None
         return pyarrow
 

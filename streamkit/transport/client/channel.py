@@ -7,7 +7,6 @@ import dataclasses
 import platform
 import ssl as _ssl
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
@@ -21,6 +20,7 @@ import streamkit.transport.client.stubs  # noqa: F401  # takes over the client h
 from streamkit.codec import StreamkitCodec
 from streamkit.config import TransportLimits
 from streamkit.errors import InvalidArgumentError, internal
+from streamkit.terms import VERSION
 from streamkit.transport.client.addresses import parse_target
 from streamkit.transport.client.call import CallSettings, Carrier, ClientCall, ClientInterceptor
 from streamkit.transport.client.pool import Pool
@@ -37,7 +37,7 @@ Request = TypeVar("Request")
 Reply = TypeVar("Reply")
 
 _FOREVER = 1e6  # seconds: eleven days, and no number that a clock or a socket cannot take
-_USER_AGENT = f"grpc-python-streamkit/{version('streamkit')} ({platform.system().lower()})"
+_USER_AGENT = f"grpc-python-streamkit/{VERSION} ({platform.system().lower()})"
 
 
 class Channel(grpclib.client.Channel):

@@ -108,12 +108,12 @@ def test_a_file_of_another_kind(sqlite_engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("missing", "url", "words"),
     [
-        ("pyarrow", "duckdb:///x.duckdb", "needs pyarrow: pip install 'streamkit\\[arrow\\]'"),
-        ("duckdb", "csv:///x.csv", "needs duckdb: pip install 'streamkit\\[arrow\\]'"),
+        ("pyarrow", "duckdb:///x.duckdb", "needs pyarrow: pip install 'streamkit-grpc\\[arrow\\]'"),
+        ("duckdb", "csv:///x.csv", "needs duckdb: pip install 'streamkit-grpc\\[arrow\\]'"),
         (
             "adbc_driver_postgresql",
             f"postgresql://bob:{SECRET}@x/y",
-            "needs adbc_driver_postgresql: pip install 'streamkit\\[arrow\\]'",
+            "needs adbc_driver_postgresql: pip install 'streamkit-grpc\\[arrow\\]'",
         ),
     ],
 )
