@@ -135,6 +135,7 @@ def test_what_is_submitted_to_an_ending_portal_gets_an_answer() -> None:
 @pytest.mark.parametrize(
     "reading",
     [
+        "iter(streamkit.track(range(9), job_id='left', address=sys.argv[1]))",
         "iter(client.subscribe('a.b', start='all'))",
         "iter(client.query('SELECT * FROM updates'))",
         "client.query('SELECT * FROM updates').batches()",
@@ -156,7 +157,11 @@ print("end of script", flush=True)
             stderr=asyncio.subprocess.PIPE,
         )
         out, err = await asyncio.wait_for(child.communicate(), 30)
+        async with AsyncClient(server.address) as client:
+            jobs = {job.job_id: (job.status, job.error) for job in await client.jobs()}
     assert (child.returncode, out, err) == (0, b"end of script\n", b"")
+    if "track" in reading:
+        assert jobs == {"left": ("cancelled", "the loop was left early")}
 
 
 async def test_a_read_that_ran_out_of_time_is_followed_by_the_next_message() -> None:

@@ -66,7 +66,8 @@ class _Handle(Generic[TwinT]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._portal.run(self._exit(exc_type, exc, traceback))
+        if not self._portal.out_of_reach:  # there, nobody could be told of anything
+            self._portal.run(self._exit(exc_type, exc, traceback))
 
     async def _enter(self) -> None:
         await self._twin.__aenter__()

@@ -113,7 +113,13 @@ class Portal:
     @property
     def gone(self) -> bool:
         """Whether nothing can be run any more."""
-        return self._ended or self.pid != os.getpid() or sys.is_finalizing()
+        return self._ended or self.out_of_reach
+
+    @property
+    def out_of_reach(self) -> bool:
+        """Whether the thread is not there any more: in a forked child, and when the interpreter
+        takes itself apart."""
+        return self.pid != os.getpid() or sys.is_finalizing()
 
     def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         with self._lock:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import operator
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
-from typing import TypeVar
+import weakref
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import ExitStack, suppress
+from typing import Any, TypeVar
 
 from streamkit.client.blocking.client import Client
 from streamkit.client.writing.job import new_job_id
@@ -13,6 +15,8 @@ from streamkit.client.writing.job import new_job_id
 __all__ = ["track"]
 
 T = TypeVar("T")
+
+_open: weakref.WeakSet[Generator[Any, None, None]] = weakref.WeakSet()
 
 _DRAIN = 2.0
 """Seconds that the end of the loop waits for a server that is away."""
@@ -35,6 +39,19 @@ def track(
     when the loop is left early. Reports are throttled and cost the loop next to nothing; a server
     that is away neither stops nor fails it. `total` is taken from the iterable if it knows.
     """
+    loop = _loop(iterable, job_id, description, total, client, address)
+    _open.add(loop)
+    return loop
+
+
+def _loop(
+    iterable: Iterable[T],
+    job_id: str,
+    description: str,
+    total: int | None,
+    client: Client | None,
+    address: str | None,
+) -> Generator[T, None, None]:
     if total is None:
         total = operator.length_hint(iterable, 0)
     with ExitStack() as stack:
@@ -61,3 +78,13 @@ def track(
             raise
         else:
             job.finish_quietly("completed")
+
+
+def _leave_all() -> None:
+    """At the end of the program, while there is still somebody to tell: loops left early."""
+    for loop in list(_open):
+        with suppress(ValueError):  # it is running, in another thread
+            loop.close()
+
+
+atexit.register(_leave_all)
