@@ -89,22 +89,29 @@ class Attempts:
         """To wait before the next attempt; None: nothing."""
         self._waiting_since: float | None = None
 
-    async def run(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Return what an attempt returns; raise what no further one can help.
+    async def run(
+        self,
+        attempt: Callable[[], Awaitable[T]],
+        broke: Callable[[StreamkitError], Awaitable[object]] | None = None,
+    ) -> T:
+        """Return what an attempt returns; raise what no further one can help. `broke` tidies up
+        after one that failed.
 
         Cancelled while waiting, the next `run` waits for what is left of the delay.
         """
         task = asyncio.current_task()
         cancelling = 0 if task is None else task.cancelling()
         while True:
-            await self._rest()
+            if self._delay is not None:
+                await self._rest(self._delay)
             self.trailers = None
             try:
                 return await attempt()
             except StreamkitError as error:
+                if broke is not None:
+                    await broke(error)
                 if task is not None and task.cancelling() > cancelling:
                     raise asyncio.CancelledError from error
-                await self._renew(error)
                 self._failed(error)
 
     def opened(self) -> None:
@@ -173,12 +180,9 @@ class Attempts:
             return False
         return self._retry.failures < MAX_DOUBTFUL
 
-    async def _rest(self) -> None:
+    async def _rest(self, left: float) -> None:
         """Wait for the time of the next attempt, or until somebody is in a hurry."""
-        if self._delay is None:
-            return
         loop = asyncio.get_running_loop()
-        left = self._delay
         if self._waiting_since is None:
             self._waiting_since = loop.time()
         else:

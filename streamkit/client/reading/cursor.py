@@ -101,13 +101,18 @@ class KeyCursor(Generic[Request, Reply]):
 
     def take(self, messages: list[Reply]) -> list[Reply]:
         fresh: list[Reply] = []
+        keep, position_of = fresh.append, self._position_of
         for message in messages:
-            place = self._position_of(message)
+            place = position_of(message)
             if place is not None:
                 if self._repeated is not None and self._is_repeated(place):
                     continue
-                self._move_to(place)
-            fresh.append(message)
+                if type(place) is int and place != self.position:
+                    # The usual case, which costs a call less.
+                    self._before, self.position, self._taken = self.position, place, 1
+                else:
+                    self._move_to(place)
+            keep(message)
         return fresh
 
     def complete(self) -> bool:

@@ -13,7 +13,7 @@ request can say "after this one" can be read like that; streamkit's own streams 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from operator import length_hint
 from types import TracebackType
@@ -104,7 +104,11 @@ class ResumingCall(Generic[Request, Reply]):
     async def __aenter__(self) -> Self:
         self._owned = True
         if self._confirm:
-            await self._run(self._open)
+            try:
+                await self._attempts.run(self._open, self._broke)
+            except StreamkitError:
+                self._ended = True
+                raise
         return self
 
     async def __aexit__(
@@ -132,13 +136,21 @@ class ResumingCall(Generic[Request, Reply]):
             return rest
         if self._ended:
             return []
-        return await self._run(self._take)
+        try:
+            return await self._attempts.run(self._take, self._broke)
+        except StreamkitError:
+            self._ended = True
+            raise
 
     async def fill(self) -> bool:
         """Receive into `rest`; False at the end of the stream. Not for users."""
-        self._batch = await self.receive()
-        self.rest = iter(self._batch)
+        self.hold(await self.receive())
         return bool(self._batch)
+
+    def hold(self, batch: list[Reply]) -> None:
+        """Hand these out next. Not for users."""
+        self._batch = batch
+        self.rest = iter(batch)
 
     @property
     def _next(self) -> Reply | None:
@@ -148,24 +160,16 @@ class ResumingCall(Generic[Request, Reply]):
 
     # ---- attempts ----
 
-    async def _run(self, step: Callable[[], Awaitable[T]]) -> T:
-        async def attempt() -> T:
-            try:
-                return await step()
-            except StreamkitError as error:
-                if (call := self._call) is not None:
-                    if call.begun and not self._headers_seen:
-                        await self._read_headers(call)
-                    self._attempts.trailers = call.trailing_metadata
-                    self._cut(error, asyncio.get_running_loop().time() - self._heard)
-                await self._drop()
-                raise
-
+    async def _broke(self, error: StreamkitError) -> None:
+        """An attempt failed: note what it had come to, and let go of it."""
         try:
-            return await self._attempts.run(attempt)
-        except StreamkitError:
-            self._ended = True
-            raise
+            if (call := self._call) is not None:
+                self._attempts.trailers = call.trailing_metadata
+                self._cut(error, asyncio.get_running_loop().time() - self._heard)
+                if call.begun and not self._headers_seen:
+                    await self._read_headers(call)
+        finally:
+            await self._drop()
 
     def _cut(self, error: StreamkitError, quiet: float) -> None:
         """An open call failed, so many seconds after it was last heard of."""
@@ -182,7 +186,8 @@ class ResumingCall(Generic[Request, Reply]):
                 await self._drop()
                 await self._channel.reset()
                 raise ConnectError(f"nothing heard for {self._idle_timeout:g} s") from None
-            self._heard = asyncio.get_running_loop().time()
+            assert self._loop is not None  # since the call was opened
+            self._heard = self._loop.time()
             if not self._headers_seen:
                 await self._read_headers(call)
             if messages:
@@ -263,9 +268,11 @@ class Records(Generic[Reply]):
         call = self._call
         for record in call.rest:
             return record
-        if await call.fill():
-            return next(call.rest)
-        raise StopAsyncIteration
+        batch = await call.receive()
+        if not batch:
+            raise StopAsyncIteration
+        call.hold(batch)
+        return next(call.rest)
 
     async def aclose(self) -> None:
         """End the call, unless it has a context that will."""
