@@ -11,6 +11,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from google.protobuf import descriptor_pb2, descriptor_pool
 
 from streamkit.errors import InvalidArgumentError, PreconditionError
 from streamkit.scaffold import generate as module
@@ -101,6 +102,20 @@ def test_a_package_has_messages_services_descriptors_and_types(tmp_path: Path) -
         "DESCRIPTORS Order OrderState OrdersBase OrdersStub Place",
         "08032805 True",
     ]
+
+
+def test_the_first_oneof_stays_one(tmp_path: Path) -> None:
+    """Its index is zero, which betterproto does not write back once it has read it."""
+    generate([schema(tmp_path / "protos", shop=SHOP)], tmp_path / "src")
+    code = (tmp_path / "src/shop/__init__.py").read_text()
+    assert 'card: str = betterproto.string_field(4, group="pay")' in code
+    described = (tmp_path / "src/shop/descriptors.binpb").read_bytes()
+    files = descriptor_pb2.FileDescriptorSet.FromString(described)
+    pool = descriptor_pool.DescriptorPool()
+    for file in files.file:
+        pool.Add(file)
+    order = pool.FindMessageTypeByName("shop.Order")
+    assert [one.name for one in order.oneofs_by_name["pay"].fields] == ["card", "cash"]
 
 
 def test_a_second_run_changes_no_byte_and_check_tells_what_is_stale(tmp_path: Path) -> None:
