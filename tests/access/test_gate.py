@@ -426,3 +426,45 @@ async def test_queries_beyond_the_quota_are_told_to_come_back(limited: tuple[str
                 pass
         await first.close()
         assert [row async for row in client.query("select 1 as one")]
+
+
+@pytest.mark.soak
+async def test_a_noisy_identity_leaves_a_quiet_one_alone(file: Path) -> None:
+    file.write_text('[role.noisy]\npublish = [">"]\npublish_per_second = 100\n')
+    tokens = {"noisy": add_token(file, "noisy", ["noisy"])}
+    tokens["quiet"] = add_token(file, "quiet", ["writer"])
+    loop = asyncio.get_running_loop()
+
+    async def p99(client: AsyncClient) -> float:
+        spent = []
+        for _ in range(400):
+            began = loop.time()
+            await client.publish("quiet", "x")
+            spent.append(loop.time() - began)
+            await asyncio.sleep(0.005)
+        return sorted(spent)[-4]
+
+    async def shout(client: AsyncClient) -> None:
+        async with client.publisher() as publisher:
+            while True:
+                await publisher.send("noisy", "x" * 100)
+
+    async def repeat(client: AsyncClient) -> None:
+        while True:
+            await client.publish("noisy", "x")
+
+    async with (
+        serve(access=file) as address,
+        client_of(address, tokens["quiet"]) as quiet,
+        client_of(address, tokens["noisy"]) as noisy,
+    ):
+        alone = [await p99(quiet)]
+        shouting = [asyncio.create_task(work(noisy)) for work in (shout, repeat) for _ in range(4)]
+        await asyncio.sleep(1)
+        beside = await p99(quiet)
+        for task in shouting:
+            task.cancel()
+        await asyncio.gather(*shouting, return_exceptions=True)
+        alone.append(await p99(quiet))
+    print(f"p99 of a quiet writer {max(alone) * 1e3:.1f} ms, beside a noisy one {beside * 1e3:.1f}")
+    assert beside < 3 * max(alone)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import jwt
@@ -15,7 +17,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from streamkit.access import jwt as verifying
 from streamkit.access.jwt import JwtVerifier
-from streamkit.access.rules import JwtRules
+from streamkit.access.rules import JwtRules, parse_rules
+from streamkit.client import AsyncClient
+from streamkit.errors import AuthError, Status
+from tests.access.servers import serve
 
 RULES = JwtRules(issuer="https://issuer", audience="streamkit", jwks_file="unused", leeway=0)
 RSA = rsa.generate_private_key(65537, 2048)
@@ -160,3 +165,38 @@ async def test_keys_come_from_where_the_rules_say_and_nowhere_else() -> None:
             identity = await JwtVerifier(rules).holder(signed())
             assert (identity is not None) is believed
         server.shutdown()
+
+
+async def test_a_server_believes_a_signed_token_until_it_runs_out(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_bytes(key_set())
+    rules = parse_rules(
+        f'[jwt]\nissuer = "{RULES.issuer}"\naudience = "streamkit"\nleeway = 0\n'
+        f'jwks_file = "{tmp_path / "keys"}"\nroles_claim = "groups"\n'
+    )
+    made = 0
+
+    async def fresh() -> str:
+        nonlocal made
+        made += 1
+        return signed("ed", groups=["reader", "of another kind"], exp=int(time.time()) + 2)
+
+    async with serve(access=rules) as address, AsyncClient(address, token=fresh) as client:
+        assert await client.jobs() == []
+        with pytest.raises(AuthError, match="not allowed to publish"):
+            await client.publish("orders", "x")
+        before = made
+        resumed = asyncio.Event()
+        events = AsyncClient(
+            address, token=fresh, on_event=lambda e: e.kind == "resumed" and resumed.set()
+        )
+        async with events, events.subscribe("orders") as updates:
+            reading = asyncio.create_task(anext(aiter(updates)))
+            await asyncio.wait_for(resumed.wait(), 15)
+            assert not reading.done()
+            reading.cancel()
+        assert made > before + 1
+        wrong = signed("ed", groups=["admin"], aud="another")
+        async with AsyncClient(address, token=wrong, reconnect=False) as stranger:
+            with pytest.raises(AuthError) as caught:
+                await stranger.jobs()
+        assert caught.value.status is Status.UNAUTHENTICATED

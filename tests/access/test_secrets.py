@@ -29,7 +29,7 @@ def test_no_secret_is_shown_anywhere(tmp_path: Path) -> None:
     kept.write_text(secret)
     digests = [token.sha256 for token in read_rules(file).tokens.values()]
     shown: list[str] = []
-    server = ServerProcess(tmp_path / "x.db", "--access", str(file), "--debug")
+    server = ServerProcess(tmp_path / "x.db", "--access", str(file), "--access-log", "-", "--debug")
     try:
         following = subprocess.Popen(
             [*COMMAND, "logs", "-f", "--token-file", str(kept), "-s", server.address],
@@ -75,6 +75,7 @@ def test_no_secret_is_shown_anywhere(tmp_path: Path) -> None:
         server.stop()
     shown += server.greeting
     text = "\n".join(shown)
+    assert '"identity": "token:ops"' in text and '"reason": "revoked"' in text
     assert "keeping the former rules" in text  # the log is among what was looked at
     for hidden in (secret, wrong, late, *digests):
         assert hidden not in text
