@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from itertools import islice
+from pathlib import Path
 
 import pytest
 
+from streamkit.client.endings import ENDINGS, STATUSES, Follows
 from streamkit.client.retry import PushBack, Retry, RetryBudget, backoff, is_retryable, push_back
 from streamkit.config import Backoff
 from streamkit.errors import (
@@ -173,3 +175,17 @@ def test_a_server_that_wants_us_back_gets_us_whatever_it_said() -> None:
     delays = [retry.delay(gone, {"streamkit-reconnect": "1"}) for _ in range(6)]
     assert None not in delays[:5]
     assert delays[5] is None, "wanted, but not for ever"
+
+
+def test_the_page_about_endings_says_what_the_table_says() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "endings.md").read_text()
+    rows = {
+        cells[0]: (cells[1], cells[2])
+        for line in page.splitlines()
+        if line.startswith("|")
+        for cells in [[cell.strip() for cell in line.strip("|").split("|")]]
+    }
+    final = (Follows.FINAL, "asked again, it would say it again")
+    wanted = {status.name: STATUSES.get(status, final) for status in Status if status.value}
+    for ending, (verdict, why) in {**wanted, **ENDINGS}.items():
+        assert rows.get(ending) == (verdict.name.lower(), why), ending
