@@ -179,13 +179,16 @@ class Gate:
         except StreamkitError:
             self.rules = former
             raise
-        self._review()
+        self._review(reissued=former.jwt != rules.jwt)
 
-    def _review(self) -> None:
+    def _review(self, *, reissued: bool = False) -> None:
+        """Decide every live call again; `reissued`: signed tokens are believed on other terms."""
         now = self._clock()
         self._next_expiry = float("inf")
         for permit in list(self._live):
             held = self.rules.still(permit.identity, now)
+            if reissued and permit.identity.name.startswith("jwt:"):
+                held = None
             permit.review(held, self.rules.grants_of(held) if held is not None else None, now)
             expires = permit.identity.expires
             if expires is not None and expires > now:

@@ -200,3 +200,21 @@ async def test_a_server_believes_a_signed_token_until_it_runs_out(tmp_path: Path
             with pytest.raises(AuthError) as caught:
                 await stranger.jobs()
         assert caught.value.status is Status.UNAUTHENTICATED
+
+
+async def test_other_terms_end_what_the_former_ones_let_in(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_bytes(key_set())
+    file = tmp_path / "access.toml"
+    text = (
+        f'[jwt]\nissuer = "{RULES.issuer}"\naudience = "streamkit"\njwks_file = "{tmp_path}/keys"\n'
+    )
+    file.write_text(text)
+    file.chmod(0o600)
+    async with (
+        serve(access=file) as address,
+        AsyncClient(address, token=signed()) as client,
+        client.subscribe("orders") as updates,
+    ):
+        file.write_text(text.replace('"streamkit"', '"another"'))
+        with pytest.raises(AuthError, match="access was withdrawn"):
+            await asyncio.wait_for(anext(aiter(updates)), 10)
