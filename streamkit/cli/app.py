@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from streamkit.cli.commands import (
+    backup,
     catalog,
     context,
     demo,
@@ -81,6 +82,7 @@ for group in (
     ship,
     catalog,
     running,
+    backup,
     new,
     gen,
     token,

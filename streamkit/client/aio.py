@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Literal
 
+from streamkit.client.backup import save_backup
 from streamkit.client.link import Closer, Link
 from streamkit.client.reading import streams
 from streamkit.client.reading.cursor import OnLoss
@@ -25,6 +27,8 @@ from streamkit.errors import (
 )
 from streamkit.generated.grpc.health.v1 import HealthCheckRequest, HealthCheckResponse
 from streamkit.generated.streamservice import (
+    BackupChunk,
+    BackupRequest,
     CallInfo,
     CancelJobRequest,
     DescribeTableRequest,
@@ -322,6 +326,20 @@ class AsyncClient(Link):
         """End a call, whose client is told not to come back. For administrators; NotFoundError."""
         request = KickCallRequest(id=call_id, reason=reason)
         return await self._unary(_ADMIN + "KickCall", request, CallInfo)
+
+    async def backup(self, path: str | os.PathLike[str]) -> int:
+        """Save all that the server stores, as of now, for `streamkit restore`; return its bytes.
+
+        For administrators. The file is whole, or what it was before.
+        """
+        call = self._channel.stream(
+            _ADMIN + "Backup",
+            BackupRequest,
+            BackupChunk,
+            request=BackupRequest(),
+            metadata=self._metadata,
+        )
+        return await save_backup(call, path)
 
     async def ping(self) -> float:
         """Seconds that one small call takes there and back."""

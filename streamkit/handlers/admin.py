@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 
 from streamkit.database import Databases
-from streamkit.errors import InvalidArgumentError, UnimplementedError
+from streamkit.errors import InvalidArgumentError, LimitError, UnimplementedError
 from streamkit.generated.streamservice import (
     AdminServiceBase,
+    BackupChunk,
+    BackupRequest,
     CallInfo,
     Column,
     DescribeTableRequest,
@@ -34,6 +38,7 @@ from streamkit.transport import context
 
 __all__ = ["AdminHandler"]
 
+_CHUNK = 256 * 1024
 _MAX_REASON = 500
 _ENTRY_COST = 32
 """Bytes of an item of a list beside its texts."""
@@ -58,6 +63,7 @@ class AdminHandler(AdminServiceBase):
         self._uptime = uptime
         self._connections = connections
         self._draining = draining
+        self._copying = False
         self._calls = calls
 
     async def get_status(self, status_request: StatusRequest) -> ServerStatus:
@@ -96,6 +102,20 @@ class AdminHandler(AdminServiceBase):
     async def kick_call(self, kick_call_request: KickCallRequest) -> CallInfo:
         check_length(kick_call_request.reason, _MAX_REASON, "reason")
         return kick_call(self._known_calls(), self._journal, kick_call_request)
+
+    async def backup(self, backup_request: BackupRequest) -> AsyncIterator[BackupChunk]:
+        context().finite = True
+        if self._copying:
+            raise LimitError("a backup is being made already")
+        self._copying = True
+        try:
+            with await self._journal.copy() as file:
+                size = os.fstat(file.fileno()).st_size
+                while data := await asyncio.to_thread(file.read, _CHUNK):
+                    yield BackupChunk(data, size)
+                    size = 0
+        finally:
+            self._copying = False
 
     def _known_calls(self) -> LiveCalls:
         if self._calls is None:

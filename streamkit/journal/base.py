@@ -16,8 +16,9 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Generic, NamedTuple, Self, TypeVar
+from typing import Any, BinaryIO, Generic, NamedTuple, Self, TypeVar
 
+from streamkit.errors import UnimplementedError
 from streamkit.generated.streamservice import JobProgress, JobReport, LogEntry, Update
 from streamkit.patterns import Exact, Globs, Patterns, Topics, is_glob, is_topic_pattern
 from streamkit.terms import TERMINAL, Position, Stream
@@ -358,6 +359,11 @@ class Journal(ABC):
     @abstractmethod
     async def status(self) -> JournalStatus:
         """Figures for a person."""
+
+    async def copy(self) -> BinaryIO:
+        """All that is stored now, as an open file that nobody else sees: close it. Raises
+        StoreError, and UnimplementedError for a journal that is kept in no file."""
+        raise UnimplementedError("this journal is kept in no file")
 
     @abstractmethod
     async def prune(self, *, dry_run: bool = False) -> list[Pruned]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl as tls
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -296,6 +297,14 @@ class Client(Blocking):
         """End a call, whose client is told not to come back. For administrators; NotFoundError."""
         portal, client = self._ready()
         return portal.run(client.kick(call_id, reason))
+
+    def backup(self, path: str | os.PathLike[str]) -> int:
+        """Save all that the server stores, as of now, for `streamkit restore`; return its bytes.
+
+        For administrators. The file is whole, or what it was before.
+        """
+        portal, client = self._ready()
+        return portal.run(client.backup(path))
 
     def ping(self) -> float:
         """Seconds that one small call takes there and back."""

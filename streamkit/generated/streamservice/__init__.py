@@ -303,6 +303,18 @@ class LogEntry(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
+class BackupRequest(betterproto.Message):
+    pass
+
+
+@dataclass(eq=False, repr=False)
+class BackupChunk(betterproto.Message):
+    data: bytes = betterproto.bytes_field(1)
+    size: int = betterproto.uint64_field(2)
+    """Of the whole file; in the first chunk."""
+
+
+@dataclass(eq=False, repr=False)
 class ListCallsRequest(betterproto.Message):
     page_token: str = betterproto.string_field(1)
     """The next_page_token of the reply before."""
@@ -709,6 +721,24 @@ class AdminServiceStub(betterproto.ServiceStub):
             metadata=metadata,
         )
 
+    async def backup(
+        self,
+        backup_request: "BackupRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None
+    ) -> "AsyncIterator[BackupChunk]":
+        async for response in self._unary_stream(
+            "/streamservice.AdminService/Backup",
+            backup_request,
+            BackupChunk,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        ):
+            yield response
+
 
 class ProducerServiceStub(betterproto.ServiceStub):
     async def publish(
@@ -984,6 +1014,12 @@ class AdminServiceBase(ServiceBase):
     async def kick_call(self, kick_call_request: "KickCallRequest") -> "CallInfo":
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
 
+    async def backup(
+        self, backup_request: "BackupRequest"
+    ) -> "AsyncIterator[BackupChunk]":
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+        yield BackupChunk()
+
     async def __rpc_get_status(
         self, stream: "grpclib.server.Stream[StatusRequest, ServerStatus]"
     ) -> None:
@@ -1019,6 +1055,16 @@ class AdminServiceBase(ServiceBase):
         response = await self.kick_call(request)
         await stream.send_message(response)
 
+    async def __rpc_backup(
+        self, stream: "grpclib.server.Stream[BackupRequest, BackupChunk]"
+    ) -> None:
+        request = await stream.recv_message()
+        await self._call_rpc_handler_server_stream(
+            self.backup,
+            stream,
+            request,
+        )
+
     def __mapping__(self) -> "dict[str, grpclib.const.Handler]":
         return {
             "/streamservice.AdminService/GetStatus": grpclib.const.Handler(
@@ -1050,6 +1096,12 @@ class AdminServiceBase(ServiceBase):
                 grpclib.const.Cardinality.UNARY_UNARY,
                 KickCallRequest,
                 CallInfo,
+            ),
+            "/streamservice.AdminService/Backup": grpclib.const.Handler(
+                self.__rpc_backup,
+                grpclib.const.Cardinality.UNARY_STREAM,
+                BackupRequest,
+                BackupChunk,
             ),
         }
 

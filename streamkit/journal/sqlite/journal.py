@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, BinaryIO
 
 from streamkit.config import JournalOptions
 from streamkit.errors import InvalidArgumentError, StoreError
@@ -28,6 +28,7 @@ from streamkit.journal.live.reader import Page
 from streamkit.journal.records.items import utc
 from streamkit.journal.records.weights import weight_of
 from streamkit.journal.rules.silence import Steady
+from streamkit.journal.sqlite.copies import copy_of
 from streamkit.journal.sqlite.jobs import Asked, job, jobs
 from streamkit.journal.sqlite.lock import StoreLock
 from streamkit.journal.sqlite.reads import Reads
@@ -155,6 +156,9 @@ class SqliteJournal(EngineJournal):
     async def status(self) -> JournalStatus:
         size = _bytes_of(self.path)
         return JournalStatus(self.path, self._options.durability, size, self.faults)
+
+    async def copy(self) -> BinaryIO:
+        return await copy_of(self.path)
 
     async def prune(self, *, dry_run: bool = False) -> list[Pruned]:
         now = self._believed()
