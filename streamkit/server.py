@@ -54,7 +54,7 @@ from streamkit.transport import (
 from streamkit.transport.grpc.deadline import checked_seconds
 
 if TYPE_CHECKING:
-    from streamkit.doors.page import Page
+    from streamkit.doors.page.page import Page
 
 __all__ = ["Server"]
 
@@ -271,8 +271,8 @@ class Server:
         )
 
     def _new_page(self, described: Sequence[bytes], services: Iterable[str]) -> Page:
-        from streamkit.doors.catalog import methods_json
-        from streamkit.doors.page import Page
+        from streamkit.doors.page.catalog import methods_json
+        from streamkit.doors.page.page import Page
 
         own = files("streamkit.generated").joinpath("descriptors.binpb").read_bytes()
         methods = methods_json((*described, own), services)

@@ -119,3 +119,36 @@ def test_each_foreign_library_has_its_place(path: Path) -> None:
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_a_module_fits_in_the_head(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 500
+
+
+def test_no_module_leads_back_to_itself() -> None:
+    """Imports make no circle, those for types alone included."""
+    paths = {".".join(p.relative_to(PACKAGE.parent).with_suffix("").parts): p for p in modules()}
+    leads = {
+        name: {n for n in _closest(imports(path), paths) if n != name}
+        for name, path in paths.items()
+    }
+    done: set[str] = set()
+
+    def follow(name: str, way: tuple[str, ...]) -> None:
+        if name in way:
+            circle = " -> ".join((*way[way.index(name) :], name))
+            raise AssertionError(f"a circle of imports: {circle}")
+        if name not in done:
+            for other in leads[name]:
+                follow(other, (*way, name))
+            done.add(name)
+
+    for name in leads:
+        follow(name, ())
+
+
+def _closest(names: set[str], paths: dict[str, Path]) -> set[str]:
+    """The modules that these dotted names are in. A package's face is only what it imports."""
+    found = set()
+    for name in names:
+        if name in paths:
+            found.add(name)
+        elif name.rpartition(".")[0] in paths:
+            found.add(name.rpartition(".")[0])
+    return found

@@ -8,22 +8,23 @@ envelopes, the last of which carries its error and trailers.
 from __future__ import annotations
 
 import json
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from grpclib.const import Handler
 from grpclib.encoding.base import CodecBase
 
-from streamkit.codec import encode, from_json, to_json
+from streamkit.codec import decode, encode, from_json, to_json
 from streamkit.config import TransportLimits
 from streamkit.doors.exchange import WebExchange, metadata_of
 from streamkit.doors.transcode import messages_in
-from streamkit.errors import InvalidArgumentError, Status, UnimplementedError
+from streamkit.errors import DecodeError, InvalidArgumentError, Status, UnimplementedError
 from streamkit.framing import PREFIX, PREFIX_SIZE
+from streamkit.generated.google.rpc import Status as RpcStatus
 from streamkit.transport import WebCall
 from streamkit.transport.grpc.compression import inflater
-from streamkit.transport.grpc.details import DETAILS, packed_details
+from streamkit.transport.grpc.details import DETAILS
 from streamkit.transport.grpc.metadata import Headers
 from streamkit.transport.grpc.receive import ReceiveBuffer
 from streamkit.transport.server.outcome import Outcome
@@ -74,12 +75,16 @@ def error_json(outcome: Outcome) -> dict[str, Any]:
 
 
 def _details(packed: str) -> list[dict[str, str]]:
+    try:
+        found = decode(RpcStatus, b64decode(packed + "=" * (-len(packed) % 4))).details
+    except (DecodeError, ValueError):
+        return []
     return [
         {
             "type": one.type_url.rpartition("/")[2],
             "value": b64encode(one.value).rstrip(b"=").decode(),
         }
-        for one in packed_details(packed)[1]
+        for one in found
     ]
 
 

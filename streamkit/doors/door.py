@@ -9,14 +9,14 @@ from typing import Any
 
 from streamkit.config import DoorLimits
 from streamkit.doors.connect import ConnectStream, envelopes, error_json, http_status, read_connect
-from streamkit.doors.cors import Cors
-from streamkit.doors.download import download_of
 from streamkit.doors.exchange import WebExchange
 from streamkit.doors.grpc_web import GrpcWebExchange, refusal, speaks_grpc_web
-from streamkit.doors.guard import Guard
-from streamkit.doors.http1 import Http1
-from streamkit.doors.page import Page
-from streamkit.doors.requests import WebRequest, answer
+from streamkit.doors.http.cors import Cors
+from streamkit.doors.http.guard import Guard
+from streamkit.doors.http.http1 import Http1
+from streamkit.doors.http.requests import WebRequest, answer
+from streamkit.doors.page.download import download_of
+from streamkit.doors.page.page import Page
 from streamkit.doors.sse import EventDoor
 from streamkit.doors.transcode import Shared
 from streamkit.errors import Status, StreamkitError

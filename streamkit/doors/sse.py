@@ -30,7 +30,7 @@ from streamkit.doors.events import (
     threaded,
 )
 from streamkit.doors.exchange import WebExchange, metadata_of
-from streamkit.doors.requests import WebRequest, answer
+from streamkit.doors.http.requests import WebRequest, answer
 from streamkit.errors import InvalidArgumentError, Status
 from streamkit.generated.streamservice import (
     JobRequest,

@@ -7,8 +7,8 @@ import json
 from importlib.resources import files
 
 from streamkit.config import DoorLimits
-from streamkit.doors.requests import WebRequest, answer
-from streamkit.doors.sessions import Session, Sessions
+from streamkit.doors.http.requests import WebRequest, answer
+from streamkit.doors.page.sessions import Session, Sessions
 from streamkit.errors import InvalidArgumentError
 from streamkit.transport.grpc.metadata import Headers
 
@@ -143,7 +143,7 @@ def _set_cookie(request: WebRequest, value: str, seconds: int) -> tuple[str, str
 def _read_files() -> dict[str, tuple[str, str, str]]:
     """Path -> text, entity tag and content type of the page's files."""
     found = {}
-    for file in files("streamkit.doors").joinpath("static").iterdir():
+    for file in files("streamkit.doors.page").joinpath("static").iterdir():
         kind = _KINDS.get(file.name.rpartition(".")[2])
         if kind is not None:
             text = file.read_text()

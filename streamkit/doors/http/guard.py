@@ -11,8 +11,8 @@ import ipaddress
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
-from streamkit.doors.cors import Cors
-from streamkit.doors.requests import WebRequest
+from streamkit.doors.http.cors import Cors
+from streamkit.doors.http.requests import WebRequest
 
 __all__ = ["Guard"]
 

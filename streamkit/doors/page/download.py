@@ -14,7 +14,7 @@ from grpclib.encoding.base import CodecBase
 from streamkit.codec import encode, from_json, to_json
 from streamkit.doors.connect import error_json, http_status
 from streamkit.doors.exchange import WebExchange, metadata_of
-from streamkit.doors.requests import WebRequest, answer
+from streamkit.doors.http.requests import WebRequest, answer
 from streamkit.doors.sse import log_request
 from streamkit.doors.transcode import messages_in
 from streamkit.errors import InvalidArgumentError, Status

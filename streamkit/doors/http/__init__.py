@@ -1,0 +1,1 @@
+"""HTTP: its first version on a connection, requests taken apart, and who may ask at all."""
