@@ -97,9 +97,9 @@ class _UpdateItem(RowItem):
         self.row = row
         self.sequence, self.key, _, message, metadata = row
         self.rank = 0
-        self.size = _OVERHEAD + cost_of(self.key) + cost_of(message)
-        if metadata:
-            self.size += cost_of(metadata)
+        self.size = _OVERHEAD + 2 * (len(self.key) + len(message))
+        if metadata or not message.isascii():
+            self.size += cost_of(metadata or "") + cost_of(message) - 2 * len(message)
         self.frame = None
 
     @property
@@ -119,9 +119,9 @@ class _LogItem(RowItem):
     def __init__(self, row: Row) -> None:
         self.row = row
         self.sequence, self.key, _, self.rank, _, message, fields = row
-        self.size = _OVERHEAD + cost_of(self.key) + cost_of(message)
-        if fields:
-            self.size += cost_of(fields)
+        self.size = _OVERHEAD + 2 * (len(self.key) + len(message))
+        if fields or not message.isascii():
+            self.size += cost_of(fields or "") + cost_of(message) - 2 * len(message)
         self.frame = None
 
     @property

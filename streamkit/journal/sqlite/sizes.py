@@ -18,17 +18,18 @@ from streamkit.journal.sqlite.schema import TABLES
 __all__ = ["MEASURES", "Sizes"]
 
 
-def _measure(overhead: int, *texts: str) -> str:
-    # As a blob: the length of a text ends at its first NUL.
-    return " + ".join([str(overhead), *(f"ifnull(length(cast({t} as blob)), 0)" for t in texts)])
+def _measure(overhead: int, key: str, *texts: str) -> str:
+    # As a blob: the length of a text ends at its first NUL. The key is in an index, too.
+    parts = [f"ifnull(length(cast({text} as blob)), 0)" for text in texts]
+    return " + ".join([f"{overhead} + 2 * length(cast({key} as blob))", *parts])
 
 
 MEASURES = {
-    "updates": _measure(64, "topic", "topic", "message", "metadata"),
-    "logs": _measure(72, "service", "service", "message", "fields"),
-    "job_events": _measure(160, "job_id", "job_id", "current_step", "service", "error"),
-    "jobs": _measure(240, "job_id", "job_id", "current_step", "service", "error", "cancel_reason"),
-    "dedupe": _measure(64, "producer", "producer", "answer"),
+    "updates": _measure(64, "topic", "message", "metadata"),
+    "logs": _measure(72, "service", "message", "fields"),
+    "job_events": _measure(160, "job_id", "current_step", "service", "error"),
+    "jobs": _measure(240, "job_id", "current_step", "service", "error", "cancel_reason"),
+    "dedupe": _measure(64, "producer", "answer"),
 }
 """The bytes of one row of each table, with its indexes."""
 
