@@ -10,7 +10,6 @@ import asyncio
 import logging
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -61,8 +60,6 @@ class Gate:
         self._next_expiry = float("inf")
         self._verifier = self._make_verifier(None)
         self._reading: asyncio.Task[None] | None = None
-        self.failures: Counter[str] = Counter()
-        """Calls that were refused: "unauthenticated", "denied", "limited"."""
 
     async def __call__(self, ctx: Context, call_next: Next) -> None:
         method = self._own.get(ctx.method) or method_of(ctx.method)
@@ -72,7 +69,6 @@ class Gate:
             return
         identity = await self._identity(ctx)
         if identity is None:
-            self.failures["unauthenticated"] += 1
             raise AuthError(
                 "not authenticated: no credentials, or they are not valid (any more)",
                 hint="Give a token by --token-file or $STREAMKIT_TOKEN.",
@@ -81,21 +77,14 @@ class Gate:
         permit = Permit(
             ctx, method, identity, self.rules.grants_of(identity), self._usages.of(identity.name)
         )
-        try:
-            permit.enter()
-        except StreamkitError as error:
-            self.failures["denied" if isinstance(error, AuthError) else "limited"] += 1
-            raise
+        ctx.rights = permit  # before anything is refused: the logs say who it was
+        permit.enter()
         self._live.add(permit)
         if identity.expires is not None:
             self._next_expiry = min(self._next_expiry, identity.expires)
-        ctx.rights = permit
         ctx.inspectors.append(permit.inspect)
         try:
             await call_next(ctx)
-        except AuthError:
-            self.failures["denied"] += 1
-            raise
         finally:
             self._live.discard(permit)
             permit.leave()

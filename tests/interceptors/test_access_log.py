@@ -119,6 +119,8 @@ async def test_each_reason_is_found_once(tmp_path: Path) -> None:
     reasons = [line["reason"] for line in lines_of(log)]
     for reason in ("unauthenticated", "denied", "limit", "error"):
         assert reasons.count(reason) == 1, (reason, reasons)
+    [refused] = [line for line in lines_of(log) if line["reason"] == "denied"]
+    assert refused["identity"] == "token:few"
     line = found["kicked"]
     assert line["identity"] == "token:ops" and line["status"] == "UNAVAILABLE"
     assert line["peer"].startswith("ipv4:127.0.0.1:") and line["carrier"] == "grpc"
