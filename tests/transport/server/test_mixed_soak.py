@@ -151,7 +151,6 @@ async def test_all_that_callers_do(serve: Serve, caplog: pytest.LogCaptureFixtur
     until = time.monotonic() + SECONDS
     options = [("grpc.use_local_subchannel_pool", 1)]
     address = server.addresses[0]
-    peers = [grpc.aio.insecure_channel(address, options) for _ in range(3)]
     own = [Channel(address, codec=StreamkitCodec()) for _ in range(3)]
 
     async def work(seed: int, kinds: list[Work], name: str) -> None:
@@ -168,20 +167,28 @@ async def test_all_that_callers_do(serve: Serve, caplog: pytest.LogCaptureFixtur
         return early, resident()
 
     watching = asyncio.create_task(watch())
+
+    async def peers() -> None:
+        """On a loop of their own: grpcio takes one step at a time of a loop that others keep."""
+        channels = [grpc.aio.insecure_channel(address, options) for _ in range(3)]
+        async with asyncio.TaskGroup() as group:
+            for seed in range(WORKERS):
+                group.create_task(work(seed, of_grpcio(channels[seed % 3]), "grpcio"))
+        for channel in channels:
+            await channel.close()
+
     async with asyncio.TaskGroup() as group:
+        group.create_task(asyncio.to_thread(asyncio.run, peers()))
         for seed in range(WORKERS):
-            group.create_task(work(seed, of_grpcio(peers[seed % 3]), "grpcio"))
             group.create_task(work(seed, of_ours(own[seed % 3]), "ours"))
     early, late = await watching
     print(f"{sum(tally.values())} calls: {dict(sorted(tally.items()))}")
     print(f"memory {early >> 20} MiB after a quarter, {late >> 20} MiB after three")
     assert late - early < 32 << 20
-    assert server.connections == 6
+    assert server.connections >= 3
     async with asyncio.timeout(10):
         while server.calls:  # the last ones that were left
             await asyncio.sleep(0.01)
     assert not [r for r in caplog.records if "connection" in r.getMessage()]
-    for channel in peers:
-        await channel.close()
     for one in own:
         await one.aclose()
