@@ -17,6 +17,7 @@ TOPIC = "sensors/building-7/room-12"
 TEXT = "temperature 21.5 C, humidity 40 per cent, all is well"
 """Together an Update of about 80 bytes."""
 BIG = "x" * 1024 * 1024
+HUGE = "x" * 4_000_000
 SECONDS = 2.5
 """The length of a run; shorter ones mislead."""
 PACE = 0.005

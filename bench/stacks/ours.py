@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -15,6 +16,8 @@ from streamkit.codec import StreamkitCodec, frame
 from streamkit.config import TransportLimits
 from streamkit.generated.streamservice import StreamServiceBase, SubscribeRequest, Update
 from streamkit.transport import Channel, Framed, GrpcServer, context, run
+from streamkit.transport.client.request import ClientStream
+from streamkit.transport.http2.output import Output
 
 STREAMS_PER_CONNECTION = 100
 
@@ -86,6 +89,9 @@ class Service(StreamServiceBase):
         elif what == "big":
             for _ in range(number):
                 yield Update(message=load.BIG)
+        elif what == "kept":
+            for _ in range(number):
+                yield Update(message=load.HUGE)
         elif what == "idle":
             await context().send_initial_metadata()
             await asyncio.Event().wait()
@@ -107,6 +113,23 @@ async def serve() -> None:
     await server.close()
 
 
+def as_it_came(data: Any) -> Any:
+    return data
+
+
+def leave_out(what: str) -> None:
+    """Take one of the transport's short ways away, to see what it is worth."""
+    if what == "lead":
+        Output.lead = lambda *_: False  # type: ignore[method-assign]
+    elif what == "in place":
+        made = ClientStream.__init__
+
+        def received_by_the_way(self: ClientStream, *args: Any, **settings: Any) -> None:
+            made(self, *args, **settings | {"in_place": False})
+
+        ClientStream.__init__ = received_by_the_way  # type: ignore[method-assign]
+
+
 class Untouched(CodecBase):
     """Leaves replies as bytes: a subscriber that costs nearly nothing."""
 
@@ -119,9 +142,13 @@ class Untouched(CodecBase):
         return data
 
 
-def subscription(channel: Channel, *topics: str, number: int = 0) -> Any:
+def subscription(
+    channel: Channel, *topics: str, number: int = 0, decoder: Callable[[bytes], Any] | None = None
+) -> Any:
     request = SubscribeRequest(topics=list(topics), client_id=str(number))
-    return channel.stream(load.SUBSCRIBE, SubscribeRequest, Update, request=request)
+    return channel.stream(
+        load.SUBSCRIBE, SubscribeRequest, Update, request=request, decoder=decoder
+    )
 
 
 async def client(
@@ -145,7 +172,8 @@ async def client(
 
         async def receive(count: int) -> None:
             got = 0
-            async with subscription(channel, task, number=count) as call:
+            decoder = as_it_came if task == "kept" else None
+            async with subscription(channel, task, number=count, decoder=decoder) as call:
                 while found := await call.receive():
                     got += len(found)
             assert got == count
@@ -153,7 +181,7 @@ async def client(
         def blocking(count: int) -> None:
             asyncio.run_coroutine_threadsafe(receive(count), loop).result()
 
-        measure = load.payload_rate if task == "big" else load.rate
+        measure = load.payload_rate if task in ("big", "kept") else load.rate
         load.report(**await asyncio.to_thread(measure, blocking))
 
 
@@ -189,6 +217,7 @@ async def crowd(task: str, target: str, subscribers: int, messages: int, burst: 
 
 def main() -> None:
     """serve | client TASK PORT NUMBER [MESSAGES [BURST]]; `plain` asks for asyncio's own loop."""
+    leave_out(os.environ.get("BENCH_WITHOUT", ""))
     words = [word for word in sys.argv[1:] if word != "plain"]
     start = asyncio.run if len(words) < len(sys.argv) - 1 else run
     if words[0] == "serve":
