@@ -10,6 +10,7 @@ import typer
 
 from streamkit.cli.commands import (
     backup,
+    call,
     catalog,
     context,
     demo,
@@ -83,6 +84,7 @@ for group in (
     catalog,
     running,
     backup,
+    call,
     new,
     gen,
     token,

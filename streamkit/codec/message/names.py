@@ -33,9 +33,11 @@ from streamkit.codec.message.install import decoder_for, ready
 from streamkit.codec.wire.field import Field
 from streamkit.errors import DecodeError
 
-__all__ = ["JsonField", "JsonNames", "class_named", "json_names", "special"]
+__all__ = ["DESCRIBED", "JsonField", "JsonNames", "class_named", "json_names", "special"]
 
 DESCRIPTORS: Final = "descriptors.binpb"
+DESCRIBED: Final = "_streamkit_described"
+"""Of a class that was made of its descriptor: that."""
 
 _GOOGLE: Final = "google.protobuf"
 _LIBRARY: Final = (
@@ -155,6 +157,9 @@ Described = DescriptorProto | EnumDescriptorProto
 
 def _described(cls: type) -> Described | None:
     """What the schema says of a class, if it is at hand."""
+    own: Described | None = cls.__dict__.get(DESCRIBED)
+    if own is not None:
+        return own
     for folder in _folders(cls.__module__):
         found = [
             (len(package), described)
