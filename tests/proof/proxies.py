@@ -70,7 +70,8 @@ def _nghttpx(program: str, folder: Path, port: int, server: int, idle: int) -> l
 
 
 def _envoy(program: str, folder: Path, port: int, server: int, idle: int) -> list[str]:
-    """With its default route timeout, too, which ends every stream after 15 seconds."""
+    """With its default route timeout, too, which ends every stream after 15 seconds; queries, which
+    cannot be resumed, have to be let off that by whoever sets Envoy up."""
     config = folder / "envoy.yaml"
     config.write_text(f"""
 static_resources:
@@ -93,7 +94,11 @@ http_connection_manager.v3.HttpConnectionManager
             virtual_hosts:
             - name: all
               domains: ["*"]
-              routes: [{{match: {{prefix: "/"}}, route: {{cluster: back}}}}]
+              routes:
+              - match: {{path: /streamservice.StreamService/StreamQueryResults}}
+                route: {{cluster: back, timeout: 0s}}
+              - match: {{prefix: "/"}}
+                route: {{cluster: back}}
   clusters:
   - name: back
     type: STATIC
