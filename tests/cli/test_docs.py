@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import socket
 import subprocess
 import sys
-import sysconfig
 import time
 from pathlib import Path
 from typing import Any
@@ -17,10 +15,12 @@ import pytest
 import typer.main
 
 from streamkit.cli.app import app
-from tests.cli.tools import wait_for
+from tests.cli.tools import environment, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
+TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 GROUP: Any = typer.main.get_command(app)
 
 
@@ -33,8 +33,9 @@ def test_every_command_and_option_has_help(name: str) -> None:
             assert parameter.help, f"{name} {parameter.opts}"
 
 
-def test_every_command_of_the_readme_exists() -> None:
-    blocks = re.findall(r"```(sh|console)\n(.*?)```", README, re.DOTALL)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_of_a_page_exists(page: Path) -> None:
+    blocks = re.findall(r"```(sh|console)\n(.*?)```", page.read_text(), re.DOTALL)
     typed = [
         line.removeprefix("$ ")
         for kind, block in blocks
@@ -46,10 +47,10 @@ def test_every_command_of_the_readme_exists() -> None:
         words = re.split(r" \| |; ", line.removeprefix(".venv/bin/"))[0]
         if not words.startswith("streamkit "):
             continue
-        name, *rest = shlex.split(words, comments=True)[1:]
+        name, *rest = shlex.split(words.replace("\\", ""), comments=True)[1:]
         assert name in GROUP.commands or name.startswith("-"), line
         found.add(name)
-        if name not in GROUP.commands:
+        if name not in GROUP.commands or hasattr(GROUP.commands[name], "commands"):
             continue
         known = {opt for p in GROUP.commands[name].params for opt in (*p.opts, *p.secondary_opts)}
         for word in rest:
@@ -57,7 +58,8 @@ def test_every_command_of_the_readme_exists() -> None:
                 break
             if re.fullmatch(r"-\w|--[\w-]+", word):
                 assert word in known, line
-    assert {"serve", "demo", "run", "watch-job", "logs", "query", "publish", "subscribe"} <= found
+    usual = {"serve", "demo", "run", "watch-job", "logs", "query", "publish", "subscribe"}
+    assert page.name != "README.md" or usual <= found
 
 
 def test_every_command_is_in_the_readme() -> None:
@@ -86,42 +88,72 @@ def test_help_is_quick_because_it_loads_nothing() -> None:
     assert time.monotonic() - started < 5
 
 
-def test_the_readmes_own_service_works(tmp_path: Path) -> None:
-    """The schema compiles, the server serves, the client prints and is ended."""
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def lines_of(page: str, *beginnings: str) -> list[list[str]]:
+    """The words of the command lines that begin so, in the order of the page."""
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+             for line in block.splitlines()]  # fmt: skip
+    return [shlex.split(line, comments=True) for line in lines if line.startswith(beginnings)]
+
+
+def test_the_readmes_project_is_made_and_generated_again(tmp_path: Path) -> None:
+    new, gen = lines_of(README, "streamkit new", "streamkit gen")
+    for command in (new, gen):
+        done = subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd=tmp_path, env=environment(PYTHONPATH=str(ROOT)), capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    assert "orders: up to date" in done.stderr
+
+
+def test_the_tutorials_service_works(tmp_path: Path) -> None:
+    """The schema is compiled, the server serves, the client prints and lives on, `call` answers."""
     port = free_port()
     for name in ("shop.proto", "server.py", "client.py"):
-        match = re.search(rf"<!-- {re.escape(name)} -->\n```\w+\n(.*?)```", README, re.DOTALL)
+        match = re.search(rf"<!-- {re.escape(name)} -->\n```\w+\n(.*?)```", TUTORIAL, re.DOTALL)
         assert match, name
         (tmp_path / name).write_text(match[1].replace("50052", str(port)))
-    scripts = sysconfig.get_path("scripts")
-    env = os.environ | {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
-    line = next(line for line in README.splitlines() if "grpc_tools.protoc" in line)
-    compiled = [sys.executable, *shlex.split(line)[1:]]
-    subprocess.run(compiled, cwd=tmp_path, env=env, check=True, capture_output=True)
+    env = environment(PYTHONPATH=str(ROOT))
 
-    def start(name: str) -> subprocess.Popen[str]:
+    def start(*command: str) -> subprocess.Popen[str]:
+        words = [word.replace("50052", str(port)) for word in command]
         return subprocess.Popen(
-            [sys.executable, name],
+            [sys.executable, *words],
             cwd=tmp_path,
+            env=env,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
 
-    for name in ("server.py", "client.py"):
-        written = [line for line in (tmp_path / name).read_text().splitlines() if line.strip()]
-        assert name == "server.py" or len(written) <= 12
-    server = start("server.py")
+    gen, serve, describe, call = lines_of(TUTORIAL, "streamkit ")
+    with start("-m", *gen) as generating:
+        assert generating.communicate(timeout=60)[0] == ""
+    assert generating.returncode == 0
+    written = [line for line in (tmp_path / "client.py").read_text().splitlines() if line.strip()]
+    assert len(written) <= 12
+    server = start("-m", *serve)
     try:
         wait_for(lambda: answers(port))
         client = start("client.py")
         try:
             assert client.stdout is not None
             assert _orders(client, 5) == [1, 2, 3, 4, 5]
+            described, _ = start("-m", *describe).communicate(timeout=60)
+            assert "Watch(shop.WatchRequest) -> stream shop.Order" in described
+            called, _ = start("-m", *call).communicate(timeout=60)
+            assert len(called.splitlines()) == 3
             # Another life of the hub numbers its orders anew: it is read from its beginning.
             server.kill()
             server.communicate()
-            server = start("server.py")
+            server = start("-m", *serve)
             numbers = _orders(client, until=3)
             again = numbers.index(1)
             assert numbers[:again] == list(range(6, 6 + again)), "what the old life had sent"

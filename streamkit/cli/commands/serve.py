@@ -218,8 +218,10 @@ async def _serve(
         ),
     ] = "0",
 ) -> int:
-    """Run the server, with MODULE:NAME of your own services. Ctrl-C ends it: streams are told to
-    come back; a second one forces."""
+    """Run the server, with services of your own or without. Ctrl-C ends it; a second one forces.
+
+    Live streams are told to come back.
+    """
     from streamkit.config import JournalOptions, QueryLimits, Retention
 
     if reload and not app:
