@@ -82,7 +82,7 @@ class AdminHandler(AdminServiceBase):
             databases=[n for n in self._databases.names if call.allows(Action.QUERY, n)],
             connections=self._connections(),
             draining=self._draining(),
-            faults=list(store.faults),
+            faults=list(store.faults) if close else [],
         )
 
     async def list_tables(self, list_tables_request: ListTablesRequest) -> ListTablesReply:

@@ -105,6 +105,7 @@ async def _status(
         lines.append(
             (stream.name, f"{count:,} records, {stream.oldest}..{stream.newest}, {watched}")
         )
+    lines += [("FAULT", fault) for fault in status.faults]
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         session.output.line(f"{name:<{width}}  {value}")
@@ -124,6 +125,7 @@ def _status_object(server: str, status: ServerStatus, answered: float) -> dict[s
         "connections": status.connections,
         "databases": list(status.databases),
         "draining": status.draining,
+        "faults": list(status.faults),
         "streams": [
             {
                 "name": stream.name,
