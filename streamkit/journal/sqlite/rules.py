@@ -92,6 +92,11 @@ class Rules:
         for key in keys:
             size += _measured(self._connection, stream, key, seen, newest)[1]
         seen = newest
+        if size > rule.max_bytes:  # what the bounds of the whole store removed was not noticed
+            size = 0
+            for key in keys:
+                size += _measured(self._connection, stream, key, 0, newest)[1]
+                yield
         while size > rule.max_bytes:
             walks = _walks(stream, keys)
             first = walks.next_after(self._connection, 0)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from streamkit.config import JournalOptions, Retention
+from streamkit.config import JournalOptions, Retention, RetentionRule
 from streamkit.errors import InternalError, InvalidArgumentError
 from streamkit.generated.streamservice import JobReport
 from streamkit.journal import ProducerId, Start, Stream, open_journal
@@ -304,3 +304,20 @@ async def test_retention_goes_in_small_steps_between_the_writes(
         await journal.sweep()
         assert journal.bounds(Stream.UPDATES).oldest == 9001
     assert removed == [2000, 2000, 2000, 2000, 1000]
+
+
+async def test_a_rule_in_bytes_counts_only_what_is_still_there(path: str) -> None:
+    clock = Clock()
+    rules = (RetentionRule(pattern="a.>", max_bytes=100_000),)
+    options = JournalOptions(retention=Retention(max_age=60.0, rules=rules))
+    async with await opened(path, options, clock=clock) as journal:
+        for _ in range(20):  # 60 KB at a time, each of which age has removed before the next comes
+            await journal.append_updates(updates("x" * 1000, topic="a.x") * 60)
+            await journal.sweep()
+            assert len(await stored(journal, topics("a.>"))) == 60
+            clock.advance(100)
+            await journal.sweep()
+        await journal.append_updates(updates("x" * 1000, topic="a.x") * 300)
+        clock.advance(20)
+        await journal.sweep()
+        assert 60 < len(await stored(journal, topics("a.>"))) <= 100
