@@ -35,6 +35,8 @@ from streamkit.generated.grpc.health.v1 import (
 )
 from streamkit.generated.grpc.reflection import v1, v1alpha
 from streamkit.generated.streamservice import (
+    BackupChunk,
+    BackupRequest,
     CallInfo,
     CancelJobRequest,
     DescribeTableRequest,
@@ -243,6 +245,7 @@ CASES = [
 ]
 FOR_ADMINISTRATORS = [
     Case(ADMIN + "ListCalls", ListCallsRequest(), ListCallsReply, [(A.ADMIN, "")]),
+    Case(ADMIN + "Backup", BackupRequest(), BackupChunk, [(A.ADMIN, "")]),
     Case(ADMIN + "KickCall", KickCallRequest(10**9), CallInfo, [(A.ADMIN, "")]),
 ]
 CASES += FOR_ADMINISTRATORS
@@ -270,7 +273,7 @@ FOR_ALL = [
 
 def is_stream(case: Case) -> bool:
     """Whether what is answered has no end of its own."""
-    return case.path.endswith(("Updates", "Progress", "TailLogs", "Results", "WatchJobs"))
+    return case.path.endswith(("Updates", "Progress", "TailLogs", "Results", "WatchJobs", "Backup"))
 
 
 async def outcome(channel: Channel, case: Case, token: str | None) -> StreamkitError | None:
