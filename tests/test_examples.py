@@ -1,0 +1,86 @@
+"""Every example runs, against one server, and does what its first line says."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.tools import ServerProcess, environment, invoke
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    server = ServerProcess(tmp_path_factory.mktemp("store") / "store.db", "--web")
+    for number in (1, 2, 3):
+        assert invoke("publish", "orders.eu", f"order {number}", server=server.address).stdout
+    yield server.address
+    assert server.stop() == 0
+
+
+@pytest.fixture
+def run(web: str) -> Callable[..., str]:
+    def run_example(name: str, *arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", EXAMPLES / name, *arguments],
+            env=environment(web), capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run_example
+
+
+def test_each_is_short_and_in_the_list() -> None:
+    listed = (EXAMPLES / "README.md").read_text()
+    for path in EXAMPLES.glob("*.py"):
+        assert len(path.read_text().splitlines()) < 60, path
+        assert f"| `{path.name}` |" in listed
+
+
+def test_progress(run: Callable[..., str], web: str) -> None:
+    assert run("progress.py") == "done\n"
+    assert "example-import" in invoke("jobs", server=web).stdout
+
+
+def test_log_handler(run: Callable[..., str], web: str) -> None:
+    run("log_handler.py")
+    logged = invoke("logs", "example-api", "-o", "raw", server=web).stdout
+    assert "an order" in logged and "ZeroDivisionError" in logged
+
+
+def test_frames(run: Callable[..., str]) -> None:
+    said = run("frames.py")
+    assert "orders.eu        3" in said and "newest: (3,)" in said
+
+
+def test_events(run: Callable[..., str]) -> None:
+    assert run("events.py", "orders.*", "3") == "1 order 1\n2 order 2\n3 order 3\n"
+
+
+async def test_on_update_goes_on_where_it_stopped(web: str, tmp_path: Path) -> None:
+    async def until(text: str) -> None:
+        hook = await asyncio.create_subprocess_exec(
+            sys.executable, EXAMPLES / "on_update.py", "orders.eu", tmp_path / "place",
+            "sh", "-c", 'echo "$MESSAGE" | tee -a seen',
+            env=environment(web), cwd=tmp_path, stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        assert hook.stdout is not None
+        async for line in hook.stdout:
+            if line.decode().rstrip() == text:
+                break
+        hook.kill()
+        await hook.wait()
+
+    await until("order 2")
+    await until("order 3")
+    seen = (tmp_path / "seen").read_text().splitlines()
+    # Each once, but for what was not yet written down when the hook was killed.
+    assert list(dict.fromkeys(seen)) == ["order 1", "order 2", "order 3"]
+    assert seen == sorted(seen)
