@@ -280,7 +280,7 @@ async def _serve(
     }
     if app:
         server = load_app(app)
-        server.configure(**_chosen(context, given, store))
+        server.configure(**_chosen(context, given))
     else:
         from streamkit.server import Server
 
@@ -319,7 +319,7 @@ _OPTIONS = {
 """Settings of a server that are called otherwise here, or are made of several options."""
 
 
-def _chosen(context: typer.Context, given: dict[str, Any], store: str) -> dict[str, Any]:
+def _chosen(context: typer.Context, given: dict[str, Any]) -> dict[str, Any]:
     """The settings that were asked for, here or in the environment: those of a server that was
     made in code stay what they are otherwise."""
 
