@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,11 @@ def test_a_bound_is_the_default_of_its_setting(row: list[str]) -> None:
         number = re.fullmatch(r"([\d.,]+) ?([KMG]iB|)", bound)
         assert number is not None, bound
         assert default == float(number[1].replace(",", "")) * UNITS[number[2]], row
+
+
+@pytest.mark.parametrize("kind", [config.RequestLimits, config.JournalOptions, config.Retention])
+def test_every_bound_has_a_row(kind: type) -> None:
+    numbers = {f.name for f in fields(kind) if isinstance(getattr(kind(), f.name), int | float)}
+    numbers.discard("count")  # what a number may be at most: nothing grows with it
+    told = {name for row in ROWS for name in re.findall(rf"`{kind.__name__}\.(\w+)`", row[3])}
+    assert numbers - told == set()
