@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -14,6 +15,7 @@ import typer
 from streamkit.cli import exits
 from streamkit.cli.exits import UsageError, value_of
 from streamkit.cli.input.apps import load_app
+from streamkit.cli.input.configuration import load
 from streamkit.cli.input.parsing import duration, size
 from streamkit.cli.options import command
 from streamkit.cli.output.log import log_to_stderr
@@ -29,12 +31,13 @@ _QUERIES = "Queries"
 _WEB = "Browsers"
 _WITH_PASSWORD = re.compile(r"//[^/@:]*:[^@]+@|[?&](?:ssl)?password=.")
 
-__all__ = ["default_store", "is_loopback", "register"]
+__all__ = ["default_store", "is_loopback", "register", "settings_of"]
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the application."""
-    command(app, "serve", local=True)(_serve)
+    environment = {"auto_envvar_prefix": "STREAMKIT_SERVE"}
+    command(app, "serve", local=True, context_settings=environment)(_serve)
 
 
 async def _serve(
@@ -47,6 +50,19 @@ async def _serve(
             help="Your own handlers, a streamkit.Server, or a function that returns them; without "
             "--store they are served alone.",
             show_default=False,
+        ),
+    ] = "",
+    config: Annotated[
+        str,
+        typer.Option(
+            "--config",
+            metavar="FILE",
+            envvar="STREAMKIT_CONFIG",
+            help="These options from a file, see `streamkit config`. Else the user's, else "
+            "/etc/streamkit/streamkit.toml.",
+            show_default=False,
+            is_eager=True,
+            callback=load,
         ),
     ] = "",
     reload: Annotated[
@@ -69,6 +85,8 @@ async def _serve(
             "-d",
             "--database",
             metavar="NAME=URL",
+            envvar="STREAMKIT_SERVE_DATABASE",
+            show_envvar=False,
             help="A database for `query --database NAME`: a SQLite file, duckdb:///file, "
             "postgresql://...; or '$VARIABLE' whose value that is.",
         ),
@@ -222,62 +240,15 @@ async def _serve(
 
     Live streams are told to come back.
     """
-    from streamkit.config import JournalOptions, QueryLimits, Retention
-
     if reload and not app:
         raise UsageError("--reload is for a MODULE:NAME of your own")
     child = Child.inherited() if reload else None
     if reload and child is None:
         return await supervise(session, Path.cwd())
-    given_sources = [value_of("--database", _named, text) for text in databases or []]
-    sources = {name: _url(session, name, url) for name, url in given_sources}
-    options = JournalOptions(
-        durability=_one_of("--durability", durability, ("normal", "full")),
-        retention=Retention(
-            max_age=value_of("--retain", duration, retain),
-            max_bytes=value_of("--max-bytes", size, max_bytes),
-        ),
-    )
-    given: dict[str, Any] = {"path": uds} if uds else {"host": host, "port": port}
-    given["query_limits"] = QueryLimits(
-        max_seconds=value_of("--query-timeout", _some(duration), query_timeout),
-        max_concurrent=max_queries,
-        max_memory=value_of("--query-memory", _some(size), query_memory),
-        max_rows=query_rows,
-        max_bytes=value_of("--query-bytes", size, query_bytes),
-    )
-    if tls_cert or tls_key or tls_client_ca:
-        if not (tls_cert and tls_key):
-            raise UsageError("TLS needs both --tls-cert and --tls-key")
-        from streamkit.transport.tls import server_tls
-
-        given["ssl"] = server_tls(tls_cert, tls_key, tls_client_ca or None)
-    if access:
-        given["access"] = access
-    if access_log:
-        given["access_log"] = access_log
-        if access_log_every:
-            seconds = value_of("--access-log-every", _some(duration), access_log_every)
-            given["access_log_every"] = seconds
-    if metrics:
-        given["metrics"] = metrics
-    log_to_stderr(_one_of("--log-format", log_format, ("text", "json")))
-    given |= {"web": web, "allow_origins": allow_origin or (), "allow_hosts": allow_host or ()}
-    if not uds and not is_loopback(host) and not insecure:
-        missing = [] if "ssl" in given else ["--tls-cert and --tls-key"]
-        missing += [] if access else ["--access"]
-        if missing:
-            raise UsageError(
-                f"{host} is open to other machines: give {' and '.join(missing)}, or --insecure"
-            )
-    if store != ":memory:":
-        store = _prepare(store or ("" if app else str(default_store())))
-    given |= {
-        "journal": store or None,
-        "journal_options": options,
-        "databases": sources,
-        "grace": value_of("--grace", duration, grace),
-    }
+    given = settings_of(session, context)
+    store = given["journal"] or ""
+    if store and store != ":memory:":
+        Path(store).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if app:
         server = load_app(app)
         server.configure(**_chosen(context, given))
@@ -287,6 +258,73 @@ async def _serve(
         server = Server(**given)
     await _run(session, server, app, store, given.get("access", ""), child)
     return exits.OK
+
+
+def settings_of(session: Session, context: typer.Context) -> dict[str, Any]:
+    """What the options, wherever they come from, ask of a server. UsageError for what cannot be
+    meant."""
+    from streamkit.config import JournalOptions, QueryLimits, Retention
+
+    asked = SimpleNamespace(**context.params)
+    given_sources = [value_of("--database", _named, text) for text in asked.databases or []]
+    typed = _came_from(context, "databases", "COMMANDLINE")
+    sources = {name: _url(session, name, url, typed) for name, url in given_sources}
+    options = JournalOptions(
+        durability=_one_of("--durability", asked.durability, ("normal", "full")),
+        retention=Retention(
+            max_age=value_of("--retain", duration, asked.retain),
+            max_bytes=value_of("--max-bytes", size, asked.max_bytes),
+        ),
+    )
+    given: dict[str, Any] = (
+        {"path": asked.uds} if asked.uds else {"host": asked.host, "port": asked.port}
+    )
+    given["query_limits"] = QueryLimits(
+        max_seconds=value_of("--query-timeout", _some(duration), asked.query_timeout),
+        max_concurrent=asked.max_queries,
+        max_memory=value_of("--query-memory", _some(size), asked.query_memory),
+        max_rows=asked.query_rows,
+        max_bytes=value_of("--query-bytes", size, asked.query_bytes),
+    )
+    if asked.tls_cert or asked.tls_key or asked.tls_client_ca:
+        if not (asked.tls_cert and asked.tls_key):
+            raise UsageError("TLS needs both --tls-cert and --tls-key")
+        from streamkit.transport.tls import server_tls
+
+        given["ssl"] = server_tls(asked.tls_cert, asked.tls_key, asked.tls_client_ca or None)
+    if asked.access:
+        given["access"] = asked.access
+    if asked.access_log:
+        given["access_log"] = asked.access_log
+        if asked.access_log_every:
+            seconds = value_of("--access-log-every", _some(duration), asked.access_log_every)
+            given["access_log_every"] = seconds
+    if asked.metrics:
+        given["metrics"] = asked.metrics
+    log_to_stderr(_one_of("--log-format", asked.log_format, ("text", "json")))
+    given |= {
+        "web": asked.web,
+        "allow_origins": asked.allow_origin or (),
+        "allow_hosts": asked.allow_host or (),
+    }
+    if not asked.uds and not is_loopback(asked.host) and not asked.insecure:
+        missing = [] if "ssl" in given else ["--tls-cert and --tls-key"]
+        missing += [] if asked.access else ["--access"]
+        if missing:
+            needed = " and ".join(missing)
+            raise UsageError(
+                f"{asked.host} is open to other machines: give {needed}, or --insecure"
+            )
+    store = asked.store or ("" if asked.app else str(default_store()))
+    if store and store != ":memory:":
+        store = str(Path(store).expanduser())
+    given |= {
+        "journal": store or None,
+        "journal_options": options,
+        "databases": sources,
+        "grace": value_of("--grace", duration, asked.grace),
+    }
+    return given
 
 
 async def _run(
@@ -320,12 +358,11 @@ _OPTIONS = {
 
 
 def _chosen(context: typer.Context, given: dict[str, Any]) -> dict[str, Any]:
-    """The settings that were asked for, here or in the environment: those of a server that was
-    made in code stay what they are otherwise."""
+    """The settings that were asked for, here, in the environment or in a file: those of a server
+    that was made in code stay what they are otherwise."""
 
     def asked(name: str) -> bool:
-        source = context.get_parameter_source(name)
-        return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
+        return _came_from(context, name, "COMMANDLINE", "ENVIRONMENT", "DEFAULT_MAP")
 
     found = {
         key: value for key, value in given.items() if any(map(asked, _OPTIONS.get(key, (key,))))
@@ -333,6 +370,11 @@ def _chosen(context: typer.Context, given: dict[str, Any]) -> dict[str, Any]:
     if {"host", "port"} & set(found):
         found["path"] = None
     return found
+
+
+def _came_from(context: typer.Context, name: str, *sources: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name in sources
 
 
 def _named(text: str) -> tuple[str, str]:
@@ -343,27 +385,19 @@ def _named(text: str) -> tuple[str, str]:
     return name.strip(), url
 
 
-def _url(session: Session, name: str, url: str) -> str:
+def _url(session: Session, name: str, url: str, typed: bool) -> str:
     """A URL, or the one that an environment variable holds: arguments are for all to read."""
     if url.startswith("$"):
         try:
             return os.environ[url[1:].strip("{}")]
         except KeyError:
             raise UsageError(f"--database: {name}: {url[1:]} is not in the environment") from None
-    if _WITH_PASSWORD.search(url):
+    if typed and _WITH_PASSWORD.search(url):
         session.note(
             f"the password of database {name!r} can be read in the list of processes;"
             f" give its URL as --database '{name}=$VARIABLE'"
         )
     return url
-
-
-def _prepare(store: str) -> str:
-    if not store:
-        return ""
-    path = Path(store).expanduser()
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return str(path)
 
 
 def _greet(session: Session, server: Server, app: str, store: str, access: str) -> None:
