@@ -11,8 +11,8 @@ from typing import Any, Generic, TypeVar
 
 import betterproto
 
-from streamkit.codec import to_json
 from streamkit.config import DoorLimits
+from streamkit.doors.quick import record_json
 from streamkit.doors.transcode import Shared, messages_in
 from streamkit.generated.streamservice import JobProgress, LogEntry, Update
 
@@ -93,7 +93,7 @@ def threaded(source: EventSource, epoch: str) -> Callable[[bytes], Threaded]:
         for message in messages_in(source.message, frames):
             kind: str = ""
             control: Any = None
-            if message.control is not None:
+            if message.__dict__.get("control") is not None:
                 kind, control = betterproto.which_one_of(message.control, "kind")
             if kind == "heartbeat":
                 found.append((control.position.sequence, b":\n\n"))
@@ -102,7 +102,7 @@ def threaded(source: EventSource, epoch: str) -> Callable[[bytes], Threaded]:
                     (control.last, gap(source, control.first, control.last, control.reason))
                 )
             else:
-                found.append((message.sequence, b"data: %b\n\n" % to_json(message).encode()))
+                found.append((message.sequence, b"data: %b\n\n" % record_json(message).encode()))
                 if source is JOB and message.status in _FINAL:
                     end = {"jobId": message.job_id, "status": message.status}
                     found.append((message.sequence, event("end", end)))

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from streamkit import AsyncClient, Position, after
+from streamkit.codec import decode, encode, to_json
+from streamkit.doors.quick import record_json
+from streamkit.generated.streamservice import LogEntry, Update
 from tests.client.servers import memory_server
 from tests.doors.http import Reply, ask
 
@@ -201,8 +207,8 @@ async def test_many_readers_share_what_was_made_once(
     from streamkit.doors import events
 
     made: list[Any] = []
-    original = events.to_json
-    monkeypatch.setattr(events, "to_json", lambda m: made.append(m) or original(m))
+    original = events.record_json
+    monkeypatch.setattr(events, "record_json", lambda m: made.append(m) or original(m))
     async with asyncio.TaskGroup() as group, asyncio.timeout(10):
         ready = [asyncio.Event() for _ in range(20)]
 
@@ -218,3 +224,35 @@ async def test_many_readers_share_what_was_made_once(
             await client.publish("orders", str(n))
     assert all(texts(reader.result()) == ["0", "1", "2"] for reader in readers)
     assert len(made) == 3
+
+
+texts_of_any_kind = st.text(max_size=12)
+moments = st.datetimes(
+    min_value=datetime(1, 1, 2), max_value=datetime(9999, 12, 30), timezones=st.just(UTC)
+)
+pairs = st.dictionaries(texts_of_any_kind, texts_of_any_kind, max_size=3)
+
+
+@given(
+    texts_of_any_kind, texts_of_any_kind, texts_of_any_kind, st.none() | moments, pairs,
+    st.integers(0, 2**64 - 1), st.integers(0, 5),
+)  # fmt: skip
+def test_the_quick_json_is_the_codecs_own(
+    one: str,
+    two: str,
+    three: str,
+    time: datetime | None,
+    more: dict[str, str],
+    sequence: int,
+    skipped: int,
+) -> None:
+    update = Update(topic=one, message=two, metadata=more, sequence=sequence, skipped=skipped)
+    entry = LogEntry(level=three, message=two, service=one, fields=more, sequence=sequence)
+    for message in (update, entry):
+        if time is not None:
+            message.timestamp = time.replace(microsecond=time.microsecond // 1000 * 1000)
+            assert record_json(message) == to_json(message)
+            message.timestamp = time
+        assert record_json(message) == to_json(message)
+        read = decode(type(message), encode(message))
+        assert record_json(read) == to_json(read)

@@ -1,0 +1,95 @@
+"""Server-sent events to one reader and to many, next to FastAPI's own on uvicorn.
+
+    python -m bench doors
+
+Ours come from a store on disk and are resumable, the peer's are made from memory. Servers and
+readers are processes of their own; the readers count events and look at nothing.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from typing import Any
+
+from bench.wire import ROOT, TICK, Row, row
+
+__all__ = ["run"]
+
+EVENTS = 20_000
+LIVE = 100
+READERS = 200
+ROUNDS = 2
+ONE, MANY = 5.0, 20.0
+"""How many times the peer's rate ours has to be: for one reader, and in fan-out."""
+
+
+def run() -> list[Row]:
+    """Measure both in turns; the best round of each counts."""
+    peer = importlib.util.find_spec("fastapi") is not None
+    stacks = ["ours", "fastapi"] if peer else ["ours"]
+    one: dict[str, list[float]] = {stack: [] for stack in stacks}
+    many: dict[str, list[float]] = {stack: [] for stack in stacks}
+    cpu: dict[str, list[float]] = {stack: [] for stack in stacks}
+    for _ in range(ROUNDS):
+        for stack in stacks:
+            alone, together, spent = _measure(stack)
+            one[stack].append(alone)
+            many[stack].append(together)
+            cpu[stack].append(spent)
+    name = "FastAPI, uvicorn" if peer else "none"
+    other = "fastapi" if peer else "ours"
+    return [
+        row("events to one reader", "events/s", max(one["ours"]), name, max(one[other]), ONE),
+        row(
+            f"events to {READERS} readers", "deliveries/s",
+            max(many["ours"]), name, max(many[other]), MANY,
+        ),
+        row(
+            f"events to {READERS} readers", "deliveries/server CPU-s",
+            max(cpu["ours"]), name, max(cpu[other]), MANY,
+        ),
+    ]  # fmt: skip
+
+
+def _measure(stack: str) -> tuple[float, float, float]:
+    server = subprocess.Popen(
+        [sys.executable, "-m", "bench.stacks.events", stack, str(EVENTS)],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert server.stdout is not None and server.stdin is not None
+    try:
+        port = server.stdout.readline().strip()
+        paths = ("/v1/updates?all=1&topic=orders.*", "/v1/updates?topic=live")
+        everything, live = paths if stack == "ours" else ("/all", "/live")
+        alone = json.loads(_reader(port, everything, 1, EVENTS).communicate()[0])
+        readers = _reader(port, live, READERS, LIVE)
+        assert readers.stdout is not None
+        assert readers.stdout.readline() == "ready\n"
+        before = _cpu(server)
+        server.stdin.write(f"{LIVE}\n")
+        server.stdin.flush()
+        together = json.loads(readers.stdout.readline())
+        spent = _cpu(server) - before
+        readers.wait()
+        return alone, together, READERS * LIVE / spent
+    finally:
+        server.kill()
+        server.communicate()
+
+
+def _reader(port: str, path: str, readers: int, events: int) -> subprocess.Popen[str]:
+    words = ["read", port, path, str(readers), str(events)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "bench.stacks.events", *words],
+        cwd=ROOT, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def _cpu(process: subprocess.Popen[Any]) -> float:
+    """CPU seconds that a process has used."""
+    with open(f"/proc/{process.pid}/stat") as file:
+        stat = file.read().rpartition(")")[2].split()
+    return (int(stat[11]) + int(stat[12])) / TICK

@@ -1,0 +1,154 @@
+"""Programs of `bench doors`: servers of events, ours and FastAPI's, and one reader of both.
+
+    python -m bench.stacks.events ours|fastapi EVENTS      serves; prints its port
+    python -m bench.stacks.events read PORT PATH READERS EVENTS
+
+A line on a server's standard input makes it send that many live events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+TEXT = "an order of 3 pieces, to be sent to the usual address, paid by card"
+
+
+async def _commands(live: Any) -> None:
+    """Send live events for each line of standard input."""
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    while line := await reader.readline():
+        await live(int(line))
+
+
+async def ours(events: int) -> None:
+    """A streamkit server with a door."""
+    import streamkit
+
+    with tempfile.TemporaryDirectory() as folder:
+        async with (
+            streamkit.Server(journal=f"{folder}/store.db", port=0, web=True) as server,
+            streamkit.AsyncClient(server.address) as client,
+        ):
+            async with client.publisher() as publisher:
+                for n in range(events):
+                    await publisher.send("orders.eu", TEXT, {"n": n})
+
+            async def live(count: int) -> None:
+                for n in range(count):
+                    await client.publish("live", TEXT, metadata={"n": n})
+
+            print(server.port, flush=True)
+            await _commands(live)
+
+
+async def fastapi(events: int) -> None:
+    """FastAPI's own events, on uvicorn with uvloop and httptools."""
+    import fastapi as framework
+    import uvicorn
+    from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+    app = framework.FastAPI()
+    queues: set[asyncio.Queue[ServerSentEvent]] = set()
+
+    def event(topic: str, n: int) -> ServerSentEvent:
+        told = {
+            "topic": topic,
+            "message": TEXT,
+            "timestamp": "2026-01-31T12:00:00.123456Z",
+            "metadata": {"n": str(n)},
+            "sequence": str(n),
+        }
+        return ServerSentEvent(data=told, id=f"0123456789abcdef.{n}")
+
+    @app.get("/all", response_class=EventSourceResponse)
+    async def everything() -> AsyncIterator[ServerSentEvent]:
+        for n in range(events):
+            yield event("orders.eu", n)
+
+    @app.get("/live", response_class=EventSourceResponse)
+    async def live_ones() -> AsyncIterator[ServerSentEvent]:
+        queue: asyncio.Queue[ServerSentEvent] = asyncio.Queue()
+        queues.add(queue)
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            queues.discard(queue)
+
+    async def live(count: int) -> None:
+        for n in range(count):
+            one = event("live", n)
+            for queue in queues:
+                queue.put_nowait(one)
+            await asyncio.sleep(0)
+
+    config = uvicorn.Config(app, port=0, log_level="warning", access_log=False)
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve())
+    while not server.started:  # noqa: ASYNC110 - nothing of it can be awaited
+        await asyncio.sleep(0.01)
+    print(server.servers[0].sockets[0].getsockname()[1], flush=True)
+    commands = asyncio.create_task(_commands(live))
+    await asyncio.wait([serving, commands], return_when=asyncio.FIRST_COMPLETED)
+
+
+class _Reader(asyncio.Protocol):
+    """Counts the events of one response."""
+
+    def __init__(self, path: str, events: int) -> None:
+        self._path, self._left = path, events
+        self._tail = b""
+        self.begun = asyncio.Event()
+        self.done = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert hasattr(transport, "write")
+        transport.write(f"GET {self._path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
+
+    def data_received(self, data: bytes) -> None:
+        self.begun.set()
+        self._left -= (self._tail + data).count(b"\ndata: ")
+        self._tail = data[-6:]
+        if self._left <= 0:
+            self.done.set()
+
+
+async def read(port: int, path: str, readers: int, events: int) -> None:
+    """Read; print the events per second, all readers together, and wait for a line before that."""
+    loop = asyncio.get_running_loop()
+    found = []
+    started = time.perf_counter()
+    for _ in range(readers):
+        _, reader = await loop.create_connection(lambda: _Reader(path, events), "127.0.0.1", port)
+        found.append(reader)
+        if readers > 1:
+            await reader.begun.wait()
+    if readers > 1:
+        print("ready", flush=True)
+        started = time.perf_counter()
+    for reader in found:
+        await reader.done.wait()
+    print(json.dumps(readers * events / (time.perf_counter() - started)), flush=True)
+
+
+def main() -> None:
+    import uvloop
+
+    what, *words = sys.argv[1:]
+    if what == "read":
+        port, path, readers, events = words
+        uvloop.run(read(int(port), path, int(readers), int(events)))
+    else:
+        uvloop.run({"ours": ours, "fastapi": fastapi}[what](int(words[0])))
+
+
+if __name__ == "__main__":
+    main()
