@@ -180,6 +180,8 @@ class Server:
         self._stopped = asyncio.Event()
         self.draining = False
         """Whether the server is on its way down and takes no new calls."""
+        self.on_drain: Callable[[], None] = lambda: None
+        """Called when that begins."""
         self.journal: Journal | None = None
         """The journal that is served, while the server runs."""
 
@@ -396,6 +398,7 @@ class Server:
     def _on_drain(self) -> None:
         self.draining = True
         self._health.leave()
+        self.on_drain()
 
     async def _open_ours(self, resources: AsyncExitStack) -> list[Servable]:
         """Open the journal and the databases; return the handlers that serve them."""

@@ -17,6 +17,7 @@ LAYERS = {
     "framing": 0,
     "patterns": 0,
     "listening": 0,
+    "supervision": 0,
     "process": 0,
     "sanitise": 0,
     "rights": 0,

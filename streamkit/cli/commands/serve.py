@@ -5,7 +5,9 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -21,6 +23,7 @@ from streamkit.cli.options import command
 from streamkit.cli.output.log import log_to_stderr
 from streamkit.cli.reloading import Child, supervise
 from streamkit.cli.session import Session
+from streamkit.supervision import given_listener, supervised
 
 if TYPE_CHECKING:
     from streamkit.server import Server
@@ -256,6 +259,13 @@ async def _serve(
         from streamkit.server import Server
 
         server = Server(**given)
+    listener = given_listener()
+    if listener is not None:
+        if listener.family == socket.AF_UNIX:
+            raise UsageError("the socket that was given is none of TCP; use --uds")
+        if not insecure:
+            _check_open(str(listener.getsockname()[0]), given)
+        server.configure(listener=listener, path=None)
     await _run(session, server, app, store, given.get("access", ""), child)
     return exits.OK
 
@@ -307,14 +317,8 @@ def settings_of(session: Session, context: typer.Context) -> dict[str, Any]:
         "allow_origins": asked.allow_origin or (),
         "allow_hosts": asked.allow_host or (),
     }
-    if not asked.uds and not is_loopback(asked.host) and not asked.insecure:
-        missing = [] if "ssl" in given else ["--tls-cert and --tls-key"]
-        missing += [] if asked.access else ["--access"]
-        if missing:
-            needed = " and ".join(missing)
-            raise UsageError(
-                f"{asked.host} is open to other machines: give {needed}, or --insecure"
-            )
+    if not asked.uds and not asked.insecure:
+        _check_open(asked.host, given)
     store = asked.store or ("" if asked.app else str(default_store()))
     if store and store != ":memory:":
         store = str(Path(store).expanduser())
@@ -325,6 +329,16 @@ def settings_of(session: Session, context: typer.Context) -> dict[str, Any]:
         "grace": value_of("--grace", duration, asked.grace),
     }
     return given
+
+
+def _check_open(host: str, given: dict[str, Any]) -> None:
+    if is_loopback(host):
+        return
+    missing = [] if "ssl" in given else ["--tls-cert and --tls-key"]
+    missing += [] if "access" in given else ["--access"]
+    if missing:
+        needed = " and ".join(missing)
+        raise UsageError(f"{host} is open to other machines: give {needed}, or --insecure")
 
 
 async def _run(
@@ -338,7 +352,8 @@ async def _run(
         dedicate_process()
         if child is None or child.first:
             _greet(session, server, app, store, access)
-        await server.serve()
+        async with supervised(f"serves on {server.address}", partial(setattr, server, "on_drain")):
+            await server.serve()
     if child is None:
         session.note("stopped")
 

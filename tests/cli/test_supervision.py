@@ -1,0 +1,130 @@
+"""A service manager, played: what it hears and in which order, and the socket that it gives."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from streamkit.cli.app import app
+from tests.cli.tools import COMMAND, environment, streamkit
+
+DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+
+if not hasattr(socket, "AF_UNIX"):
+    pytest.skip("no unix sockets here", allow_module_level=True)
+
+
+@contextmanager
+def running(*arguments: str, **env: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [*COMMAND, "serve", "--store", ":memory:", *arguments],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment() | env,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+def test_the_manager_hears_in_order(tmp_path: Path) -> None:
+    heard: list[str] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(20)
+
+        def hear() -> str:
+            heard.append(manager.recv(4096).decode())
+            return heard[-1]
+
+        with running(
+            "--port", "0", NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="200000"
+        ) as process:
+            first = hear()
+            assert first.startswith("READY=1\nSTATUS=serves on 127.0.0.1:")
+            for _ in range(3):
+                assert hear() == "WATCHDOG=1"
+            process.send_signal(signal.SIGTERM)
+            while hear() == "WATCHDOG=1":
+                pass
+            assert heard[-1].startswith("STOPPING=1\n")
+            assert process.wait(20) == 0
+            manager.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                while True:
+                    hear()
+    after = heard[heard.index(next(line for line in heard if line.startswith("STOPPING"))) + 1 :]
+    assert {line.split("=")[0] for line in after} <= {"EXTEND_TIMEOUT_USEC", "WATCHDOG"}
+    assert "EXTEND_TIMEOUT_USEC=10000000" in after
+
+
+def test_the_socket_of_the_manager_is_served_and_checked() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        script = 'exec env LISTEN_PID=$$ LISTEN_FDS=1 "$@" 3<&' + str(listener.fileno())
+        process = subprocess.Popen(
+            ["bash", "-c", script, "-", *COMMAND, "serve", "--store", ":memory:", "--port", "1"],
+            pass_fds=[listener.fileno()],
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+        )
+        try:
+            # The connection waits in the socket until the server is there.
+            done = streamkit("publish", "a", "1", "--connect-timeout", "20s", server=address)
+            assert done.returncode == 0, done.stderr
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+    with socket.create_server(("0.0.0.0", 0)) as listener:
+        script = 'exec env LISTEN_PID=$$ LISTEN_FDS=1 "$@" 3<&' + str(listener.fileno())
+        refused = subprocess.run(
+            ["bash", "-c", script, "-", *COMMAND, "serve", "--store", ":memory:"],
+            pass_fds=[listener.fileno()],
+            capture_output=True,
+            text=True,
+            env=environment(),
+            timeout=60,
+        )
+    assert refused.returncode == 2
+    assert "0.0.0.0 is open to other machines" in refused.stderr
+
+
+def test_what_is_deployed_names_options_that_exist() -> None:
+    group: Any = typer.main.get_command(app)
+    known = {opt for param in group.commands["serve"].params for opt in param.opts}
+    for name in ("streamkit.service", "Dockerfile", "compose.yaml", "kubernetes.yaml"):
+        text = re.sub(r"(?m)^ *(RUN|COPY|HEALTHCHECK|#).*$", "", (DEPLOY / name).read_text())
+        used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
+        assert "--store" in used and used <= known, (name, used - known)
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="checks units")
+def test_the_units_are_understood(tmp_path: Path) -> None:
+    for name in ("streamkit.service", "streamkit.socket"):
+        shutil.copy(DEPLOY / name, tmp_path)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *map(str, sorted(tmp_path.iterdir()))],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert not [line for line in done.stderr.splitlines() if "streamkit." in line], done.stderr
