@@ -6,8 +6,10 @@ import os
 import re
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -22,16 +24,20 @@ def blocks(kind: str) -> list[str]:
     return re.findall(rf"```{kind}\n(.*?)```", PAGE, re.DOTALL)
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="the page makes a certificate with it")
+@pytest.mark.skipif(
+    not (shutil.which("openssl") and shutil.which("curl")), reason="the page uses openssl and curl"
+)
 @pytest.mark.timeout(300)
 def test_the_page_works_word_by_word(tmp_path: Path) -> None:
-    with socket.socket() as probe:
+    with socket.socket() as probe, socket.socket() as other:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        other.bind(("127.0.0.1", 0))
+        port, figures = probe.getsockname()[1], other.getsockname()[1]
     # The test keeps to the loopback; the rule for other addresses is the same without it.
     script = "set -e\n" + "\n".join(blocks("sh"))
     script = script.replace("--host 0.0.0.0", f"--host 127.0.0.1 --port {port}")
     script = script.replace("localhost:50051", f"localhost:{port}")
+    script = script.replace("127.0.0.1:9464", f"127.0.0.1:{figures}")
     unset = ("STREAMKIT_SERVER", "STREAMKIT_TOKEN", "STREAMKIT_ACCESS", "STREAMKIT_CONTEXT")
     done = subprocess.run(
         ["bash", "-m", "-c", script],
@@ -51,6 +57,12 @@ def test_the_page_works_word_by_word(tmp_path: Path) -> None:
     assert "not allowed to publish to 'stock.eu'" in done.stderr
     assert re.search(r"orders\.eu\W+17", said)
     assert '"identity": "token:ann"' in said or '"identity": "token:till-7"' in said
+    assert re.search(r"^streamkit_store_bytes \d", said, re.MULTILINE)
+    assert re.search(r'^stock = |stock = \{ env = "STOCK_URL" \}', said, re.MULTILINE)
+    assert "there already" in said
+    with closing(sqlite3.connect(tmp_path / "restored.db")) as restored:
+        found = restored.execute("select message from updates where topic = 'orders.eu'")
+        assert found.fetchall() == [("17",)]
     assert "Traceback" not in done.stderr
 
 
