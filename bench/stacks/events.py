@@ -14,18 +14,19 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
+from importlib import import_module
 from typing import Any
 
 TEXT = "an order of 3 pieces, to be sent to the usual address, paid by card"
 
 
 async def _commands(live: Any) -> None:
-    """Send live events for each line of standard input."""
+    """Send live events for each line of standard input: N together, or "1 by 1 N"."""
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while line := await reader.readline():
-        await live(int(line))
+        await live(int(line.split()[-1]), together=b" " not in line.strip())
 
 
 async def ours(events: int) -> None:
@@ -41,9 +42,14 @@ async def ours(events: int) -> None:
                 for n in range(events):
                     await publisher.send("orders.eu", TEXT, {"n": n})
 
-            async def live(count: int) -> None:
-                for n in range(count):
-                    await client.publish("live", TEXT, metadata={"n": n})
+            async def live(count: int, *, together: bool) -> None:
+                if not together:
+                    for n in range(count):
+                        await client.publish("live", TEXT, metadata={"n": n})
+                    return
+                async with client.publisher() as publisher:
+                    for n in range(count):
+                        await publisher.send("live", TEXT, {"n": n})
 
             print(server.port, flush=True)
             await _commands(live)
@@ -51,14 +57,12 @@ async def ours(events: int) -> None:
 
 async def fastapi(events: int) -> None:
     """FastAPI's own events, on uvicorn with uvloop and httptools."""
-    import fastapi as framework
-    import uvicorn
-    from fastapi.sse import EventSourceResponse, ServerSentEvent
+    uvicorn: Any = import_module("uvicorn")
+    sse: Any = import_module("fastapi.sse")
+    app: Any = import_module("fastapi").FastAPI()
+    queues: set[asyncio.Queue[Any]] = set()
 
-    app = framework.FastAPI()
-    queues: set[asyncio.Queue[ServerSentEvent]] = set()
-
-    def event(topic: str, n: int) -> ServerSentEvent:
+    def event(topic: str, n: int) -> Any:
         told = {
             "topic": topic,
             "message": TEXT,
@@ -66,16 +70,14 @@ async def fastapi(events: int) -> None:
             "metadata": {"n": str(n)},
             "sequence": str(n),
         }
-        return ServerSentEvent(data=told, id=f"0123456789abcdef.{n}")
+        return sse.ServerSentEvent(data=told, id=f"0123456789abcdef.{n}")
 
-    @app.get("/all", response_class=EventSourceResponse)
-    async def everything() -> AsyncIterator[ServerSentEvent]:
+    async def everything() -> AsyncIterator[Any]:
         for n in range(events):
             yield event("orders.eu", n)
 
-    @app.get("/live", response_class=EventSourceResponse)
-    async def live_ones() -> AsyncIterator[ServerSentEvent]:
-        queue: asyncio.Queue[ServerSentEvent] = asyncio.Queue()
+    async def live_ones() -> AsyncIterator[Any]:
+        queue: asyncio.Queue[Any] = asyncio.Queue()
         queues.add(queue)
         try:
             while True:
@@ -83,13 +85,16 @@ async def fastapi(events: int) -> None:
         finally:
             queues.discard(queue)
 
-    async def live(count: int) -> None:
+    async def live(count: int, *, together: bool) -> None:
         for n in range(count):
             one = event("live", n)
             for queue in queues:
                 queue.put_nowait(one)
-            await asyncio.sleep(0)
+            if not together:
+                await asyncio.sleep(0)
 
+    app.get("/all", response_class=sse.EventSourceResponse)(everything)
+    app.get("/live", response_class=sse.EventSourceResponse)(live_ones)
     config = uvicorn.Config(app, port=0, log_level="warning", access_log=False)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
