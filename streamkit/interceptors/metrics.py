@@ -10,13 +10,13 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from streamkit.errors import PreconditionError, Status
 from streamkit.interceptors.calls import Calls
 from streamkit.interceptors.figures import Figures, Histogram
 from streamkit.journal.base import Journal, Stream
+from streamkit.terms import VERSION
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -177,7 +177,7 @@ class Metrics:
             "streamkit_drain", "1 while the server is on its way down.", int(self._draining())
         )
         build = GaugeMetricFamily("streamkit_build_info", "What runs.", labels=["version"])
-        build.add_metric([version("streamkit")], 1)
+        build.add_metric([VERSION], 1)
         yield build
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -11,6 +12,8 @@ from streamkit.errors import InvalidArgumentError
 from streamkit.listening import explained
 
 __all__ = ["answer_scrapes"]
+
+log = logging.getLogger(__name__)
 
 _HEAD = (
     "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n"
@@ -62,7 +65,11 @@ async def _answer(reader: asyncio.StreamReader, text: Callable[[str], tuple[byte
     if path != "/metrics":
         return _reply("404 Not Found", b"see /metrics\n", "text/plain")
     headers = {name.strip().lower(): value.strip() for name, _, value in map(_pair, lines)}
-    body, kind = await asyncio.to_thread(text, headers.get("accept", ""))
+    try:
+        body, kind = await asyncio.to_thread(text, headers.get("accept", ""))
+    except Exception as error:  # of a figure: the others' server goes on, and this is told
+        log.error("the figures cannot be made: %s: %s", type(error).__name__, error)
+        return _reply("500 Internal Server Error", b"see the server's log\n", "text/plain")
     reply = _reply("200 OK", body, kind)
     return reply if method == "GET" else reply[: -len(body)]
 

@@ -24,6 +24,7 @@ from streamkit.generated.streamservice import StatusRequest
 from streamkit.interceptors.calls import Calls
 from streamkit.interceptors.figures import SECONDS, SIZES
 from streamkit.interceptors.metrics import Metrics
+from streamkit.interceptors.scrape import answer_scrapes
 from streamkit.server import Server
 from streamkit.terms import Position
 from streamkit.transport import Channel
@@ -242,3 +243,20 @@ async def test_what_is_deployed_names_metrics_that_exist(file: str) -> None:
         named = set(re.findall(r"\b(?:grpc|streamkit|process)_\w+", expression))
         named -= {"grpc_method", "grpc_status"}
         assert (named or "up{" in expression) and named <= exist, (expression, named - exist)
+
+
+async def test_a_figure_that_fails_is_told_and_hurts_nobody(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(accept: str) -> tuple[bytes, str]:
+        raise ZeroDivisionError("of a figure")
+
+    server = await answer_scrapes(broken, "127.0.0.1:0")
+    async with server:
+        host, port = server.sockets[0].getsockname()[:2]
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 500 ")
+        writer.close()
+        await writer.wait_closed()
+    assert "ZeroDivisionError: of a figure" in caplog.text

@@ -15,7 +15,7 @@ from streamkit.cli.exits import UsageError, value_of
 from streamkit.cli.input.parsing import duration, moment
 from streamkit.cli.options import command
 from streamkit.cli.output.records import job_object
-from streamkit.cli.printing import JsonArray
+from streamkit.cli.rendering.printing import JsonArray
 from streamkit.cli.session import Session
 from streamkit.sanitise import json_text
 

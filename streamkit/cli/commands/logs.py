@@ -13,12 +13,11 @@ from streamkit.cli.exits import UsageError, value_of
 from streamkit.cli.input.parsing import duration, level
 from streamkit.cli.options import command
 from streamkit.cli.output.records import log_object
-from streamkit.cli.printing import Printer, Span, start_of
+from streamkit.cli.rendering.printing import Printer, Span, start_of
 from streamkit.cli.session import Session
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
+    from streamkit.cli.rendering.printing import Text
     from streamkit.generated.streamservice import LogEntry
 
 __all__ = ["register"]

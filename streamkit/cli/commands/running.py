@@ -13,7 +13,7 @@ from streamkit.cli import exits, options
 from streamkit.cli.exits import value_of
 from streamkit.cli.input.parsing import duration
 from streamkit.cli.options import command
-from streamkit.cli.printing import JsonArray
+from streamkit.cli.rendering.printing import JsonArray
 from streamkit.cli.session import Session
 
 if TYPE_CHECKING:

@@ -14,12 +14,11 @@ from streamkit.cli.exits import UsageError, value_of
 from streamkit.cli.input.parsing import duration, header
 from streamkit.cli.options import command
 from streamkit.cli.output.records import update_object
-from streamkit.cli.printing import Printer, Span, start_of
+from streamkit.cli.rendering.printing import Printer, Span, start_of
 from streamkit.cli.session import Session
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
+    from streamkit.cli.rendering.printing import Text
     from streamkit.client import AsyncClient
     from streamkit.generated.streamservice import Update
 

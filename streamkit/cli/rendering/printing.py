@@ -14,7 +14,7 @@ from streamkit.cli.output.records import TIME_STYLES
 from streamkit.cli.session import Session
 
 if TYPE_CHECKING:
-    from rich.text import Text
+    from rich.text import Text as Text
 
     from streamkit.client import AsyncClient
     from streamkit.client.reading.start import StartAt
