@@ -11,7 +11,7 @@ import pytest
 from streamkit import AsyncClient, Server
 from tests.web.chromium import Browser, Tab
 
-STATIC = Path(__file__).resolve().parents[2] / "streamkit" / "doors" / "static"
+STATIC = Path(__file__).resolve().parents[2] / "streamkit" / "doors" / "page" / "static"
 HOSTILE = [
     "<img src=x onerror=alert(1)>",
     "<script>document.title='owned'</script>",

@@ -86,7 +86,7 @@ def test_detached_and_watched_among_all(server: str, tmp_path: Path) -> None:
         return {job["job_id"]: job["status"] for job in listed}
 
     wait_for(lambda: states().get("away") == "running")
-    with Terminal("jobs", "--watch", server=server) as terminal:
+    with Terminal("jobs", "--watch", "-n", "10", server=server) as terminal:
         terminal.wait_for("away", "running")
         gate.touch()
         terminal.wait_for("failed")

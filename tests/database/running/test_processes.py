@@ -134,10 +134,12 @@ async def test_a_process_that_dies_is_told_and_replaced(databases: Databases) ->
         while not databases.statements:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.1)
-        for number in databases.processes:
+        killed = databases.processes
+        for number in killed:
             os.kill(number, signal.SIGKILL)
         with pytest.raises(LimitError, match="process was ended"):
             await running
+        await gone(killed)
     assert await rows_of(databases, "SELECT 1 AS a") == [{"a": "1"}]
 
 
