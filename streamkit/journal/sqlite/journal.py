@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, BinaryIO
+from typing import Any
 
 from streamkit.config import JournalOptions
 from streamkit.errors import InvalidArgumentError, StoreError
@@ -15,35 +14,21 @@ from streamkit.journal.base import (
     Appended,
     Bounds,
     Clock,
-    JobPage,
-    JournalStatus,
     ProducerId,
-    Pruned,
-    Record,
-    Selector,
     Stream,
 )
-from streamkit.journal.live.engine import EngineJournal
-from streamkit.journal.live.reader import Page
-from streamkit.journal.records.items import utc
 from streamkit.journal.records.weights import weight_of
 from streamkit.journal.rules.silence import Steady
-from streamkit.journal.sqlite.copies import copy_of
-from streamkit.journal.sqlite.jobs import Asked, job, jobs
+from streamkit.journal.sqlite.filed import FileJournal
 from streamkit.journal.sqlite.lock import StoreLock
-from streamkit.journal.sqlite.reads import Reads
 from streamkit.journal.sqlite.requests import Append, Ask, Cancel, Committed, Report, Sweep
-from streamkit.journal.sqlite.retention import forecast_all
 from streamkit.journal.sqlite.writer import Writer
 
 __all__ = ["SqliteJournal", "path_of"]
 
 
-class SqliteJournal(EngineJournal):
+class SqliteJournal(FileJournal):
     """One file, one thread that writes, a few that read. Made by `open`."""
-
-    path: str
-    """The file, absolute; tools may read it while the journal is open."""
 
     def __init__(
         self,
@@ -52,13 +37,10 @@ class SqliteJournal(EngineJournal):
         clock: Clock,
         steady: Steady,
     ) -> None:
-        super().__init__(options, clock, steady)
         self._lock = StoreLock(path)
-        self.path = self._lock.store
-        self._reads = Reads(self.path)
+        super().__init__(self._lock.store, options, clock, steady)
         self._writer = Writer(self.path, options, self._deliver, self._pinned)
         self._background.append(self._recurring("watching the store", self._watch))
-        self._closed = False
 
     @classmethod
     async def open(
@@ -132,41 +114,6 @@ class SqliteJournal(EngineJournal):
         state: JobProgress = await self._writer.write(request)
         return state
 
-    async def job(self, job_id: str) -> JobProgress | None:
-        return await self._reads.run(job, job_id)
-
-    async def jobs(
-        self,
-        *,
-        statuses: Sequence[str] = (),
-        since: datetime | None = None,
-        limit: int = 100,
-        ids: Sequence[str] = (),
-        before: int | None = None,
-        max_bytes: int = 1 << 62,
-    ) -> JobPage:
-        asked = Asked(
-            statuses=tuple(dict.fromkeys(statuses)),
-            since=None if since is None else utc(since),
-            ids=tuple(ids),
-            before=before,
-        )
-        return await self._reads.run(jobs, asked, limit, max_bytes)
-
-    async def status(self) -> JournalStatus:
-        size = _bytes_of(self.path)
-        return JournalStatus(self.path, self._options.durability, size, self.faults)
-
-    async def copy(self) -> BinaryIO:
-        return await copy_of(self.path)
-
-    async def prune(self, *, dry_run: bool = False) -> list[Pruned]:
-        now = self._believed()
-        found = await self._reads.run(forecast_all, self._options.retention, now)
-        if not dry_run:
-            await self.sweep()
-        return found
-
     async def close(self) -> None:
         if self._closed:
             return
@@ -211,20 +158,6 @@ class SqliteJournal(EngineJournal):
     def _pinned(self) -> None:
         if self.on_pinned is not None:
             self.on_pinned()
-
-    async def _page(self, selector: Selector, after: int, end: int) -> Page[Record]:
-        return await self._reads.run(self._reads.page, selector, after, end)
-
-    async def _first_of_last(self, selector: Selector, count: int, newest: int) -> int | None:
-        return await self._reads.run(self._reads.first_of_last, selector, count, newest)
-
-    async def _place_since(self, stream: Stream, since: datetime, newest: int) -> int:
-        return await self._reads.run(self._reads.place_since, stream, utc(since), newest)
-
-
-def _bytes_of(path: str) -> int:
-    parts = (path, f"{path}-wal")
-    return sum(os.path.getsize(part) for part in parts if os.path.exists(part))
 
 
 def path_of(url: str) -> str:
