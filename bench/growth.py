@@ -100,7 +100,7 @@ async def taken(journal: EngineJournal, selector: Selector, start: Start, most: 
     count = 0
     async with aclosing(journal.read(selector, start, follow=False)) as batches:
         async for batch in batches:
-            count += len(batch.entries)
+            count += len(batch.items)
             if count >= most:
                 break
     assert count, selector

@@ -75,9 +75,9 @@ async def resume(journal: Journal, *patterns: str, framed: bool = True) -> float
     selector = Selector(Stream.UPDATES, patterns)
     async with aclosing(journal.read(selector, Start(all=True), follow=False)) as batches:
         async for batch in batches:
-            if framed and batch.entries:
+            if framed and batch.items:
                 framed_by_handler(batch, selector.stream)
-            count += len(batch.entries)
+            count += len(batch.items)
     return count / (time.perf_counter() - began)
 
 
@@ -123,9 +123,9 @@ async def routing(
         nonlocal delivered, started
         async with aclosing(hub.subscribe(topic)) as deliveries:
             async for delivery in deliveries:
-                if delivery.entries:
+                if delivery.items:
                     joined_frames(delivery, frame)
-                    delivered += len(delivery.entries)
+                    delivered += len(delivery.items)
                     if delivered >= expected:
                         all_delivered.set()
                 else:

@@ -108,7 +108,6 @@ if TYPE_CHECKING:
     )
     from streamkit.journal import (
         Appended,
-        Batch,
         Bounds,
         Delivery,
         Hub,
@@ -160,7 +159,6 @@ __all__ = [
     "AsyncClient",
     "AuthError",
     "Backoff",
-    "Batch",
     "Bounds",
     "CallCancelledError",
     "CallInfo",
@@ -296,7 +294,7 @@ _HOMES = {
         "ServerStatus SubscribeRequest Table TableSchema Update"
     ),
     "streamkit.journal": (
-        "Appended Batch Bounds Delivery Hub Item JobPage Journal JournalStatus Loss "
+        "Appended Bounds Delivery Hub Item JobPage Journal JournalStatus Loss "
         "Position ProducerId Pruned Record Selector Start Stream joined_frames open_journal"
     ),
     "streamkit.rights": ("Action Identity Quota open_to"),

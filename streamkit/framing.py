@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from struct import Struct
 
-__all__ = ["PREFIX", "PREFIX_SIZE", "Framed"]
+__all__ = ["PREFIX", "PREFIX_SIZE", "Framed", "prefix"]
 
 PREFIX = Struct(">BL")
 """The head of every message: compressed flag, length."""
 PREFIX_SIZE = PREFIX.size
+prefix: Callable[[int], bytes] = partial(PREFIX.pack, 0)
+"""The head of a message of that many bytes that is not compressed."""
 
 
 @dataclass(frozen=True, slots=True)

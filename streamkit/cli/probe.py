@@ -141,7 +141,7 @@ def _status(link: socket.socket, server: str, service: str, *, tls: bool) -> int
         _PREFACE
         + _frame(_SETTINGS, 0, 0, b"")
         + _frame(_HEADERS, _END_HEADERS, 1, block)
-        + _frame(_DATA, _END_STREAM, 1, b"\0" + struct.pack(">I", len(message)) + message)
+        + _frame(_DATA, _END_STREAM, 1, struct.pack(">BL", 0, len(message)) + message)
     )
     reader = link.makefile("rb")
     answer = b""

@@ -12,6 +12,7 @@ from grpclib.encoding.base import CodecBase
 
 from streamkit.codec.message.install import decoder_for, encoder_for
 from streamkit.errors import DecodeError
+from streamkit.framing import prefix
 
 __all__ = ["StreamkitCodec", "decode", "encode", "frame"]
 
@@ -31,7 +32,7 @@ def decode(cls: type[_M], data: bytes) -> _M:
 def frame(message: betterproto.Message) -> bytes:
     """Return the message as gRPC puts it on a stream: not compressed, length, bytes."""
     data = message.__bytes__()
-    return b"".join((b"\0", len(data).to_bytes(4, "big"), data))
+    return prefix(len(data)) + data
 
 
 class StreamkitCodec(CodecBase):

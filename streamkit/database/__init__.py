@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from streamkit.database.encoding.text import text_of
     from streamkit.database.plan import DEFAULT_ARROW_ROWS, DEFAULT_BATCH_ROWS, QueryPlan
     from streamkit.database.registry import Databases
-    from streamkit.database.running.query import Frames
     from streamkit.database.sources.sqlite.source import SqliteSource, StoreSource
     from streamkit.database.sources.urls import open_source
 
@@ -22,7 +21,6 @@ __all__ = [
     "DEFAULT_BATCH_ROWS",
     "ColumnInfo",
     "Databases",
-    "Frames",
     "Parameters",
     "QueryPlan",
     "Result",
@@ -38,7 +36,6 @@ _HOMES = {
     "streamkit.database.base": "ColumnInfo Parameters Result Source TableInfo",
     "streamkit.database.plan": "DEFAULT_ARROW_ROWS DEFAULT_BATCH_ROWS QueryPlan",
     "streamkit.database.registry": "Databases",
-    "streamkit.database.running.query": "Frames",
     "streamkit.database.sources.sqlite.source": "SqliteSource StoreSource",
     "streamkit.database.encoding.text": "text_of",
     "streamkit.database.sources.urls": "open_source",

@@ -12,11 +12,12 @@ from streamkit.database.plan import QueryPlan
 from streamkit.database.running.children import Children
 from streamkit.database.running.forked import Forked
 from streamkit.database.running.processes import can_fork
-from streamkit.database.running.query import Frames, RunningQuery
+from streamkit.database.running.query import RunningQuery
 from streamkit.database.running.threads import Threads
 from streamkit.database.running.turns import Turns
 from streamkit.database.running.work import Runner
 from streamkit.errors import LimitError, NotFoundError, StreamkitError
+from streamkit.framing import Framed
 
 __all__ = ["Databases"]
 
@@ -76,7 +77,7 @@ class Databases:
     @asynccontextmanager
     async def run(
         self, name: str, plan: QueryPlan, owner: str = ""
-    ) -> AsyncIterator[AsyncGenerator[Frames, None]]:
+    ) -> AsyncIterator[AsyncGenerator[Framed, None]]:
         """Run a query in its turn and give its messages; leaving the block ends it.
 
         `owner` is who asks, and has a share of the turns. Raises NotFoundError, and LimitError

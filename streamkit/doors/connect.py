@@ -20,7 +20,7 @@ from streamkit.config import TransportLimits
 from streamkit.doors.exchange import WebExchange, metadata_of
 from streamkit.doors.transcode import messages_in
 from streamkit.errors import DecodeError, InvalidArgumentError, Status, UnimplementedError
-from streamkit.framing import PREFIX, PREFIX_SIZE
+from streamkit.framing import PREFIX, PREFIX_SIZE, prefix
 from streamkit.generated.google.rpc import Status as RpcStatus
 from streamkit.transport import WebCall
 from streamkit.transport.grpc.compression import inflater
@@ -241,7 +241,7 @@ def envelopes(reply_type: type[Any]) -> Callable[[bytes], bytes]:
         parts: list[bytes] = []
         for message in messages_in(reply_type, frames):
             data = to_json(message).encode()
-            parts += (PREFIX.pack(0, len(data)), data)
+            parts += (prefix(len(data)), data)
         return b"".join(parts)
 
     return make

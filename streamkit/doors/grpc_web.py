@@ -15,6 +15,7 @@ from grpclib.encoding.base import CodecBase
 from streamkit.config import TransportLimits
 from streamkit.doors.exchange import WebExchange, metadata_of
 from streamkit.errors import InvalidArgumentError, Status, UnimplementedError
+from streamkit.framing import PREFIX
 from streamkit.transport import WebCall
 from streamkit.transport.grpc.compression import inflater, offered
 from streamkit.transport.grpc.metadata import Headers, decode_timeout, encode_message
@@ -97,7 +98,7 @@ class GrpcWebExchange(WebExchange):
             self.call.start(200, fields, length=0)
         else:
             data = "".join(f"{name}: {value}\r\n" for name, value in trailers).encode("latin-1")
-            self.put_parts((bytes([_TRAILERS]) + len(data).to_bytes(4, "big"), data))
+            self.put_parts((PREFIX.pack(_TRAILERS, len(data)), data))
         self.call.end()
 
 

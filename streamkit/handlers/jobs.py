@@ -10,7 +10,7 @@ from streamkit.errors import NotFoundError
 from streamkit.generated.streamservice import JobProgress, JobRequest
 from streamkit.handlers.streaming import JournalHandler, batches_of, control_of
 from streamkit.handlers.validation import check_job_id, seconds, start_from
-from streamkit.journal.base import TERMINAL, Batch, Selector, Start, Stream
+from streamkit.journal.base import TERMINAL, Delivery, Record, Selector, Start, Stream
 from streamkit.rights import Action
 from streamkit.transport import context
 
@@ -51,7 +51,7 @@ class JobsHandler(JournalHandler):
                 quiet = False
                 if control is not None:
                     yield JobProgress(job_id=job_id, control=control)
-                for entry in batch.entries:
+                for entry in batch.items:
                     assert isinstance(entry.message, JobProgress)
                     yield entry.message
                     if entry.message.status in TERMINAL:
@@ -60,16 +60,18 @@ class JobsHandler(JournalHandler):
                     if start.after is None or state.sequence > start.after.sequence:
                         yield state
                     return
-                known = known or bool(batch.entries)
+                known = known or bool(batch.items)
                 batch = await (anext(batches) if known else _next_before(deadline, batches, job_id))
 
 
-def _is_over(state: JobProgress, batch: Batch) -> bool:
+def _is_over(state: JobProgress, batch: Delivery[Record]) -> bool:
     """Whether the job had ended and its last change is not to come: passed, or no longer kept."""
     return state.status in TERMINAL and batch.position.sequence >= state.sequence
 
 
-async def _next_before(deadline: float, batches: AsyncGenerator[Batch, None], job_id: str) -> Batch:
+async def _next_before(
+    deadline: float, batches: AsyncGenerator[Delivery[Record], None], job_id: str
+) -> Delivery[Record]:
     try:
         async with asyncio.timeout_at(deadline):
             return await anext(batches)

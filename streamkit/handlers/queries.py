@@ -58,9 +58,9 @@ class QueriesHandler(StreamServiceBase):
         try:
             owner = _owner(context())
             async with self._databases.run(query_request.database, plan, owner) as messages:
-                async for data, count in messages:
+                async for framed in messages:
                     pulse.quiet = False
-                    yield Framed(data, count)
+                    yield framed
         finally:
             pulse.stop()
 

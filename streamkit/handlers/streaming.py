@@ -21,7 +21,7 @@ from streamkit.generated.streamservice import (
 from streamkit.generated.streamservice import Position as WirePosition
 from streamkit.handlers.validation import QUICKEST_HEARTBEAT, seconds
 from streamkit.journal import framed
-from streamkit.journal.base import Batch, Journal, Record, Selector, Start
+from streamkit.journal.base import Delivery, Journal, Record, Selector, Start
 from streamkit.terms import EPOCH_HEADER, POSITION_HEADER
 from streamkit.transport import Framed, context
 
@@ -37,7 +37,7 @@ class JournalHandler(StreamServiceBase):
 
 async def batches_of(
     journal: Journal, selector: Selector, start: Start, *, follow: bool, options: StreamOptions
-) -> AsyncGenerator[Batch]:
+) -> AsyncGenerator[Delivery[Record]]:
     """The journal's batches for this call; the first comes at once and may be empty.
 
     The position that the stream starts from has then been sent as initial metadata. A
@@ -87,14 +87,14 @@ async def records_of(
             first = False
             if control is not None:
                 yield Framed(frame(record(control=control)), 1)
-            if batch.entries:
+            if batch.items:
                 yield framed(batch, selector.stream)
 
 
-def control_of(batch: Batch, *, quiet: bool = False) -> Control | None:
+def control_of(batch: Delivery[Record], *, quiet: bool = False) -> Control | None:
     """The control record that goes before the batch's entries; `quiet` gives no heartbeat."""
     if batch.loss is not None:
         return Control(gap=Gap(batch.loss.first, batch.loss.last, reason="removed by retention"))
-    if batch.entries or quiet:
+    if batch.items or quiet:
         return None
     return Control(heartbeat=Heartbeat(WirePosition(*batch.position)))

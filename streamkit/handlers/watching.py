@@ -44,7 +44,7 @@ async def watch_jobs(
             quiet = False
             if control is not None:
                 yield JobProgress(control=control)
-            for entry in batch.entries:
+            for entry in batch.items:
                 progress = entry.message
                 assert isinstance(progress, JobProgress)
                 job = progress.job_id

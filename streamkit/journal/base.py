@@ -26,11 +26,9 @@ from streamkit.terms import TERMINAL, Position, Stream
 __all__ = [
     "TERMINAL",
     "Appended",
-    "Batch",
     "Bounds",
     "Clock",
     "Delivery",
-    "Entry",
     "Item",
     "Items",
     "JobPage",
@@ -98,10 +96,6 @@ class Item(Generic[T]):
 
     def __repr__(self) -> str:
         return f"<Item {self.sequence} {self.key!r} rank={self.rank}>"
-
-
-Entry = Item[Record]
-"""An item of a journal's own streams."""
 
 
 class Items(list[Item[T]]):
@@ -191,19 +185,15 @@ class Loss(NamedTuple):
 class Delivery(NamedTuple, Generic[T]):
     """What a reader gets at once: wanted items in order, everything up to `position` covered.
 
-    No entries and no loss is a heartbeat: nothing wanted happened up to `position`. `skipped` is
-    set with the policy "latest" only: per key the records passed over before the entry given.
-    Readers of the same records share one delivery: neither it nor its entries may be changed.
+    No items and no loss is a heartbeat: nothing wanted happened up to `position`. `skipped` is
+    set with the policy "latest" only: per key the records passed over before the item given.
+    Readers of the same records share one delivery: neither it nor its items may be changed.
     """
 
-    entries: Sequence[Item[T]]
+    items: Sequence[Item[T]]
     position: Position
     loss: Loss | None = None
     skipped: dict[str, int] | None = None
-
-
-Batch = Delivery[Record]
-"""A delivery of a journal's own streams."""
 
 
 class Pruned(NamedTuple):
@@ -323,7 +313,7 @@ class Journal(ABC):
         heartbeat: float | None = None,
         latest: bool = False,
         tell_loss: bool = False,
-    ) -> AsyncGenerator[Batch, None]:
+    ) -> AsyncGenerator[Delivery[Record], None]:
         """Read wanted records in order: what is stored from `start` on, then, if `follow`, live.
 
         The first batch is given at once, possibly empty: its position is the place actually

@@ -45,7 +45,7 @@ class Hub(Generic[T]):
         hub.publish("EURUSD", Tick(hub.epoch, hub.position.sequence + 1, price=1.07))
 
     For speed read `subscribe` and send `Framed(joined_frames(delivery, frame),
-    len(delivery.entries))` instead of the messages: the bytes are then made once for all
+    len(delivery.items))` instead of the messages: the bytes are then made once for all
     subscribers. A hub belongs to one event loop.
     """
 
@@ -135,7 +135,7 @@ class Hub(Generic[T]):
         names = (patterns,) if isinstance(patterns, str) else tuple(patterns)
         async with aclosing(self.subscribe(*names, after=place)) as deliveries:
             async for delivery in deliveries:
-                for item in delivery.entries:
+                for item in delivery.items:
                     yield item.message
 
     def close(self) -> None:

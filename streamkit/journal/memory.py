@@ -18,7 +18,7 @@ from streamkit.journal.base import (
     Appended,
     Bounds,
     Clock,
-    Entry,
+    Item,
     Items,
     JobPage,
     JournalStatus,
@@ -77,7 +77,7 @@ class MemoryJournal(EngineJournal):
         stream: Stream,
         messages: Sequence[M],
         to_rows: Callable[[Sequence[M], int, datetime], list[Row]],
-        to_item: Callable[[Row], Entry],
+        to_item: Callable[[Row], Item[Record]],
         producer: ProducerId | None,
     ) -> Appended:
         self._check_open()
@@ -177,7 +177,7 @@ class MemoryJournal(EngineJournal):
         if self._closed:
             raise StoreError("the journal is closed")
 
-    def _store(self, stream: Stream, items: list[Entry], now: datetime) -> None:
+    def _store(self, stream: Stream, items: list[Item[Record]], now: datetime) -> None:
         if items:
             self._logs[stream].extend(items, now)
             self._rings[stream].push(items)
@@ -353,12 +353,12 @@ class _Log:
     def began(self) -> datetime:
         return self.recorded[0]
 
-    def get(self, sequence: int) -> Entry | None:
+    def get(self, sequence: int) -> Item[Record] | None:
         index = self.index(sequence)
         found = self.items[index] if index < len(self.items) else None
         return found if found is not None and found.sequence == sequence else None
 
-    def extend(self, items: list[Entry], now: datetime) -> None:
+    def extend(self, items: list[Item[Record]], now: datetime) -> None:
         if self.recorded:
             now = max(now, self.recorded[-1])  # a clock set back must not break the search by time
         self.items.extend(items)

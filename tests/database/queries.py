@@ -13,9 +13,9 @@ async def frames_of(databases: Databases, sql: str, **plan: Any) -> bytes:
     """All the frames of a query on the database "db"."""
     out = b""
     async with databases.run("db", QueryPlan(sql=sql, **plan)) as frames:
-        async for data, count in frames:
-            assert sum(1 for _ in messages(data)) == count
-            out += data if isinstance(data, bytes) else b"".join(data)
+        async for framed in frames:
+            assert sum(1 for _ in messages(framed.data)) == framed.count
+            out += framed.data if isinstance(framed.data, bytes) else b"".join(framed.data)
     return out
 
 

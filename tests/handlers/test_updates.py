@@ -18,8 +18,18 @@ from streamkit.errors import (
 from streamkit.generated.streamservice import Position as WirePosition
 from streamkit.generated.streamservice import StartFrom, StreamOptions, Update
 from streamkit.handlers import UpdatesHandler
-from streamkit.journal import Journal, open_journal
-from streamkit.journal.base import Batch, Entry, Loss, Position, Selector, Start, Stream
+from streamkit.journal import open_journal
+from streamkit.journal.base import (
+    Delivery,
+    Item,
+    Journal,
+    Loss,
+    Position,
+    Record,
+    Selector,
+    Start,
+    Stream,
+)
 from streamkit.transport import Channel
 from tests.handlers.calls import subscribe, take
 from tests.handlers.conftest import Connected
@@ -147,13 +157,13 @@ class Scripted:
 
     epoch = "e"
 
-    def __init__(self, *deliveries: Batch | Exception) -> None:
+    def __init__(self, *deliveries: Delivery[Record] | Exception) -> None:
         self.deliveries = deliveries
         self.asked: dict[str, Any] = {}
 
     async def read(
         self, selector: Selector, start: Start, **manner: Any
-    ) -> AsyncGenerator[Batch, None]:
+    ) -> AsyncGenerator[Delivery[Record], None]:
         self.asked = manner
         for delivery in self.deliveries:
             if isinstance(delivery, Exception):
@@ -161,8 +171,8 @@ class Scripted:
             yield delivery
 
 
-def entry(sequence: int, topic: str) -> Entry:
-    return Entry(sequence, topic, 0, Update(topic=topic, message="m", sequence=sequence))
+def entry(sequence: int, topic: str) -> Item[Record]:
+    return Item(sequence, topic, 0, Update(topic=topic, message="m", sequence=sequence))
 
 
 async def test_a_position_that_is_no_longer_kept(connected: Connected) -> None:
@@ -181,7 +191,7 @@ async def test_a_position_that_is_no_longer_kept(connected: Connected) -> None:
 async def test_a_loss_is_told_to_those_who_asked(connected: Connected) -> None:
     place = Position("e", 0)
     end = Position("e", 41)
-    journal = Scripted(Batch([], place), Batch([entry(41, "a")], end, loss=Loss(1, 40)))
+    journal = Scripted(Delivery([], place), Delivery([entry(41, "a")], end, loss=Loss(1, 40)))
     handler = UpdatesHandler(journal=journal)  # type: ignore[arg-type]  # all that is called
     options = StreamOptions(gaps=True)
     async with connected([handler]) as channel, subscribe(channel, "a", options=options) as call:
@@ -194,8 +204,8 @@ async def test_a_loss_is_told_to_those_who_asked(connected: Connected) -> None:
 
 async def test_latest_says_what_was_passed_over(connected: Connected) -> None:
     shared = entry(8, "b")
-    batch = Batch([entry(5, "a"), shared], Position("e", 8), skipped={"b": 3})
-    journal = Scripted(Batch([], Position("e", 0)), batch)
+    batch = Delivery([entry(5, "a"), shared], Position("e", 8), skipped={"b": 3})
+    journal = Scripted(Delivery([], Position("e", 0)), batch)
     handler = UpdatesHandler(journal=journal)  # type: ignore[arg-type]  # all that is called
     options = StreamOptions(latest=True)
     async with connected([handler]) as channel, subscribe(channel, "a", options=options) as call:

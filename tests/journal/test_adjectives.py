@@ -15,7 +15,16 @@ import pytest
 import streamkit.codec  # noqa: F401  # compiled messages: the publishers are not what is measured
 from streamkit.config import JournalOptions, Retention
 from streamkit.generated.streamservice import Update
-from streamkit.journal import Batch, Journal, Position, ProducerId, Selector, Start, Stream
+from streamkit.journal import (
+    Delivery,
+    Journal,
+    Position,
+    ProducerId,
+    Record,
+    Selector,
+    Start,
+    Stream,
+)
 from streamkit.journal.opening import open_journal
 from streamkit.testing.journal.support import topics
 
@@ -36,7 +45,7 @@ class Checker:
         """Publisher, request and index that must follow in this request, if it goes on."""
         self._request = 0
 
-    def see(self, batch: Batch) -> None:
+    def see(self, batch: Delivery[Record]) -> None:
         if batch.loss is not None:
             if batch.loss.first != self.position + 1 or batch.loss.last < batch.loss.first:
                 self.violations["reliable"] += 1
@@ -44,7 +53,7 @@ class Checker:
             self._sequence = batch.loss.last
             self._next = None
             self._request = 0
-        for entry in batch.entries:
+        for entry in batch.items:
             self._record(entry.sequence, entry.message.message)
         newest = batch.position.sequence
         if newest < self.position or newest < self._sequence:

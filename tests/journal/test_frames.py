@@ -105,7 +105,7 @@ async def test_live_records_are_framed_as_their_messages(journal: Journal) -> No
                 else:
                     await journal.append_logs(lines[:count])
                 batch = await anext(batches)
-            assert len(batch.entries) == count
+            assert len(batch.items) == count
             data = framed(batch, stream)
-            assert data.data == b"".join(frame(entry.message) for entry in batch.entries)
+            assert data.data == b"".join(frame(entry.message) for entry in batch.items)
             assert framed(batch, stream).data is data.data  # shared by all readers

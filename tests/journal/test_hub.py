@@ -19,7 +19,7 @@ async def test_a_hub_resumes_where_a_stream_broke() -> None:
     async with aclosing(hub.subscribe("a.*", after=Position(hub.epoch, 1))) as deliveries:
         assert hub.subscribers == 0
         async for delivery in deliveries:
-            found += [item.message for item in delivery.entries]
+            found += [item.message for item in delivery.items]
             if found == ["3"]:
                 hub.publish("a.z", "4")
                 assert hub.subscribers == 1
@@ -39,7 +39,7 @@ async def test_what_the_ring_dropped_is_a_loss() -> None:
     async with aclosing(hub.subscribe(after=start, tell_loss=True)) as deliveries:
         await anext(deliveries)
         assert (await anext(deliveries)).loss == (3, 15)
-        assert [item.message for item in (await anext(deliveries)).entries] == [15, 16, 17, 18, 19]
+        assert [item.message for item in (await anext(deliveries)).items] == [15, 16, 17, 18, 19]
     with pytest.raises(StreamGapError) as gap:
         async with aclosing(hub.subscribe(after=start)) as deliveries:
             await anext(deliveries)
@@ -59,7 +59,7 @@ async def test_close_ends_subscriptions() -> None:
 
     async def read() -> list[int]:
         async with aclosing(hub.subscribe()) as deliveries:
-            return [item.message async for delivery in deliveries for item in delivery.entries]
+            return [item.message async for delivery in deliveries for item in delivery.items]
 
     tasks = [asyncio.create_task(read()) for _ in range(3)]
     while hub.subscribers < 3:

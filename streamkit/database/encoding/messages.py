@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from streamkit.database.base import ColumnInfo
 from streamkit.database.encoding.rows import Piece, varint
+from streamkit.framing import prefix
 from streamkit.generated.streamservice import Column, QueryResult
 
 __all__ = ["Messages"]
@@ -68,7 +69,7 @@ class Messages:
             tail = _BATCH_NUMBER + number + tail
             if rows:
                 tail += _TOTAL_ROWS + varint(rows)
-            parts += (_prefix(size + len(tail)), piece.data, tail)
+            parts += (prefix(size + len(tail)), piece.data, tail)
             return
         if size:
             tail += _ARROW_IPC + varint(size)
@@ -77,7 +78,7 @@ class Messages:
             number = _longer(number, -(len(_BATCH_NUMBER) + len(number) + len(tail)) % _ALIGNED)
         tail = _BATCH_NUMBER + number + tail
         end = _TOTAL_ROWS + varint(rows) if rows else b""
-        parts += (_prefix(len(tail) + size + len(end)) + tail, piece.data, end)
+        parts += (prefix(len(tail) + size + len(end)) + tail, piece.data, end)
 
     def _totals(self) -> tuple[int, int]:
         """Batches and rows in all, 0 for not known, given that more are to come."""
@@ -91,8 +92,3 @@ def _longer(number: bytes, padding: int) -> bytes:
     if not padding or len(number) + padding > 10:
         return number
     return bytes(byte | 0x80 for byte in number) + b"\x80" * (padding - 1) + b"\0"
-
-
-def _prefix(size: int) -> bytes:
-    """The frame of a gRPC message: not compressed, its length."""
-    return b"\0" + size.to_bytes(4, "big")

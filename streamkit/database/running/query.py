@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
-from typing import NamedTuple
 
 from streamkit.config import QueryLimits
 from streamkit.database.encoding.messages import Messages
@@ -14,8 +13,9 @@ from streamkit.database.encoding.rows import Piece
 from streamkit.database.plan import QueryPlan
 from streamkit.database.running.work import Runner, Work
 from streamkit.errors import CallCancelledError, DeadlineError, StreamkitError
+from streamkit.framing import Framed
 
-__all__ = ["Frames", "RunningQuery"]
+__all__ = ["RunningQuery"]
 
 _HOLD_FIRST = 0.015
 _HOLD_LATER = 0.25
@@ -23,13 +23,6 @@ _HOLD_LATER = 0.25
 _COUNT_AFTER = 0.2
 _CLOSE_SECONDS = 2.0
 _NOTHING = Piece(b"", 0)
-
-
-class Frames(NamedTuple):
-    """Whole framed messages, and how many."""
-
-    data: bytes | list[bytes | memoryview]
-    messages: int
 
 
 class RunningQuery:
@@ -86,7 +79,7 @@ class RunningQuery:
         """For how long now the reader has not come for more; 0 while it is the one who waits."""
         return self._loop.time() - self._handed if self._handed else 0.0
 
-    async def frames(self) -> AsyncGenerator[Frames, None]:
+    async def frames(self) -> AsyncGenerator[Framed, None]:
         """Yield the messages as they come. Raises the errors of a Result, and LimitError."""
         async with aclosing(self._frames()) as found:
             async for frames in found:
@@ -94,7 +87,7 @@ class RunningQuery:
                 yield frames
                 self._handed = 0.0
 
-    async def _frames(self) -> AsyncGenerator[Frames, None]:
+    async def _frames(self) -> AsyncGenerator[Framed, None]:
         assert self._work is not None
         held: Piece | None = None
         while True:
@@ -135,8 +128,8 @@ class RunningQuery:
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self._idle.wait()
 
-    def _framed(self, pieces: Sequence[Piece], *, last: bool = False) -> Frames:
-        return Frames(self._messages.frames(pieces, last=last), len(pieces))
+    def _framed(self, pieces: Sequence[Piece], *, last: bool = False) -> Framed:
+        return Framed(self._messages.frames(pieces, last=last), len(pieces))
 
     def _expire(self) -> None:
         self._stop(DeadlineError(f"the query ran longer than {self._plan.seconds:g} s"))

@@ -15,10 +15,9 @@ from streamkit.background import Recurring
 from streamkit.config import JournalOptions
 from streamkit.errors import InvalidArgumentError, PreconditionError
 from streamkit.journal.base import (
-    Batch,
     Bounds,
     Clock,
-    Entry,
+    Delivery,
     Item,
     Items,
     Journal,
@@ -93,7 +92,7 @@ class EngineJournal(Journal):
         heartbeat: float | None = None,
         latest: bool = False,
         tell_loss: bool = False,
-    ) -> AsyncGenerator[Batch, None]:
+    ) -> AsyncGenerator[Delivery[Record], None]:
         ring = self._rings[selector.stream]
         newest = ring.newest  # "new" means from this call on, whenever the first batch is asked for
 
@@ -153,7 +152,7 @@ class EngineJournal(Journal):
         progress = await self.job(selector.patterns[0])
         if progress is None:
             return Items()
-        entry: Entry = Item(progress.sequence, progress.job_id, 0, progress)
+        entry: Item[Record] = Item(progress.sequence, progress.job_id, 0, progress)
         return Items([entry])
 
     async def sweep(self) -> None:

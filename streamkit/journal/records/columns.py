@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import compress
 from typing import Any, Self, overload
 
-from streamkit.journal.base import Entry, Items, Record, Stream
+from streamkit.journal.base import Item, Items, Record, Stream
 from streamkit.journal.records.rows import COLUMNS, item_from_row
 
 __all__ = ["StoredItems"]
 
 
-class StoredItems(Sequence[Entry]):
+class StoredItems(Sequence[Item[Record]]):
     """The items of some rows, made when they are looked at."""
 
     __slots__ = ("_items", "columns", "sequences", "size", "stream")
@@ -75,13 +75,13 @@ class StoredItems(Sequence[Entry]):
         return len(self.sequences)
 
     @overload
-    def __getitem__(self, index: int) -> Entry: ...
+    def __getitem__(self, index: int) -> Item[Record]: ...
     @overload
-    def __getitem__(self, index: slice) -> Sequence[Entry]: ...
-    def __getitem__(self, index: int | slice) -> Entry | Sequence[Entry]:
+    def __getitem__(self, index: slice) -> Sequence[Item[Record]]: ...
+    def __getitem__(self, index: int | slice) -> Item[Record] | Sequence[Item[Record]]:
         return self.items[index]
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[Item[Record]]:
         return iter(self.items)
 
 
@@ -89,25 +89,25 @@ def _encoded(column: Iterable[Any]) -> list[bytes]:
     return [b"" if value is None else str(value).encode() for value in column]
 
 
-def _update(row: Sequence[Any]) -> Entry:
+def _update(row: Sequence[Any]) -> Item[Record]:
     sequence, *texts = row
     *values, metadata = map(bytes.decode, texts)
     return item_from_row[Stream.UPDATES]((sequence, *values, metadata or None))
 
 
-def _log(row: Sequence[Any]) -> Entry:
+def _log(row: Sequence[Any]) -> Item[Record]:
     sequence, *texts = row
     service, level, severity, time, message, fields = map(bytes.decode, texts)
     values = (service, level, int(severity), time, message, fields or None)
     return item_from_row[Stream.LOGS]((sequence, *values))
 
 
-def _event(row: Sequence[Any]) -> Entry:
+def _event(row: Sequence[Any]) -> Item[Record]:
     sequence, job_id, *values = row
     return item_from_row[Stream.JOBS]((sequence, job_id.decode(), *values))
 
 
-_BUILD: dict[Stream, Callable[[Sequence[Any]], Entry]] = {
+_BUILD: dict[Stream, Callable[[Sequence[Any]], Item[Record]]] = {
     Stream.UPDATES: _update,
     Stream.LOGS: _log,
     Stream.JOBS: _event,

@@ -16,9 +16,9 @@ from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from streamkit.codec import encode, frame
-from streamkit.framing import Framed
+from streamkit.framing import Framed, prefix
 from streamkit.generated.streamservice import JobProgress, LogEntry, Update
-from streamkit.journal.base import Batch, Delivery, Entry, Items, Stream
+from streamkit.journal.base import Delivery, Item, Items, Record, Stream
 from streamkit.journal.records.columns import StoredItems
 from streamkit.journal.records.items import RowItem
 
@@ -31,9 +31,9 @@ _KEPT: Final = 4096
 _LONGEST_KEPT: Final = 256
 
 
-def framed(batch: Batch, stream: Stream) -> Framed:
+def framed(batch: Delivery[Record], stream: Stream) -> Framed:
     """All entries in one piece; the bytes are shared with the other readers of the same keys."""
-    entries = batch.entries
+    entries = batch.items
     if batch.skipped:
         skipped = batch.skipped
         parts = [_frame_with_count(entry, skipped.get(entry.key, 0)) for entry in entries]
@@ -46,7 +46,7 @@ def framed(batch: Batch, stream: Stream) -> Framed:
     return Framed(joined_frames(batch, frame), len(entries))
 
 
-def _frame_rows(stream: Stream, entries: Sequence[Entry]) -> None:
+def _frame_rows(stream: Stream, entries: Sequence[Item[Record]]) -> None:
     """Make the frames that are missing, together and without the messages."""
     bare = [entry for entry in entries if entry.frame is None and isinstance(entry, RowItem)]
     found = StoredItems.of_rows(stream, [entry.row for entry in bare])
@@ -54,7 +54,7 @@ def _frame_rows(stream: Stream, entries: Sequence[Entry]) -> None:
         entry.frame = made
 
 
-def _frame_with_count(entry: Entry, skipped: int) -> bytes:
+def _frame_with_count(entry: Item[Record], skipped: int) -> bytes:
     message = entry.message
     if not skipped or isinstance(message, JobProgress):
         if entry.frame is None:
@@ -72,7 +72,7 @@ def joined_frames(delivery: Delivery[T], make_frame: Callable[[T], bytes]) -> by
     readers. A frame is made by the first reader that needs it; the joined bytes are made by the
     first reader of a delivery and shared by all others that wait with the same selector.
     """
-    items = delivery.entries
+    items = delivery.items
     if isinstance(items, Items) and items.joined is not None:
         return items.joined
     parts = []
@@ -163,7 +163,7 @@ _log_times: Final = _Kept(
 # What stands before a message, by its size.
 _update_heads: Final = _Kept(lambda size: encode(Update(message="-" * size))[: -size or None])
 _log_heads: Final = _Kept(lambda size: encode(LogEntry(message="-" * size))[: -size or None])
-_prefixes: Final = _Kept(lambda size: b"\0" + size.to_bytes(4, "big"))
+_prefixes: Final = _Kept(prefix)
 _last: Final = [_number(low) for low in range(128)]
 _more: Final = [_number(low + 128)[:-1] for low in range(128)]
 """The first byte of a sequence from 128 on; the rest is the encoding of its other bits."""

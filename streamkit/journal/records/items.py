@@ -19,7 +19,7 @@ from betterproto import PLACEHOLDER
 
 from streamkit.errors import InvalidArgumentError
 from streamkit.generated.streamservice import LogEntry, Update
-from streamkit.journal.base import Entry, Item, Record
+from streamkit.journal.base import Item, Record
 from streamkit.terms import LEVELS
 
 __all__ = [
@@ -135,10 +135,10 @@ class _LogItem(RowItem):
         return made
 
 
-update_item: Callable[[Row], Entry] = _UpdateItem
+update_item: Callable[[Row], Item[Record]] = _UpdateItem
 """The item of a row: sequence, topic, time, message, metadata."""
 
-log_item: Callable[[Row], Entry] = _LogItem
+log_item: Callable[[Row], Item[Record]] = _LogItem
 """The item of a row: sequence, service, level, severity, time, message, fields."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 from streamkit.generated.streamservice import JobProgress
-from streamkit.journal.base import Entry, Item, Stream
+from streamkit.journal.base import Item, Record, Stream
 from streamkit.journal.records.items import Row, cost_of, log_item, text_of, time_of, update_item
 from streamkit.journal.rules.jobs import Job
 
@@ -88,12 +88,12 @@ def job_from_row(row: Row) -> Job:
     return Job(**values)
 
 
-def event_item(job: Job) -> Entry:
+def event_item(job: Job) -> Item[Record]:
     """The item of a change."""
     return Item(job.sequence, job.job_id, 0, job.progress(), _EVENT_COST + 2 * job.size)
 
 
-def _event_from_row(row: Row) -> Entry:
+def _event_from_row(row: Row) -> Item[Record]:
     values = dict(zip(EVENT_COLUMNS, row, strict=True))
     values["updated_at"] = time_of(values.pop("time"))
     values["created_at"] = time_of(values["created_at"])

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from streamkit.generated.streamservice import JobReport
-from streamkit.journal.base import Entry, ProducerId, Stream
+from streamkit.journal.base import Item, ProducerId, Record, Stream
 
 __all__ = ["Append", "Ask", "Cancel", "Committed", "Report", "Request", "Sweep"]
 
@@ -70,4 +70,4 @@ class Committed:
     """What a transaction stored, for the loop's thread."""
 
     requests: Sequence[Request]
-    items: dict[Stream, list[Entry]]
+    items: dict[Stream, list[Item[Record]]]

@@ -20,7 +20,7 @@ from typing import Any
 
 from streamkit.config import JournalOptions
 from streamkit.errors import InvalidArgumentError, LimitError, NotFoundError, StreamkitError
-from streamkit.journal.base import TERMINAL, Appended, Entry, ProducerId, Stream
+from streamkit.journal.base import TERMINAL, Appended, Item, ProducerId, Record, Stream
 from streamkit.journal.records import rows
 from streamkit.journal.records.items import Row, dump, log_rows, text_of, update_rows
 from streamkit.journal.records.rows import event_item
@@ -73,7 +73,7 @@ class _Group:
 
     tables: dict[str, list[Row]] = field(default_factory=dict)
     forgotten: list[tuple[str, str, int]] = field(default_factory=list)
-    items: dict[Stream, list[Entry]] = field(default_factory=dict)
+    items: dict[Stream, list[Item[Record]]] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
     events: dict[int, Job] = field(default_factory=dict)
     heard: dict[str, float] = field(default_factory=dict)
@@ -359,7 +359,9 @@ class Store:
         ):
             self._silences.expect(job_id, heartbeat, 0.0)
 
-    def _add(self, stream: Stream, items: list[Entry], new: Sequence[Row], time: str) -> None:
+    def _add(
+        self, stream: Stream, items: list[Item[Record]], new: Sequence[Row], time: str
+    ) -> None:
         if time[:19] > self._marked[stream][:19]:
             self._marked[stream] = time
             self._group.add("marks", [(stream, items[0].sequence, time)])

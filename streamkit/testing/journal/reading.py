@@ -229,7 +229,7 @@ class Reading:
             for follow in (False, True):
                 async with aclosing(journal.read(topics(), start, follow=follow)) as batches:
                     batch = await anext(batches)
-                assert (list(batch.entries), batch.loss, batch.skipped) == ([], None, None)
+                assert (list(batch.items), batch.loss, batch.skipped) == ([], None, None)
                 assert batch.position == Position(journal.epoch, place)
 
     async def test_a_reader_that_does_not_follow_ends(self, journal: Journal) -> None:
@@ -247,7 +247,7 @@ class Reading:
             await journal.append_updates(updates("new"))
             found: list[str] = []
             async for batch in batches:
-                found += texts(list(batch.entries))
+                found += texts(list(batch.items))
                 if found:
                     break
         assert found == ["new"]
@@ -358,7 +358,7 @@ class Following:
             assert not waiting.done()
             await journal.append_updates(updates("y", topic="a.b"))
             batch = await waiting
-            assert texts(list(batch.entries)) == ["y"]
+            assert texts(list(batch.items)) == ["y"]
             assert batch.position.sequence == 6
 
     async def test_a_heartbeat_carries_the_position(self, journal: Journal) -> None:
@@ -367,7 +367,7 @@ class Following:
             batch = await live.next()
             while batch.position.sequence < 2:
                 batch = await live.next()
-            assert (list(batch.entries), batch.loss) == ([], None)
+            assert (list(batch.items), batch.loss) == ([], None)
             assert batch.position == Position(journal.epoch, 2)
             resume = Start(after=batch.position)
         await journal.append_updates(updates("z", topic="a"))
@@ -412,7 +412,7 @@ class Following:
             counts: dict[str, int] = {}
             while not slow.entries or slow.entries[-1].sequence < 30:
                 batch = await slow.next()
-                assert len({e.key for e in batch.entries}) == len(batch.entries)
+                assert len({e.key for e in batch.items}) == len(batch.items)
                 for key, count in (batch.skipped or {}).items():
                     counts[key] = counts.get(key, 0) + count
             assert texts(slow.entries)[-3:] == ["27", "28", "29"]

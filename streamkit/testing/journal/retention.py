@@ -63,9 +63,9 @@ class Retaining:
                     assert (await anext(batches)).position.sequence == 3
                     batch = await anext(batches)
                     assert batch.loss == (4, 8)
-                    found = list(batch.entries)
+                    found = list(batch.items)
                     while len(found) < 2:
-                        found += (await anext(batches)).entries
+                        found += (await anext(batches)).items
                     assert texts(found) == ["i", "j"]
             just = Start(after=Position(journal.epoch, 8))
             assert texts(await stored(journal, topics(), just)) == ["i", "j"]

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from streamkit.generated.streamservice import JobProgress, LogEntry, Update
-from streamkit.journal import Batch, Entry, Journal, Selector, Start, Stream
+from streamkit.journal import Delivery, Item, Journal, Record, Selector, Start, Stream
 
 M = TypeVar("M")
 
@@ -57,41 +57,43 @@ def jobs(*ids: str) -> Selector:
     return Selector(Stream.JOBS, ids)
 
 
-def messages(kind: type[M], entries: Iterable[Entry]) -> list[M]:
+def messages(kind: type[M], entries: Iterable[Item[Record]]) -> list[M]:
     """The records themselves, all of which are of one kind."""
     found = [entry.message for entry in entries]
     assert all(isinstance(message, kind) for message in found), found
     return found  # type: ignore[return-value]  # looked at just now
 
 
-def texts(entries: Iterable[Entry]) -> list[str]:
+def texts(entries: Iterable[Item[Record]]) -> list[str]:
     found = [entry.message for entry in entries]
     return [message.message for message in found if not isinstance(message, JobProgress)]
 
 
-async def stored(journal: Journal, selector: Selector, start: Start | None = None) -> list[Entry]:
+async def stored(
+    journal: Journal, selector: Selector, start: Start | None = None
+) -> list[Item[Record]]:
     """Everything that a reader that does not follow gets."""
-    found: list[Entry] = []
+    found: list[Item[Record]] = []
     async with aclosing(journal.read(selector, start or Start(all=True), follow=False)) as batches:
         async for batch in batches:
-            found += batch.entries
+            found += batch.items
     return found
 
 
 class Follower:
     """A following reader whose batches a test asks for one by one."""
 
-    def __init__(self, batches: AsyncIterator[Batch]) -> None:
+    def __init__(self, batches: AsyncIterator[Delivery[Record]]) -> None:
         self.batches = batches
-        self.entries: list[Entry] = []
+        self.entries: list[Item[Record]] = []
 
-    async def next(self) -> Batch:
+    async def next(self) -> Delivery[Record]:
         async with asyncio.timeout(10):
             batch = await anext(self.batches)
-        self.entries += batch.entries
+        self.entries += batch.items
         return batch
 
-    async def until(self, count: int) -> list[Entry]:
+    async def until(self, count: int) -> list[Item[Record]]:
         """Read until so many entries came."""
         while len(self.entries) < count:
             await self.next()

@@ -20,7 +20,7 @@ from streamkit.errors import (
     StreamkitError,
     internal,
 )
-from streamkit.framing import PREFIX
+from streamkit.framing import PREFIX, prefix
 from streamkit.transport.client.interceptors import CallNext, Onion
 from streamkit.transport.client.request import ClientStream
 from streamkit.transport.client.service_config import Retrying
@@ -378,7 +378,7 @@ class ClientCall(Generic[Request, Reply]):
         if self._compression and squeeze is not False:
             data = compress(self._compression, data)
             return PREFIX.pack(1, len(data)) + data
-        return PREFIX.pack(0, len(data)) + data
+        return prefix(len(data)) + data
 
     def _take(self, stream: ClientStream) -> list[Reply]:
         try:

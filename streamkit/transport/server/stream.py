@@ -25,7 +25,7 @@ from streamkit.errors import (
     Status,
     UnimplementedError,
 )
-from streamkit.framing import PREFIX, PREFIX_SIZE, Framed
+from streamkit.framing import PREFIX, PREFIX_SIZE, Framed, prefix
 from streamkit.transport.grpc.compression import compress
 from streamkit.transport.grpc.metadata import MetadataLike, encode_metadata
 from streamkit.transport.grpc.receive import Inflated
@@ -40,7 +40,6 @@ _Recv = TypeVar("_Recv")
 _Send = TypeVar("_Send")
 _TURN = 0.005  # seconds that a source which is always ready may keep the loop for itself,
 _LOOK = 7  # checked every eighth message
-_PREFIX = PREFIX.pack
 _LARGE = 128 * 1024  # bytes that are decoded aside: made for it, they may take half a second
 
 
@@ -200,9 +199,9 @@ class ServerStream(Stream[_Recv, _Send]):
             self.context.bytes_sent += len(body)
             if self.context.compress:
                 body = compress(self.context.compression, body)
-                full = out.put_message(_PREFIX(1, len(body)), body)
+                full = out.put_message(PREFIX.pack(1, len(body)), body)
             else:
-                full = out.put_message(_PREFIX(0, len(body)), body)
+                full = out.put_message(prefix(len(body)), body)
             self._messages_sent += 1
         self.context.messages_sent = self._messages_sent
         self._send_message_done = True
@@ -217,7 +216,7 @@ class ServerStream(Stream[_Recv, _Send]):
         full = False
         for body in _bodies(framed):
             text = self._encode(self._framing.decode(body, self._send_type), self._send_type)
-            full = self._body.put_message(_PREFIX(0, len(text)), text)
+            full = self._body.put_message(prefix(len(text)), text)
         return full
 
     async def send_message(self, message: _Send | Framed) -> None:

@@ -107,9 +107,9 @@ async def test_the_count_is_announced_while_rows_still_come(databases: Databases
     plan = QueryPlan(sql=MANY.format(200_000, "x"), batch_rows=100)
     announced = set()
     async with databases.run("db", plan) as frames:
-        async for data, _ in frames:
+        async for framed in frames:
             await asyncio.sleep(0)
-            for message in messages(data):
+            for message in messages(framed.data):
                 announced.add((message.total_batches, message.total_rows))
     assert (2000, 200_000) in announced
     assert announced <= {(0, 0), (2000, 200_000)}

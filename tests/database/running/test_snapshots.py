@@ -60,8 +60,8 @@ async def check_snapshots(databases: Databases, writer: Writer, **plan: Any) -> 
         total = rows = 0
         async with databases.run("db", QueryPlan(**plan)) as frames:
             before = writer.written
-            async for data, _ in frames:
-                for message in messages(data):
+            async for framed in frames:
+                for message in messages(framed.data):
                     rows += len(message.rows)
                     total += sum(int(row.columns["n"]) for row in message.rows)
                 while writer.written == before:  # something is committed between the batches
@@ -138,8 +138,8 @@ async def test_a_duckdb_file_has_no_writer_while_it_is_read(tmp_path: Path) -> N
         )
         assert refused.stdout.strip() == b"True", refused.stderr
         other.replace(path)
-        async for data, _ in frames:
-            for message in messages(data):
+        async for framed in frames:
+            for message in messages(framed.data):
                 rows += len(message.rows)
                 seen |= {row.columns["n"] for row in message.rows}
     assert seen == {"1"}
@@ -157,8 +157,8 @@ async def test_a_parquet_file_that_is_replaced_is_read_to_its_end(tmp_path: Path
     async with databases.run("db", QueryPlan(sql="SELECT n FROM pairs")) as frames:
         await anext(frames)
         other.replace(path)
-        async for data, _ in frames:
-            seen |= {row.columns["n"] for m in messages(data) for row in m.rows}
+        async for framed in frames:
+            seen |= {row.columns["n"] for m in messages(framed.data) for row in m.rows}
     assert seen == {"1"}
     assert await rows_of(databases, "SELECT DISTINCT n FROM pairs") == [{"n": "2"}]
     await databases.close()

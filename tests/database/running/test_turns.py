@@ -10,9 +10,9 @@ import pytest
 
 from streamkit.config import QueryLimits
 from streamkit.database import Databases, QueryPlan, open_source
-from streamkit.database.running.query import Frames
 from streamkit.database.running.turns import Turns
 from streamkit.errors import LimitError
+from streamkit.framing import Framed
 from tests.database.engines import Engine
 from tests.database.queries import rows_of
 
@@ -91,7 +91,7 @@ async def test_unread_results_make_room_for_who_waits(sqlite_engine: Engine) -> 
     databases = Databases({"db": open_source("db", sqlite_engine.url)}, limits)
     async with AsyncExitStack() as stack:
 
-        async def begun() -> AsyncGenerator[Frames, None]:
+        async def begun() -> AsyncGenerator[Framed, None]:
             plan = QueryPlan(sql=sqlite_engine.unbounded)
             frames = await stack.enter_async_context(databases.run("db", plan, "hostile"))
             await anext(frames)

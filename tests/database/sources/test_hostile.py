@@ -96,7 +96,9 @@ async def attempt(
     tail = b""
     try:
         async with databases.run("db", QueryPlan(sql=sql, seconds=seconds)) as frames:
-            async for data, _ in frames:
+            async for framed in frames:
+                data = framed.data
+                assert isinstance(data, bytes)
                 shown |= SECRET.encode() in tail + data
                 tail = data[-len(SECRET) :]
     except StreamkitError as error:

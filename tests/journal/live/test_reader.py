@@ -51,9 +51,9 @@ async def test_a_loss_of_one_record_is_a_loss(follow: bool, oldest: int, loss: L
                 continue
             delivery = await anext(deliveries)
             assert delivery.loss == loss
-            found = [item.sequence for item in delivery.entries]
+            found = [item.sequence for item in delivery.items]
             while len(found) < 11 - oldest:
-                found += [item.sequence for item in (await anext(deliveries)).entries]
+                found += [item.sequence for item in (await anext(deliveries)).items]
             assert found == list(range(oldest, 11))
 
 
@@ -83,5 +83,5 @@ async def test_a_wait_that_a_heartbeat_ends_is_forgotten() -> None:
         (route,) = ring.routes.values()
         for _ in range(5):
             beat = await anext(deliveries)
-            assert not beat.entries
+            assert not beat.items
             assert not route.waiting

@@ -76,7 +76,7 @@ class Model:
         task = self.pending.get(reader)
         if task is not None and task.done():
             del self.pending[reader]
-            self.got[reader] += task.result().entries
+            self.got[reader] += task.result().items
 
     async def leave(self, reader: int) -> None:
         if reader in self.pending:

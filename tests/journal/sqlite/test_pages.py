@@ -94,7 +94,7 @@ async def test_a_page_is_bounded_in_bytes_and_records(path: str) -> None:
                 journal.read(selector, Start(all=True), follow=False)
             ) as deliveries:
                 async for delivery in deliveries:
-                    lengths = [len(entry.message.message) for entry in delivery.entries]
+                    lengths = [len(entry.message.message) for entry in delivery.items]
                     assert len(lengths) <= 1024
                     assert len(lengths) <= 1 or sum(lengths) < 256 * 1024
                     found += lengths
@@ -105,7 +105,7 @@ async def test_a_page_that_is_sent_on_makes_no_items(path: str) -> None:
     async with await open_journal(path, ON_DISK) as journal:
         await journal.append_updates(updates(*"abc"))
         async with aclosing(journal.read(topics(), Start(all=True), follow=False)) as deliveries:
-            pages_read = [d.entries async for d in deliveries if isinstance(d.entries, StoredItems)]
+            pages_read = [d.items async for d in deliveries if isinstance(d.items, StoredItems)]
         assert [list(page.sequences) for page in pages_read] == [[1, 2, 3]]
         assert pages_read[0].stream is Stream.UPDATES
         assert pages_read[0].columns[2] == [b"a", b"b", b"c"]

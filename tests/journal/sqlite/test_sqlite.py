@@ -288,9 +288,9 @@ async def test_big_records_are_read_in_small_pages(path: str) -> None:
         largest = 0
         count = 0
         async for batch in journal.read(topics(), Start(all=True), follow=False):
-            count += len(batch.entries)
-            total = sum(len(e.message.message) for e in batch.entries)
-            largest = max(largest, total if len(batch.entries) > 1 else 0)
+            count += len(batch.items)
+            total = sum(len(e.message.message) for e in batch.items)
+            largest = max(largest, total if len(batch.items) > 1 else 0)
         assert count == 12
         assert largest < 1_000_000
 

@@ -246,7 +246,7 @@ async def test_a_page_of_a_level_is_found_wherever_the_others_are(path: str) -> 
         found = texts(await stored(journal, logs(level=2), Start(last=6)))
         assert found == ["e17", "w17", "e18", "w18", "e19", "w19"]
         async with aclosing(journal.read(logs(level=3), Start(all=True), follow=False)) as batches:
-            sizes = [len(batch.entries) async for batch in batches]
+            sizes = [len(batch.items) async for batch in batches]
         assert sizes == [0, 20]  # the place, then all in one page
 
 
