@@ -48,6 +48,7 @@ class Child:
         self, number: int, peer: socket.socket, on_lost: Callable[[Child], None], *, light: bool
     ) -> None:
         self.number = number
+        self.nursery = NURSERY.number
         self.light = light
         """Made before what only long results need was loaded."""
         self.requests = 0
@@ -210,6 +211,10 @@ class Children:
             self._idle.append(child)
             if child.light and not self._making:
                 self._make(light=False).add_done_callback(self._keep)
+
+    def orphaned(self, child: Child) -> bool:
+        """Whether the process that made the child has ended, and so the child with it."""
+        return child.nursery != NURSERY.number or not NURSERY.alive()
 
     def end(self, child: Child) -> None:
         """End a child at once, whatever it does."""

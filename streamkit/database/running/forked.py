@@ -69,7 +69,8 @@ class _ForkedWork(Work):
         self._on_end = on_end
         self._reason: StreamkitError | None = None
         self._child: Child | None = None
-        self._last = self._ended = False
+        self._last = self._ended = self._heard = False
+        self._request = request
         self._reading: asyncio.Task[None] | None = None
         self._beginning = asyncio.create_task(self._begin(request))
 
@@ -79,6 +80,14 @@ class _ForkedWork(Work):
                 await asyncio.wait([self._beginning])
         while self._child is not None and self._reason is None:
             told = await self._child.next(timeout)
+            fresh = not self._heard and self._reason is None
+            if told is LOST and fresh and self._children.orphaned(self._child):
+                # It ended with the one that made it, not by what it was asked.
+                self._children.end(self._child)
+                self._child = None
+                self._beginning = asyncio.create_task(self._begin(self._request))
+                return await self.get(timeout)
+            self._heard = self._heard or told is not None
             if isinstance(told, Ended):
                 self._finish(told)
             elif told is not None and self._reason is None:

@@ -48,6 +48,11 @@ class Nursery:
         process = self._process
         return process.pid if process is not None else None
 
+    def alive(self) -> bool:
+        """Whether it has not ended."""
+        process = self._process
+        return process is not None and process.poll() is None
+
     def has(self, modules: Iterable[str]) -> bool:
         """Whether it has been told to import all of these."""
         return set(modules) <= set(self._loaded)

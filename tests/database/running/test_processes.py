@@ -17,6 +17,7 @@ import pytest
 
 from streamkit.config import QueryLimits
 from streamkit.database import Databases, QueryPlan, open_source
+from streamkit.database.running.children import Child
 from streamkit.database.running.parcels import Ended, Parcel, packed, unpacked
 from streamkit.database.running.processes import NURSERY
 from streamkit.errors import DeadlineError, LimitError, QueryError, StreamkitError
@@ -151,6 +152,19 @@ async def test_a_lost_nursery_is_replaced(databases: Databases) -> None:
         await gone(children)
     assert await rows_of(databases, "SELECT 1 AS a") == [{"a": "1"}]
     assert NURSERY.number != nursery
+
+
+async def test_a_query_whose_process_goes_with_its_nursery_begins_again(
+    databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    children = databases.processes
+    assert NURSERY.number is not None
+    os.kill(NURSERY.number, signal.SIGKILL)
+    while alive(children):
+        time.sleep(0.01)  # the loop is to notice nothing yet
+    # As if they had ended only after one was chosen.
+    monkeypatch.setattr(Child, "there", lambda self: not self.lost)
+    assert await rows_of(databases, "SELECT 1 AS a") == [{"a": "1"}]
 
 
 async def test_closing_ends_the_processes(sqlite_engine: Engine) -> None:
