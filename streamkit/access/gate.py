@@ -135,9 +135,12 @@ class Gate:
             self._review()
 
     async def _caught_up(self) -> bool:
-        """Read the file again if it has changed; whether it had. One reading serves all who ask."""
+        """Read the file again if it has changed; whether it had. One reading serves all who ask.
+
+        An empty one is about to be written: read now, it would take everybody's access away.
+        """
         stamp = self._read_stamp()
-        if stamp != self._stamp:
+        if stamp != self._stamp and stamp[1:2] != (0,):
             self._stamp = stamp  # before reading: a file that does not load is told once
             self._reading = asyncio.create_task(self._reload())
         reading = self._reading

@@ -133,11 +133,11 @@ def test_what_a_topic_pattern_is(pattern: str, valid: bool) -> None:
 def test_hostile_patterns_take_linear_time() -> None:
     def seconds(size: int) -> float:
         asked, granted = "a*" * size + "b", "*a" * size + "*c"
-        began = time.perf_counter()
+        began = time.thread_time()
         for _ in range(20):
             glob_within(asked, granted)
             topic_within(".".join("*" * size), ".".join("*" * size) + ".>")
-        return time.perf_counter() - began
+        return time.thread_time() - began
 
     small = min(seconds(500) for _ in range(5))
     large = min(seconds(4_000) for _ in range(5))
@@ -162,11 +162,11 @@ def test_the_number_of_granted_patterns_hardly_counts() -> None:
     some, lots = (NameGrants(f"api-{n}-*" for n in range(size)) for size in (10, 10_000))
 
     def seconds(*granted: NameGrants | TopicGrants) -> float:
-        began = time.perf_counter()
+        began = time.thread_time()
         for n in range(2_000):
             for each in granted:
                 each.cover(f"orders.x{n}.y")
-        return time.perf_counter() - began
+        return time.thread_time() - began
 
     small = min(seconds(few, some) for _ in range(5))
     large = min(seconds(many, lots) for _ in range(5))

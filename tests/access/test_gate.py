@@ -239,7 +239,7 @@ async def test_half_of_the_streams_are_revoked_and_the_other_half_miss_nothing(
 
 
 async def test_a_narrower_role_ends_what_it_does_not_allow(file: Path) -> None:
-    token = add_token(file, "shop", ["shop"])
+    token, writing = add_token(file, "shop", ["shop"]), add_token(file, "writer", ["writer"])
     async with serve(access=file) as address, client_of(address, token) as client:
         lost = client.subscribe("orders.>")
         kept = client.subscribe("orders.eu")
@@ -248,8 +248,10 @@ async def test_a_narrower_role_ends_what_it_does_not_allow(file: Path) -> None:
             file.write_text(text)
             with pytest.raises(AuthError, match=r"withdrawn: not allowed to subscribe to 'orders"):
                 await asyncio.wait_for(anext(aiter(lost)), 5)
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(anext(aiter(kept)), 0.3)
+            # The same decision has left the other one alone: it still gets what comes.
+            async with client_of(address, writing) as writer:
+                await writer.publish("orders.eu", "after")
+            assert (await asyncio.wait_for(anext(aiter(kept)), 10)).message == "after"
 
 
 async def test_following_all_jobs_ends_when_all_becomes_some(file: Path) -> None:
@@ -323,13 +325,18 @@ async def test_a_file_that_does_not_load_leaves_the_rules_in_force(
     gate = Gate(file)
     rules = gate.rules
     task = asyncio.create_task(gate.watch())
-    for spoil in (
-        lambda: file.write_text("[role.x"),
-        lambda: file.chmod(0o644),
-        lambda: file.unlink(),
+    for told, spoil in enumerate(
+        (
+            lambda: file.write_text("[role.x"),
+            lambda: file.chmod(0o644),
+            lambda: file.unlink(),
+        ),
+        1,
     ):
         spoil()
-        await asyncio.sleep(0.6)
+        async with asyncio.timeout(10):
+            while caplog.text.count("keeping the former rules") < told:
+                await asyncio.sleep(0.01)
         assert gate.rules is rules and not task.done()
     assert caplog.text.count("keeping the former rules") == 3
     assert token not in caplog.text
@@ -343,6 +350,23 @@ async def test_a_file_that_does_not_load_leaves_the_rules_in_force(
     await gate.close()
 
 
+async def test_a_file_that_is_being_written_takes_nothing_away(file: Path) -> None:
+    token = add_token(file, "reader", ["reader"])
+    text = file.read_text()
+    async with (
+        serve(access=file) as address,
+        client_of(address, token, reconnect=False) as client,
+        client_of(address, "sk_late_" + "A" * 43, reconnect=False) as stranger,
+        client.subscribe("orders"),
+    ):
+        file.write_text("")  # as an editor does that writes in place
+        with pytest.raises(AuthError):
+            await stranger.jobs()  # an unknown token makes the server look at once
+        assert await client.jobs() == []
+        file.write_text(text + "\n")
+        assert await client.jobs() == []
+
+
 # ---- how much ----
 
 QUOTAS = """
@@ -351,7 +375,7 @@ subscribe = [">"]
 publish = [">"]
 query = ["*"]
 streams = 2
-publish_per_second = 50
+publish_per_second = 200
 queries = 1
 """
 
@@ -377,8 +401,9 @@ async def test_streams_beyond_the_quota_wait_for_their_turn(limited: tuple[str, 
                     pass
             third = client.subscribe("c")
             waiting = asyncio.create_task(third.__aenter__())
-            await asyncio.sleep(0.1)
-            assert not waiting.done()
+            # Half of what it is told to wait, so it was refused and has not come back.
+            done, _ = await asyncio.wait([waiting], timeout=0.1)
+            assert not done
         await asyncio.wait_for(waiting, 10)
         await third.close()
 
@@ -393,22 +418,21 @@ async def test_publishing_beyond_the_quota_is_slowed_and_loses_nothing(
         client_of(address, token) as client,
     ):
         # A second's worth may come at once; what is beyond it is told when to come back.
-        await hasty.publish_many([Update("orders", "x")] * 75)
-        with pytest.raises(LimitError, match="50 records a second"):
+        began = loop.time()
+        await hasty.publish_many([Update("orders", "x")] * 300)
+        with pytest.raises(LimitError, match="200 records a second"):
             await hasty.publish("orders", "y")
-        began = loop.time()
         await client.publish("orders", "z")
-        assert 0.2 < loop.time() - began < 5
         # A writer's stream is read more slowly; nothing is refused, nothing is lost.
-        began = loop.time()
         async with client.publisher() as publisher:
             for number in range(150):
                 await publisher.send("orders", str(number))
                 if number % 25 == 24:
                     await publisher.flush()  # several requests, not one
-        assert 1.5 < loop.time() - began < 15
+        # All but a second's worth at the beginning and the last request at the end took its time.
+        assert (300 + 1 + 125 - 200) / 200 <= loop.time() - began < 20
         rows = [row async for row in client.query("select count(*) as n from updates")]
-        assert rows[0]["n"] == str(75 + 1 + 150)
+        assert rows[0]["n"] == str(300 + 1 + 150)
 
 
 async def test_queries_beyond_the_quota_are_told_to_come_back(limited: tuple[str, str]) -> None:

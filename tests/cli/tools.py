@@ -113,7 +113,8 @@ class ServerProcess:
 
     def _read_rest(self) -> None:
         assert self.process.stderr is not None
-        self.greeting += [line.rstrip() for line in self.process.stderr]
+        for line in self.process.stderr:
+            self.greeting.append(line.rstrip())  # seen while it grows
 
     @property
     def port(self) -> int:
