@@ -16,20 +16,19 @@ from streamkit.errors import InvalidArgumentError
 
 __all__ = ["open_source"]
 
-_FORMS = (
-    "a SQLite file, sqlite:///, duckdb:///, csv:///, parquet:///, postgresql:// or adbc+DRIVER:"
-)
+_FORMS = "a file, sqlite:///, duckdb:///, csv:///, parquet:///, postgresql:// or adbc+DRIVER:"
 
 
 def open_source(name: str, url: str, limits: QueryLimits | None = None) -> Source:
     """Return the source that a URL names; nothing is connected yet.
 
-    A plain path is a SQLite file. Raises InvalidArgumentError for a URL of no known form; the
+    A plain path is a file of SQLite, DuckDB, Parquet (told by its first bytes) or CSV (by its
+    name). Raises InvalidArgumentError for a URL of no known form; the
     message never holds the URL itself, which may carry a password.
     """
     scheme, separator, _ = url.partition(":")
     if not separator or len(scheme) < 2 or "/" in scheme:
-        return SqliteSource(name, url, limits)
+        return _of_path(name, Path(url), limits)
     scheme, rest = scheme.lower(), url[len(scheme) + 1 :]
     if scheme == "sqlite":
         return SqliteSource(name, _file(rest), limits)
@@ -44,6 +43,21 @@ def open_source(name: str, url: str, limits: QueryLimits | None = None) -> Sourc
         uri = f"{driver}:{rest}" if rest.startswith("//") else rest
         return AdbcSource(name, Engine(driver, uri), limits)
     raise InvalidArgumentError(f"database {name!r}: no such kind of URL; use {_FORMS}")
+
+
+def _of_path(name: str, path: Path, limits: QueryLimits | None) -> Source:
+    try:
+        with path.open("rb") as file:
+            start = file.read(12)
+    except OSError:
+        start = b""  # the first query says what is wrong with it
+    if start[8:] == b"DUCK":
+        return AdbcSource(name, DuckDbEngine(path), limits)
+    if start.startswith(b"PAR1"):
+        return AdbcSource(name, DuckDbFiles(path, "parquet", name), limits)
+    if path.suffix.lower() == ".csv":
+        return AdbcSource(name, DuckDbFiles(path, "csv", name), limits)
+    return SqliteSource(name, path, limits)
 
 
 def _file(rest: str) -> Path:

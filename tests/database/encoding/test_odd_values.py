@@ -66,6 +66,27 @@ async def test_postgresql_says_what_cannot_be_sent(
 
 
 @pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ("'10110'::BIT", "BIT"),
+        ("['10110'::BIT]", "BIT"),
+        ("{'a': '12:00:00+02'::TIMETZ}", "TIME WITH TIME ZONE"),
+        ("340282366920938463463374607431768211455::UHUGEINT", "UHUGEINT"),
+    ],
+)
+async def test_duckdb_says_what_would_come_as_something_else(
+    duckdb_engine: Engine, value: str, kind: str
+) -> None:
+    databases = Databases({"db": open_source("db", duckdb_engine.url)})
+    with pytest.raises(QueryError, match=f"column 'x' has the type {kind}, which cannot be sent"):
+        await rows_of(databases, f"SELECT :a AS a, {value} AS x", parameters={"a": "b"})
+    rows = "time '12:00' AS t, '\\xff'::BLOB AS b, sum(1::HUGEINT) AS h, {'BIT': 1} AS s"
+    got = await rows_of(databases, f"SELECT {rows}, [{value}]::TEXT AS x")
+    assert got[0] | {"x": ""} == {"t": "12:00:00", "b": "ff", "h": "1", "s": '{"BIT":1}', "x": ""}
+    await databases.close()
+
+
+@pytest.mark.parametrize(
     ("sql", "given", "words"),
     [
         ("SELECT :a AS x", {"a": 1, "b": 2}, "parameter :b is not used in the query"),

@@ -233,3 +233,15 @@ def test_urls_of_files(
         opened(url)
     opened(f"sqlite:///{path.name}")
     assert isinstance(open_source("db", "C:\\data\\x.db"), SqliteSource)
+
+
+def test_a_plain_path_is_told_by_what_the_file_holds(tmp_path: Path) -> None:
+    with duckdb.connect(str(tmp_path / "a.db")) as connection:
+        connection.execute(f"COPY (SELECT 1 AS x) TO '{tmp_path}/b.data' (FORMAT parquet)")
+        connection.execute(f"COPY (SELECT 1 AS x) TO '{tmp_path}/c.csv' (FORMAT csv)")
+        connection.execute("CREATE TABLE t(x INTEGER)")
+    tables = {
+        name: [table.name for table in open_source("db", str(tmp_path / name)).tables()]
+        for name in ("a.db", "b.data", "c.csv")
+    }
+    assert tables == {"a.db": ["t"], "b.data": ["b"], "c.csv": ["c"]}

@@ -8,6 +8,7 @@ once and other things than queries; its own parser says what they are.
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
@@ -32,6 +33,10 @@ _COLUMNS = """
 SELECT column_name, data_type, is_nullable FROM information_schema.columns
  WHERE table_schema || '.' || table_name = $1 OR table_schema = 'main' AND table_name = $1
  ORDER BY ordinal_position"""
+# What Arrow has no type for comes as another one: a BIT as the bytes behind it, a time without its
+# zone, the upper half of UHUGEINT as negative numbers.
+_AMBIGUOUS = re.compile(r"binary|time64|decimal128\(38, 0\)")
+_MISREAD = re.compile(r"\b(?:BIT|UHUGEINT|TIME WITH TIME ZONE)(?=[\[\]),]|$)")
 _TYPE_NAMES = {
     "bool": "BOOLEAN",
     "int8": "TINYINT",
@@ -186,10 +191,21 @@ class DuckDbSession(Session):
     def __init__(self, connection: Any, engine: DuckDbEngine, on_close: Callable[[], None]) -> None:
         super().__init__(connection, on_close)
         self._engine = engine
+        self._asked: tuple[str, Sequence[Any]] = ("", ())
+        self._kinds: dict[str, str] | None = None
 
     def run(self, sql: str, parameters: Sequence[Any], seconds: float) -> Any:
         self._engine.check_statement(sql)
+        self._asked = sql, parameters
         return super().run(sql, parameters, seconds)
+
+    def misread(self, field: Any) -> str:
+        if not _AMBIGUOUS.search(str(field.type)):
+            return ""
+        if self._kinds is None:
+            self._kinds = self._described()
+        found = _MISREAD.search(self._kinds.get(field.name, ""))
+        return found[0] if found else ""
 
     def tables(self) -> list[TableInfo]:
         return [TableInfo(*row) for row in self._rows(_TABLES)]
@@ -205,6 +221,19 @@ class DuckDbSession(Session):
         if kind.startswith("decimal128"):
             return "DECIMAL" + kind.removeprefix("decimal128").replace(" ", "")
         return _TYPE_NAMES.get(kind, kind.upper())
+
+    def _described(self) -> dict[str, str]:
+        """DuckDB's own types of the result's columns.
+
+        On a connection of its own: a second statement on this one would end the result.
+        """
+        sql, parameters = self._asked
+        with self.connection.adbc_clone() as connection, connection.cursor() as cursor:
+            try:
+                cursor.execute(f"DESCRIBE {sql}", list(parameters) or None)
+            except driver_manager().Error:
+                return {}  # EXPLAIN and its kind, whose columns are text
+            return {row[0]: row[1] for row in cursor.fetchall()}
 
     def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         reader = super().run(sql, parameters, 0)
