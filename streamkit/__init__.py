@@ -1,7 +1,7 @@
 """streamkit: long-lived gRPC streams in pure Python.
 
 Live updates, query results, job progress and log tails, each a stream that resumes. Everything
-public is a name of this module or of `streamkit.errors`, `streamkit.config` and
+public is a name of this module or of `streamkit.errors`, `streamkit.config`, `streamkit.asgi` and
 `streamkit.testing`; names are imported when they are first used.
 """
 
@@ -304,7 +304,7 @@ _HOMES = {
         "ServerInterceptor ServiceStub client_tls context server_tls"
     ),
 }
-_MODULES = ("config", "errors", "testing")
+_MODULES = ("asgi", "config", "errors", "testing")
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 

@@ -7,11 +7,12 @@ import contextlib
 import gc
 import signal
 import sys
+import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["dedicate_process", "first", "signals"]
+__all__ = ["dedicate_process", "first", "overheard", "signals"]
 
 
 @contextmanager
@@ -29,6 +30,37 @@ def signals(on_signal: Callable[[], None]) -> Iterator[None]:
     finally:
         for number in taken:
             loop.remove_signal_handler(number)
+
+
+@contextmanager
+def overheard(on_signal: Callable[[], None]) -> Iterator[None]:
+    """Call `on_signal` in this loop when SIGTERM or SIGINT comes, and leave the rest to whoever
+    takes them, if somebody does. Nothing happens outside of the main thread."""
+    loop = asyncio.get_running_loop()
+    taken: dict[int, tuple[Any, Any]] = {}
+
+    def listen(number: int) -> None:
+        before = signal.getsignal(number)
+        if not callable(before):
+            return  # nobody takes it, or it is ignored
+
+        def hear(*given: Any) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has been closed
+                loop.call_soon_threadsafe(on_signal)
+            before(*given)
+
+        signal.signal(number, hear)
+        taken[number] = (hear, before)
+
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            listen(number)
+    try:
+        yield
+    finally:
+        for taken_one, (ours, before) in taken.items():
+            if signal.getsignal(taken_one) is ours:
+                signal.signal(taken_one, before)
 
 
 async def first(*coroutines: Coroutine[Any, Any, Any]) -> None:

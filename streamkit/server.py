@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import sys
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -17,8 +16,6 @@ from importlib.resources import files
 from ssl import SSLContext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
-
-from betterproto.casing import safe_snake_case
 
 from streamkit.access.rules import Rules
 from streamkit.background import Companions, ended, place_of
@@ -39,7 +36,7 @@ from streamkit.journal import Journal, opened_journal
 from streamkit.listening import answers, explained, in_use
 from streamkit.methods import check_covered
 from streamkit.process import dedicate_process, first, signals
-from streamkit.rights import STORE, roles_of
+from streamkit.rights import STORE
 from streamkit.terms import DEFAULT_PORT
 from streamkit.transport import (
     Check,
@@ -52,6 +49,7 @@ from streamkit.transport import (
     run,
 )
 from streamkit.transport.grpc.deadline import checked_seconds
+from streamkit.transport.server.servables import descriptors_of, opened_methods, services_of
 
 if TYPE_CHECKING:
     from streamkit.doors.page.page import Page
@@ -101,7 +99,8 @@ class Server:
     what `spawn` is given; when one fails, the server logs where and ends.
 
     It listens on `host` and `port` (0: any free one), on the unix socket `path`, or by `listener`,
-    a socket that listens already and stays yours. Use it as a context manager, or call `serve()`,
+    a socket that listens already and stays yours; with None as port nowhere, where only
+    `streamkit.asgi` brings it calls. Use it as a context manager, or call `serve()`,
     or `run()` where there is no event loop yet.
     """
 
@@ -112,7 +111,7 @@ class Server:
         journal: Journal | str | os.PathLike[str] | None = None,
         databases: Mapping[str, str] | None = None,
         host: str = "127.0.0.1",
-        port: int = DEFAULT_PORT,
+        port: int | None = DEFAULT_PORT,
         path: str | os.PathLike[str] | None = None,
         listener: socket.socket | None = None,
         ssl: SSLContext | None = None,
@@ -167,7 +166,8 @@ class Server:
         self._hosts = tuple(allow_hosts)
         self._page: Page | None = None
         seconds = checked_seconds(grace, "grace")
-        self._grace = _FOREVER if seconds is None else seconds
+        self.grace = _FOREVER if seconds is None else seconds
+        """Seconds that calls have to end when it stops."""
         self._lifespan = lifespan
         self._background = background
         self._companions = Companions(self._on_crash)
@@ -209,15 +209,15 @@ class Server:
                 begin_access_log(resources, self.calls, self._access_log, self._access_log_every)
             interceptors = [*await self._gates(resources), *self._interceptors]
             handlers = [*await self._open_ours(resources), *self._handlers]
-            for service in _services(handlers):
+            for service in services_of(handlers):
                 self._health.set_serving(True, service)
             handlers.append(self._health)
-            described = (*self._descriptor_sets, *_descriptors(self._handlers))
-            reflection = ReflectionHandler(described, services=_services(handlers))
+            described = (*self._descriptor_sets, *descriptors_of(self._handlers))
+            reflection = ReflectionHandler(described, services=services_of(handlers))
             handlers += [reflection, ReflectionAlphaHandler(reflection)]
             check_covered(path for handler in handlers for path in handler.__mapping__())
             if self._web:
-                self._page = self._new_page(described, _services(handlers))
+                self._page = self._new_page(described, services_of(handlers))
             await self._enter_lifespan(resources)
             self._grpc = GrpcServer(
                 handlers,
@@ -264,13 +264,31 @@ class Server:
         except Exception as error:
             raise PreconditionError(f"the lifespan cannot begin: {place_of(error)}") from error
 
-    def _door(self, service: Service) -> Door:
+    def _door(self, service: Service, *, mounted: bool = False) -> Door:
         from streamkit.doors.door import WebDoor
 
         hosts = () if self._host in _ANYWHERE else (self._host,)
         return WebDoor(
-            service, origins=self._origins, hosts=(*hosts, *self._hosts), page=self._page
+            service,
+            origins=self._origins,
+            hosts=(*hosts, *self._hosts),
+            page=None if mounted else self._page,
+            mounted=mounted,
         )
+
+    def mounted(self) -> tuple[Door, TransportLimits]:
+        """The door for an application that this server is a part of, and what bounds its requests.
+        PreconditionError for a server that does not run."""
+        if self._grpc is None or self._resources is None or self._stopped.is_set():
+            raise PreconditionError("the server does not run")
+        return self._door(self._grpc.service, mounted=True), self._limits
+
+    def renew(self) -> None:
+        """Let a server that was stopped start once more; one that never ran stays as it is."""
+        if self._stopped.is_set():
+            health = self._health
+            Server.__init__(self, **self._arguments)
+            self._health = health
 
     def _new_page(self, described: Sequence[bytes], services: Iterable[str]) -> Page:
         from streamkit.doors.page.catalog import methods_json
@@ -284,7 +302,7 @@ class Server:
     def page_address(self) -> str:
         """Where the page is opened in a browser; without rules of access with a code that is good
         once. Empty for a server without a page, or on a unix socket only."""
-        if self._page is None or self._path is not None:
+        if self._page is None or self._path is not None or self._silent:
             return ""
         scheme = "http" if self._ssl is None else "https"
         code = "" if self._access is not None else f"?code={self._page.sessions.new_code()}"
@@ -303,7 +321,7 @@ class Server:
             await asyncio.shield(ending)
             return
         try:
-            await self._grpc.drain(self._grace if grace is None else grace)
+            await self._grpc.drain(self.grace if grace is None else grace)
         finally:
             await self._resources.aclose()
             self.journal = None
@@ -348,23 +366,29 @@ class Server:
 
     @property
     def address(self) -> str:
-        """Where clients connect: "host:port" or "unix:/path"."""
+        """Where clients connect: "host:port" or "unix:/path"; "" where it listens nowhere."""
         if self._path is not None:
             return f"unix:{self._path}"
+        if self._silent:
+            return ""
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"{host}:{self.port}"
 
     @property
     def port(self) -> int:
-        """The port, also where 0 was asked for. Known once started."""
-        if self._grpc is not None and self._grpc.port:
+        """The port, also where 0 was asked for. Known once started; 0 where there is none."""
+        if self._grpc is not None and not self._silent and self._grpc.port:
             return self._grpc.port
-        return self._port
+        return self._port or 0
 
     @property
     def wanted(self) -> tuple[str | None, int]:
         """The host and port that were asked for; no host: a unix socket."""
-        return (self._host if self._path is None else None), self._port
+        return (self._host if self._path is None else None), self._port or 0
+
+    @property
+    def _silent(self) -> bool:
+        return self._port is None and self._path is None and self._listener is None
 
     @property
     def connections(self) -> int:
@@ -389,7 +413,7 @@ class Server:
                 f"databases: {STORE!r} is how the server's own store is called in roles",
                 hint="choose another name",
             )
-        gate = Gate(self._access, open_to=_opened_methods(self._handlers))
+        gate = Gate(self._access, open_to=opened_methods(self._handlers))
         resources.push_async_callback(gate.close)
         watch = asyncio.create_task(gate.watch(), name="streamkit access")
         resources.push_async_callback(ended, watch)
@@ -463,6 +487,8 @@ class Server:
         if self._listener is not None:
             await grpc.start(listener=self._listener)
             return
+        if self._silent:
+            return
         if self._path is None:
             with explained(f"{self._host}:{self._port}"):
                 await grpc.start(host=self._host, port=self._port)
@@ -472,26 +498,3 @@ class Server:
             raise in_use(f"unix:{self._path}")
         with explained(f"unix:{self._path}"):
             await grpc.start(path=self._path)
-
-
-def _opened_methods(handlers: Iterable[Servable]) -> dict[str, frozenset[str]]:
-    """Path -> roles that a handler has opened the method to."""
-    found = {}
-    for handler in handlers:
-        for path, method in handler.__mapping__().items():
-            written = getattr(handler, safe_snake_case(path.rpartition("/")[2]), None)
-            roles = roles_of(method.func) | roles_of(written)
-            if roles:
-                found[path] = roles
-    return found
-
-
-def _services(handlers: Iterable[Servable]) -> set[str]:
-    return {path.split("/")[1] for handler in handlers for path in handler.__mapping__()}
-
-
-def _descriptors(handlers: Iterable[Servable]) -> Iterable[bytes]:
-    """Return what `streamkit gen` left beside the generated bases of the handlers."""
-    modules = (sys.modules.get(base.__module__) for h in handlers for base in type(h).__mro__)
-    found = (getattr(module, "DESCRIPTORS", None) for module in modules)
-    return dict.fromkeys(data for data in found if isinstance(data, bytes))

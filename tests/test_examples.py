@@ -6,11 +6,14 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
 
 from tests.cli.tools import ServerProcess, environment, invoke
+from tests.doors.http import ask
+from tests.doors.test_events import take
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -62,6 +65,40 @@ def test_frames(run: Callable[..., str]) -> None:
 
 def test_events(run: Callable[..., str]) -> None:
     assert run("events.py", "orders.*", "3") == "1 order 1\n2 order 2\n3 order 3\n"
+
+
+async def test_fastapi_app_ends_its_streams_when_it_is_told_to_go(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "uvicorn", "fastapi_app:app", "--port", "0", "--app-dir", EXAMPLES,
+        env=environment(STORE=str(tmp_path / "events.db")), stderr=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(30):
+            while b"running on" not in (line := await process.stderr.readline()):
+                assert line, "it ended"
+        address = line.decode().split("http://")[1].split()[0]
+        async with ask(address, "POST", "/orders/eu?text=shoes") as reply:
+            assert await reply.body() == b'{"number":1}'
+        async with AsyncExitStack() as stack:
+            target = "/streams/v1/updates?topic=orders.*&last=1"
+            readers = [
+                await stack.enter_async_context(ask(address, "GET", target)) for _ in range(100)
+            ]
+            for reader in readers:
+                [event] = await take(reader, 1)
+                assert '"message":"shoes"' in event["data"]
+            process.terminate()
+            for reader in readers:
+                assert b"event: reconnect" in await reader.body()
+            async with asyncio.timeout(5):  # uvicorn itself looks ten times a second
+                await process.wait()
+        assert b"Traceback" not in await process.stderr.read()
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
 
 
 async def test_on_update_goes_on_where_it_stopped(web: str, tmp_path: Path) -> None:

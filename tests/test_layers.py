@@ -38,6 +38,7 @@ LAYERS = {
     "testing": 4,
     "cli": 4,
     "dbapi": 4,
+    "asgi": 4,
     "pytest_plugin": 4,
 }
 """Part of streamkit -> its layer. A part imports lower layers and itself."""
@@ -50,6 +51,7 @@ ALLOWED_SIDEWAYS = {
     ("methods", "errors"),
     ("methods", "generated"),
     ("methods", "rights"),
+    ("asgi", "server"),
     ("testing", "server"),
     ("pytest_plugin", "testing"),
     ("cli", "server"),

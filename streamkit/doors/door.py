@@ -40,15 +40,18 @@ class WebDoor:
         hosts: Iterable[str] = (),
         page: Page | None = None,
         limits: DoorLimits | None = None,
+        mounted: bool = False,
     ) -> None:
         """`origins` are those of foreign pages that may use it, `hosts` the names under which the
-        server is reached. InvalidArgumentError for what is no origin."""
+        server is reached. `mounted`: it is a part of an application, whose own pages may use it,
+        and which knows who looks at them. InvalidArgumentError for what is no origin."""
         self._service = service
         self._limits = DoorLimits() if limits is None else limits
         self._cors = Cors(origins)
         self._events = EventDoor(service.codec, self._limits)
         self._guard = Guard(hosts, self._cors)
         self._page = page
+        self._mounted = mounted
         self._envelopes: dict[str, Shared[bytes]] = {}
 
     def guest(self, on_made: Callable[[Guest], bool], on_lost: Callable[[Guest], None]) -> Guest:
@@ -96,7 +99,9 @@ class WebDoor:
 
     def _known(self, request: WebRequest, origin: str) -> bool:
         """Let a page of ours in by its login only, whose token goes on with the call; whoever is
-        no browser is asked what a client of gRPC is."""
+        no browser is asked what a client of gRPC is. The guard has kept out other pages."""
+        if self._mounted:
+            return True
         session = None if self._page is None else self._page.session_of(request)
         if session is not None and "authorization" not in request.headers:
             if session.token:
