@@ -42,7 +42,7 @@ def endpoints(service: Service) -> Mapping[str, Any]:
     return {METHOD: Endpoint.server_stream(INFO, service.query)}
 
 
-class Application(ConnectASGIApplication[Service]):  # type: ignore[misc]
+class Application(ConnectASGIApplication[Service]):  # type: ignore[misc, unused-ignore]
     """What pyvoy serves."""
 
     path = f"/{SERVICE}"
