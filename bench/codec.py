@@ -107,7 +107,7 @@ def measure_betterproto(target: Path) -> dict[str, float]:
     sys.path.insert(0, str(target))
     from bench_every import Colour, Everything, Inner
 
-    import bench as _  # noqa: F401  (the package of this file; the generated one is bench_every)
+    import bench as _  # noqa: F401  # the package of this file; the generated one is bench_every
     from streamkit.generated.streamservice import LogEntry, QueryResult, Row, Update
 
     def make_update() -> Any:
@@ -206,13 +206,13 @@ def worker(contender: str, target: Path) -> dict[str, float]:
     if contender == "upb":
         return measure_upb(target)
     if contender == "stock":
-        sys.modules["betterproto_rust_codec"] = None  # type: ignore[assignment]
+        sys.modules["betterproto_rust_codec"] = None  # type: ignore[assignment]  # for this run
     import betterproto
 
     if contender == "ours":
-        import streamkit.codec  # noqa: F401
+        import streamkit.codec  # noqa: F401  # for its effect
     elif contender == "rust":
-        import betterproto_rust_codec  # noqa: F401
+        import betterproto_rust_codec  # noqa: F401  # for its effect
     patched = betterproto.Message.parse.__module__, betterproto.Message.parse.__name__
     assert (patched == ("betterproto", "parse")) == (contender == "stock"), patched
     return measure_betterproto(target)

@@ -10,7 +10,7 @@ log.addHandler(handler)
 log.setLevel(logging.INFO)
 log.info("an order", extra={"order": 7, "customer": "ann"})
 try:
-    1 / 0  # noqa: B018
+    1 / 0  # noqa: B018  # raises, for the traceback
 except ZeroDivisionError:
     log.exception("the order cannot be priced")
 handler.close()  # waits for what is on its way

@@ -50,7 +50,7 @@ def endpoints(service: Service) -> Mapping[str, Any]:
     return {load.SUBSCRIBE: Endpoint.server_stream(INFO, service.subscribe)}
 
 
-class Application(ConnectASGIApplication[Service]):  # type: ignore[misc, unused-ignore]
+class Application(ConnectASGIApplication[Service]):  # type: ignore[misc, unused-ignore]  # an untyped base
     """What pyvoy serves."""
 
     path = f"/{SERVICE}"

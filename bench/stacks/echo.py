@@ -51,7 +51,7 @@ class Stack:
 
 
 def betterproto_service(echo: Any, refuse: Callable[[], Exception]) -> Any:
-    class Service(echo.EchoBase):  # type: ignore[misc]
+    class Service(echo.EchoBase):  # type: ignore[misc]  # an untyped base
         async def say(self, note: Any) -> Any:
             return echo.Note(note.text, note.number + 1, note.more)
 
@@ -209,7 +209,7 @@ def aio_server(port_of: Callable[[int], None], plain: bool, keyed: bool) -> None
 
     pb, rpc = importlib.import_module("echo_pb2"), importlib.import_module("echo_pb2_grpc")
 
-    class Service(rpc.EchoServicer):  # type: ignore[misc, name-defined]
+    class Service(rpc.EchoServicer):  # type: ignore[misc, name-defined]  # an untyped base
         async def Say(self, note: Any, ctx: Any) -> Any:
             return pb.Note(text=note.text, number=note.number + 1, more=note.more)
 
@@ -226,7 +226,7 @@ def aio_server(port_of: Callable[[int], None], plain: bool, keyed: bool) -> None
             async for note in notes:
                 yield pb.Note(text=note.text, number=note.number + 1)
 
-    class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    class Interceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # an untyped base
         async def intercept_service(self, continuation: Any, details: Any) -> Any:
             assert dict(details.invocation_metadata)["x-key-4"]
             return await continuation(details)
@@ -307,7 +307,7 @@ def sync_server(port_of: Callable[[int], None], plain: bool, keyed: bool) -> Non
 
     pb, rpc = importlib.import_module("echo_pb2"), importlib.import_module("echo_pb2_grpc")
 
-    class Service(rpc.EchoServicer):  # type: ignore[misc, name-defined]
+    class Service(rpc.EchoServicer):  # type: ignore[misc, name-defined]  # an untyped base
         def Say(self, note: Any, ctx: Any) -> Any:
             return pb.Note(text=note.text, number=note.number + 1, more=note.more)
 

@@ -98,7 +98,7 @@ async def fastapi(events: int) -> None:
     config = uvicorn.Config(app, port=0, log_level="warning", access_log=False)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
-    while not server.started:  # noqa: ASYNC110 - nothing of it can be awaited
+    while not server.started:  # noqa: ASYNC110  # nothing of it can be awaited
         await asyncio.sleep(0.01)
     print(server.servers[0].sockets[0].getsockname()[1], flush=True)
     commands = asyncio.create_task(_commands(live))

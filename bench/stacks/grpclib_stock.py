@@ -19,7 +19,7 @@ sys.path.insert(0, os.environ["BENCH_SCHEMA"])
 streamservice: Any = importlib.import_module("streamservice")
 
 
-class Service(streamservice.StreamServiceBase):  # type: ignore[misc]
+class Service(streamservice.StreamServiceBase):  # type: ignore[misc]  # an untyped base
     """The same streams as ours."""
 
     async def subscribe_to_updates(self, request: Any) -> AsyncIterator[Any]:

@@ -100,7 +100,7 @@ def serve_grpcio() -> None:
     server.stop(None)
 
 
-class Flight(flight.FlightServerBase):  # type: ignore[misc]
+class Flight(flight.FlightServerBase):  # type: ignore[misc]  # an untyped base
     """Arrow Flight: a table from memory, or what DuckDB makes of a statement."""
 
     def do_get(self, context: Any, ticket: Any) -> Any:

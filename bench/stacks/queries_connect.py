@@ -42,7 +42,7 @@ def endpoints(service: Service) -> Mapping[str, Any]:
     return {METHOD: Endpoint.server_stream(INFO, service.query)}
 
 
-class Application(ConnectASGIApplication[Service]):  # type: ignore[misc, unused-ignore]
+class Application(ConnectASGIApplication[Service]):  # type: ignore[misc, unused-ignore]  # an untyped base
     """What pyvoy serves."""
 
     path = f"/{SERVICE}"

@@ -169,7 +169,7 @@ def _replace(path: Path, text: str) -> None:
                 os.fsync(file.fileno())
             os.replace(name, path)
         except BaseException:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # what failed before is what is told
                 os.unlink(name)
             raise
     except OSError as error:

@@ -113,7 +113,7 @@ async def _start(directory: Path, web: bool) -> Server:
 async def _forever(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """A producer that fails is no reason for the others to stop; it starts again."""
     while True:
-        with contextlib.suppress(ConnectError):
+        with contextlib.suppress(ConnectError):  # the server may come back
             await work()
         await asyncio.sleep(1)
 

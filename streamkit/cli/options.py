@@ -253,7 +253,7 @@ def command(app: typer.Typer, name: str, *, local: bool = False, **settings: Any
             given = {key: values.pop(key) for key in common}
             return run(given, lambda session: body(session, **values))
 
-        invoke.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        invoke.__signature__ = signature.replace(  # type: ignore[attr-defined]  # inspect reads it
             parameters=[parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
             + added,
             return_annotation=int,

@@ -255,7 +255,7 @@ class Reporter:
 
     async def _look_again(self) -> None:
         """The server may be back, and our own next attempt still some way off."""
-        with contextlib.suppress(TimeoutError, StreamkitError):
+        with contextlib.suppress(TimeoutError, StreamkitError):  # it is still away
             async with asyncio.timeout(LAST_LOOK), self._session.client():
                 self._online = True
 

@@ -190,7 +190,7 @@ def run(given: dict[str, Any], body: Callable[[Session], Coroutine[Any, Any, int
         # Without a server to connect to, as in `serve`, nothing failed to be reached.
         code = exits.exit_code(error) if server or not isinstance(error, ConnectError) else 1
         return _say(text or exits.one_line(error, server=server), code)
-    except Exception as error:
+    except Exception as error:  # the last stop: a user sees one line, not a traceback
         if given["debug"]:
             traceback.print_exc()
         text = f"internal error: {type(error).__name__}: {error}; --debug shows the traceback"

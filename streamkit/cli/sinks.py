@@ -37,7 +37,7 @@ class _TextSink(Sink):
         self._writer: RowWriter | None = None
         if format_name == "table":
             # Now, and not when the first rows are there to be shown.
-            import streamkit.cli.rendering.tables  # noqa: F401
+            import streamkit.cli.rendering.tables  # noqa: F401  # for later
 
     def begin(self, columns: Sequence[ColumnLike]) -> None:
         super().begin(columns)
@@ -223,7 +223,7 @@ class _Replacement:
         except OSError as error:
             error.filename = path
             raise
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # a file system may know no modes
             os.fchmod(file, mode)
         os.close(file)
 
@@ -234,7 +234,7 @@ class _Replacement:
         os.replace(self.beside, self._path)
 
     def __exit__(self, *exc: object) -> None:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError):  # it has its own name by now
             os.unlink(self.beside)
 
 

@@ -41,7 +41,7 @@ async def save_backup(
                 await asyncio.to_thread(os.fsync, file.fileno())
                 os.replace(beside, target)
     finally:
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):  # it has its own name by now
             os.unlink(beside)
     return written
 

@@ -40,5 +40,5 @@ def tell(on_event: OnEvent | None, event: ClientEvent) -> None:
         return
     try:
         on_event(event)
-    except Exception:
+    except Exception:  # it is the user's, and must not end a stream
         _log.exception("on_event raised for %s", event.kind)

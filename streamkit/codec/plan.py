@@ -45,7 +45,7 @@ def plan_of(cls: type[betterproto.Message]) -> MessagePlan:
     hints = typing.get_type_hints(cls, vars(module) if module else {}, {})
     written = tuple(
         _field(one.name, one.metadata["betterproto"], hints[one.name])
-        for one in dataclasses.fields(cls)  # type: ignore[arg-type]
+        for one in dataclasses.fields(cls)  # type: ignore[arg-type]  # every message is one
     )
     groups: dict[str, list[str]] = {}
     for one in written:

@@ -46,7 +46,7 @@ async def answer_scrapes(
             pass  # whoever asks badly is not answered
         finally:
             open_now -= 1
-            with suppress(OSError):
+            with suppress(OSError):  # the peer is gone
                 writer.close()
 
     with explained(address):

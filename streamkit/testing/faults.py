@@ -203,7 +203,7 @@ class FaultProxy:
             self._links.discard(link)
             link.cut()
             for closed in (link.near_writer, link.far_writer):
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError):  # it was cut
                     await closed.wait_closed()
 
     async def _to_server(self, link: _Link) -> None:

@@ -36,7 +36,7 @@ def streamkit_service(schema: Schema) -> Any:
     def payload(size: int) -> Any:
         return bp.Payload(body=bytes(size))
 
-    class Service(bp.TestServiceBase):  # type: ignore[misc, name-defined]
+    class Service(bp.TestServiceBase):  # type: ignore[misc, name-defined]  # an untyped base
         async def empty_call(self, nothing: Any) -> Any:
             begin()
             return bp.Nothing()
@@ -101,7 +101,7 @@ def grpcio_servicer(schema: Schema) -> Any:
     def payload(size: int) -> Any:
         return pb.Payload(body=bytes(size))
 
-    class Servicer(schema.grpc.TestServiceServicer):  # type: ignore[misc, name-defined]
+    class Servicer(schema.grpc.TestServiceServicer):  # type: ignore[misc, name-defined]  # an untyped base
         async def EmptyCall(self, nothing: Any, ctx: Any) -> Any:
             await begin(ctx)
             return pb.Nothing()

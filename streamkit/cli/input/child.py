@@ -230,7 +230,7 @@ class Child:
 def _copy_on(stream: _Stream) -> None:
     nowhere = subprocess.DEVNULL
     local = nowhere if stream.local is None else stream.local
-    with suppress(OSError):
+    with suppress(OSError):  # then the process meets a closed pipe, as without us
         copier = subprocess.Popen(_copier(), stdin=stream.source, stdout=local, stderr=nowhere)
         # Not waited for, as nobody would wait for the process that it stands in for.
         copier.returncode = 0
@@ -276,7 +276,7 @@ def _copy_size(terminal: int) -> None:
         break
     else:
         size = struct.pack("HHHH", 24, 80, 0, 0)
-    with suppress(OSError):
+    with suppress(OSError):  # a size that cannot be set is no reason not to run
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, size)
 
 

@@ -136,7 +136,7 @@ def _digest(data: bytes) -> str:
 def opened(name: str, key: str) -> FileIO | None:
     """The file of that name if it still is the one that was seen."""
     try:
-        file = open(name, "rb", buffering=0)  # noqa: SIM115
+        file = open(name, "rb", buffering=0)  # noqa: SIM115  # closed by the caller
     except OSError:
         return None
     if key_of(os.fstat(file.fileno())) == key:

@@ -132,7 +132,7 @@ async def _from_thread(
             put(None)
         except RuntimeError:
             return  # the loop is closed
-        except Exception as error:
+        except Exception as error:  # whatever it is, the reader raises it
             put(error)
 
     # A daemon: a read from a terminal or a pipe cannot be interrupted, and nobody is to wait.

@@ -154,7 +154,7 @@ class Ledger:
             case {"places": dict(places)}:
                 self.places |= {key: Place(*place) for key, place in places.items()}
             case {"n": int(number), "k": str(key), "a": int(first), "c": int(count)}:
-                request = Request(number, key, first, Place(*said["p"]), count)  # type: ignore[misc]
+                request = Request(number, key, first, Place(*said["p"]), count)  # type: ignore[misc]  # a line of another shape is caught
                 self.outstanding[number] = request
                 self.number = max(self.number, number)
                 self._reached(request)

@@ -176,7 +176,7 @@ def job_bars(*, narrow: bool = False, **options: object) -> Progress:
         _Amount(table_column=Column(no_wrap=True)),
         *(() if narrow else times),
         _Step(table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
-        **options,  # type: ignore[arg-type]
+        **options,  # type: ignore[arg-type]  # Progress checks them
     )
 
 

@@ -140,7 +140,7 @@ class StreamHandler(logging.Handler):
             return
         try:
             line = self._line(record)
-        except Exception:
+        except Exception:  # logging's own rule: a record never ends the program
             self.handleError(record)
             return
         if len(self._queue) >= self._capacity:
@@ -235,7 +235,7 @@ class StreamHandler(logging.Handler):
         portal, self._portal = self._portal, None
         if portal is None:
             return
-        with suppress(TimeoutError, StreamkitError):
+        with suppress(TimeoutError, StreamkitError):  # what is not kept is counted as lost
             self.kept = portal.run(self._keep(), _KEEPING)
         portal.close(0.2)
         lost = len(self._queue) + (self._writer.dropped if self._writer is not None else 0)
@@ -341,7 +341,7 @@ class StreamHandler(logging.Handler):
 
     def _rest(self) -> Iterator[LogEntry]:
         assert self._writer is not None
-        with suppress(IndexError):
+        with suppress(IndexError):  # other threads may take from it, too
             while True:
                 yield _entry(self._writer, self._queue.popleft())
 
@@ -387,7 +387,7 @@ def _flush(handlers: Iterable[StreamHandler]) -> None:
             try:
                 future.result(max(0.0, until - time.monotonic()))
                 handler._stuck = False
-            except (TimeoutError, CancelledError, StreamkitError):
+            except (TimeoutError, CancelledError, StreamkitError):  # the process ends anyway
                 handler._stuck = True
                 future.cancel()
 
@@ -439,7 +439,7 @@ def _shown(value: object) -> str:
     """A value as text, or why it has none: it must not cost the record that it came with."""
     try:
         return clean(str(value))
-    except Exception as error:
+    except Exception as error:  # the value is the caller's, and may do anything
         return f"<{type(value).__name__} without a text: {type(error).__name__}>"
 
 

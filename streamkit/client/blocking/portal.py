@@ -107,7 +107,7 @@ class Portal:
         elif self.gone:
             work.close()
         else:
-            with suppress(ConnectError):
+            with suppress(ConnectError):  # the loop ended meanwhile, and the work with it
                 self.run(work)
 
     @property

@@ -79,7 +79,7 @@ class SyncReplies:
         """End the call, if it has not ended."""
         if not self._over:
             self._over = True
-            self._portal.finish(self._replies.aclose())  # type: ignore[attr-defined]
+            self._portal.finish(self._replies.aclose())  # type: ignore[attr-defined]  # a generator
 
     def __enter__(self) -> Self:
         return self

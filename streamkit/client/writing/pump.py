@@ -213,7 +213,7 @@ class Pump:
             await self._attempts.run(self._converse)
         except StreamkitError as error:
             self._fail(error)
-        except Exception as error:
+        except Exception as error:  # whoever waits for a reply must hear of it
             _log.exception("the %s failed", self._name)
             self._fail(InternalError(f"the {self._name} failed: {error!r}"))
 

@@ -83,7 +83,7 @@ class Spool:
         self._taken = self._next
         if self._taken == self._written:
             self._taken = self._written = 0
-            with suppress(OSError):
+            with suppress(OSError):  # what was taken is skipped without it, too
                 os.ftruncate(self._file, 0)
 
     def keep(self, before: Sequence[WriteRequest], after: Sequence[WriteRequest]) -> bool:
@@ -109,7 +109,7 @@ class Spool:
         if self._file < 0:
             return
         if discard:
-            with suppress(OSError):
+            with suppress(OSError):  # somebody removed it before
                 self.path.unlink()
         os.close(self._file)
         self._file = -1
@@ -160,9 +160,9 @@ def kept_files(server: str) -> Iterator[tuple[Path, int]]:
 def kept_bytes(server: str) -> int:
     """What waits on disk for a server, in all."""
     total = 0
-    with suppress(OSError):
+    with suppress(OSError):  # no folder: nothing waits
         for path in spool_folder(server).iterdir():
-            with suppress(OSError):
+            with suppress(OSError):  # gone meanwhile
                 total += path.stat().st_size
     return total
 

@@ -47,7 +47,7 @@ def ends_itself(token: bytes) -> bool:
 
 
 def split(token: re.Pattern[bytes], buf: bytes, at: int, stop: int) -> list[bytes]:
-    first: bytes = token.match(buf, at)[0]  # type: ignore[index]
+    first: bytes = token.match(buf, at)[0]  # type: ignore[index]  # it matches: `at` is at one
     count, rest = divmod(stop - at, len(first))
     if not rest and buf.startswith(first * count, at):
         return [first] * count

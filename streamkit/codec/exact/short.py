@@ -156,7 +156,7 @@ class ShortFields(ABC):
         for token in tokens:
             head: Any = token[0]
             if head > 127:
-                head = token[:2] if token[1] < 128 else _TAG.match(token)[0]  # type: ignore[index]
+                head = token[:2] if token[1] < 128 else _TAG.match(token)[0]  # type: ignore[index]  # matches
             lanes[head].append(token)
         if lanes.groups and not all(map(ends_itself, set(lanes.unknown))):
             raise InOrder
@@ -323,7 +323,7 @@ class ShortFields(ABC):
         """The values of the two fields of many small messages, defaults where there is none."""
         pattern = pair(first, second)
         try:
-            found = [match.groups() for match in map(pattern.fullmatch, payloads)]  # type: ignore[union-attr]
+            found = [match.groups() for match in map(pattern.fullmatch, payloads)]  # type: ignore[union-attr]  # caught
         except AttributeError:
             raise _Unpaired from None
         empty = empty_of(first)

@@ -90,7 +90,7 @@ def encoder_for(cls: type[_M]) -> Callable[[_M], bytes]:
             encode: Callable[..., bytes] = compile_function(ready(cls), "encode", source, names)
             if cls.__bytes__ is betterproto.Message.__bytes__:
                 setattr(encode, _OURS, True)
-                cls.__bytes__ = encode  # type: ignore[method-assign]
+                cls.__bytes__ = encode  # type: ignore[method-assign]  # ours is as good
             setattr(cls, _ENCODE, staticmethod(encode))
     found: Callable[[_M], bytes] = getattr(cls, _ENCODE)
     return found
@@ -163,16 +163,16 @@ def _install(cls: type[betterproto.Message]) -> MessagePlan:
     plan = plan_of(cls)
     for field in plan.declared:
         setattr(cls, field.name, _class_attribute(plan, field))
-    cls._serialized_on_wire = _SerializedOnWire(plan)  # type: ignore[assignment]
-    cls._group_current = _GroupCurrent(plan)  # type: ignore[assignment]
+    cls._serialized_on_wire = _SerializedOnWire(plan)  # type: ignore[assignment]  # a descriptor of it
+    cls._group_current = _GroupCurrent(plan)  # type: ignore[assignment]  # a descriptor of it
     cls._unknown_fields = b""
     if cls.__getattribute__ is betterproto.Message.__getattribute__:
-        cls.__getattribute__ = object.__getattribute__  # type: ignore[method-assign]
+        cls.__getattribute__ = object.__getattribute__  # type: ignore[method-assign]  # quicker
     if cls.__setattr__ in _REPLACEABLE_SETATTR or hasattr(cls.__setattr__, _OURS):
-        cls.__setattr__ = _setattr_for(plan)  # type: ignore[method-assign]
+        cls.__setattr__ = _setattr_for(plan)  # type: ignore[method-assign]  # ours
     if hasattr(cls.__bytes__, _OURS):
         # Inherited from an installed class, whose fields are not all of this one's.
-        cls.__bytes__ = betterproto.Message.__bytes__  # type: ignore[method-assign]
+        cls.__bytes__ = betterproto.Message.__bytes__  # type: ignore[method-assign]  # stock again
     init = cls.__init__
     code = getattr(init, "__code__", None)
     if hasattr(init, _OURS) or (code is not None and code.co_filename == _stock_init):
@@ -191,11 +191,11 @@ def _install_init(cls: type[betterproto.Message], plan: MessagePlan) -> None:
         source, names = init_source(plan, post_init=post_init)
         init = compile_function(plan, "__init__", source, names)
         setattr(init, _OURS, True)
-        cls.__init__ = init  # type: ignore[method-assign]
+        cls.__init__ = init  # type: ignore[method-assign]  # from now on
         init(self, *args, **kwargs)
 
     setattr(first, _OURS, True)
-    cls.__init__ = first  # type: ignore[method-assign, assignment]
+    cls.__init__ = first  # type: ignore[method-assign, assignment]  # it makes the real one
 
 
 def _class_attribute(plan: MessagePlan, field: Field) -> Any:

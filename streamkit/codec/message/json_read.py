@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
 import betterproto
-from dateutil.parser import isoparse  # type: ignore[import-untyped]
+from dateutil.parser import isoparse  # type: ignore[import-untyped]  # no stubs for this alone
 
 from streamkit.codec.message.install import encoder_for, ready
 from streamkit.codec.message.json_values import (

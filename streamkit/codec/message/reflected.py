@@ -158,7 +158,7 @@ class Schema:
             if entry.options.map_entry:
                 (key_kind, key, _), (value_kind, value, _) = map(self._kind, entry.field)
                 made = betterproto.map_field(field.number, key_kind, value_kind)
-                return dict[key, value], made  # type: ignore[valid-type]
+                return dict[key, value], made  # type: ignore[valid-type]  # types made now
         kind, hint, wraps = self._kind(field)
         repeated = field.label == _REPEATED
         group = None
@@ -171,7 +171,7 @@ class Schema:
             optional=optional,
             **({"wraps": wraps} if wraps else {}),
         )
-        return (list[hint] if repeated else hint | None if optional else hint), made  # type: ignore[valid-type]
+        return (list[hint] if repeated else hint | None if optional else hint), made  # type: ignore[valid-type]  # ""
 
     def _kind(self, field: FieldDescriptorProto) -> tuple[str, Any, str]:
         """What betterproto calls the type, the hint of one value, and what it wraps."""

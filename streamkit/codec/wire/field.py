@@ -144,7 +144,7 @@ class Field:
             return None
         if self.kind == "enum":
             assert self.target is not None
-            return self.target.try_value(0)  # type: ignore[attr-defined]
+            return self.target.try_value(0)  # type: ignore[attr-defined]  # an enum has it
         return _SCALAR_DEFAULT[self.kind]
 
 

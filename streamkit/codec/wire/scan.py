@@ -138,7 +138,7 @@ def _skip_group(buf: bytes | memoryview, tag: int, at: int, end: int, depth: int
         else:
             at = skip(buf, tag, at, end, 0)
             if end - at > _WORTH_A_RUN:
-                at = group_run().match(buf, at, end).end()  # type: ignore[union-attr]
+                at = group_run().match(buf, at, end).end()  # type: ignore[union-attr]  # it may match nothing
     return at
 
 

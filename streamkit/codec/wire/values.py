@@ -105,7 +105,7 @@ def timestamp(
     if tag != 16 or nanos > 999_999_999:
         raise Odd
     # Up to 2**32 seconds a float holds microseconds well enough to round to the right one.
-    return from_timestamp(seconds + nanos // 1000 * 1e-6, utc)  # type: ignore[no-any-return]
+    return from_timestamp(seconds + nanos // 1000 * 1e-6, utc)  # type: ignore[no-any-return]  # bound for speed
 
 
 def _seconds_and_nanos(buf: bytes, at: int, end: int) -> tuple[int, int]:

@@ -67,7 +67,7 @@ class Child:
         """Send a request. A child that is lost meanwhile tells so by `next`."""
         self.requests += 1
         data = pickle.dumps(request)
-        with suppress(OSError):
+        with suppress(OSError):  # `next` tells that it is lost
             head = LENGTHS.pack(self.requests, len(data))
             await self._loop.sock_sendall(self._socket, head + data)
 
@@ -82,7 +82,7 @@ class Child:
 
     def cancel(self) -> None:
         """Ask the child to end its request soon; what it tells until then is to be read."""
-        with suppress(OSError):
+        with suppress(OSError):  # `next` tells that it is lost
             self._socket.send(LENGTHS.pack(self.requests, 0))
         self._wake()
 

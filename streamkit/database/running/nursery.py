@@ -107,7 +107,7 @@ class _Nursery:
         theirs.close()
 
     def _reap(self, *_: object) -> None:
-        with suppress(ChildProcessError):
+        with suppress(ChildProcessError):  # no child is left
             while number := os.waitpid(-1, os.WNOHANG)[0]:
                 self._children.discard(number)
 
@@ -148,7 +148,7 @@ class _Life:
                 break
 
     def _look(self, *_: object) -> None:
-        with suppress(OSError):
+        with suppress(OSError):  # a server that is gone is noticed when it is written to
             if self._request:
                 head = self._server.recv(LENGTHS.size, socket.MSG_DONTWAIT)
                 if head and LENGTHS.unpack(head)[0] == self._request:
@@ -175,7 +175,7 @@ class _Life:
             return self._fault()
         except (BrokenPipeError, ConnectionResetError):
             raise
-        except Exception:
+        except Exception:  # the server tells it, with the traceback
             return self._fault()
 
     @staticmethod
@@ -252,7 +252,7 @@ def _limit_memory(size: int) -> None:
 
 def _held() -> tuple[int, int]:
     """Bytes of memory of this process's own, and of its address space; 0 without a /proc."""
-    with suppress(OSError), open("/proc/self/statm") as file:
+    with suppress(OSError), open("/proc/self/statm") as file:  # not every system has it
         pages = file.read().split()
         return int(pages[5]) * resource.getpagesize(), int(pages[0]) * resource.getpagesize()
     return 0, 0

@@ -83,7 +83,7 @@ class Nursery:
         """Kill a child of that number, if it is still there."""
         control = self._control
         if control is not None and self._owner == os.getpid():
-            with suppress(OSError):
+            with suppress(OSError):  # a nursery that is gone has no children
                 control.send(ORDER.pack(END, number))
 
     def close(self) -> None:

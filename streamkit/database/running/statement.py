@@ -83,7 +83,7 @@ class StatementThread:
             self._run_statement()
         except StreamkitError as raised:
             error = raised
-        except Exception:
+        except Exception:  # whoever waits must hear of it
             _log.exception("a query failed for a reason of the server's own")
             error = InternalError("the query failed for a reason of the server's own")
         finally:

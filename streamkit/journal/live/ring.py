@@ -294,7 +294,7 @@ class Ring(Generic[T]):
             del items[:head]
             head = 0
         else:
-            items[self._head : head] = [None] * (head - self._head)  # type: ignore[list-item]
+            items[self._head : head] = [None] * (head - self._head)  # type: ignore[list-item]  # behind the head
         self._head = head
 
     def _routes_for(self, key: str, rank: int) -> tuple[Route[T], ...]:

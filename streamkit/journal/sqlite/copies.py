@@ -109,7 +109,7 @@ def restore_store(copy: str, store: str, *, force: bool = False) -> None:
             _begin_anew(made, copy)
             # A write-ahead log of before would be taken for that of the new file.
             for part in _PARTS:
-                with suppress(FileNotFoundError):
+                with suppress(FileNotFoundError):  # there may be none
                     os.unlink(lock.store + part)
             os.replace(made, lock.store)
             there = True
@@ -118,7 +118,7 @@ def restore_store(copy: str, store: str, *, force: bool = False) -> None:
             raise StoreError(f"{store}: {error.strerror}") from None
         finally:
             for part in ("", *_PARTS):
-                with suppress(FileNotFoundError):
+                with suppress(FileNotFoundError):  # there may be none
                     os.unlink(made + part)
     finally:
         if not there:

@@ -214,7 +214,7 @@ class Retention:
                     found.append((time, table))
 
         for stream, table in TABLES.items():
-            consider(table, lambda stream=stream: self._oldest_record(stream))  # type: ignore[misc]
+            consider(table, lambda stream=stream: self._oldest_record(stream))  # type: ignore[misc]  # bound now
         consider("jobs", self._oldest_job)
         consider("dedupe", self._oldest_request)
         return min(found)[1] if found else None

@@ -131,7 +131,7 @@ class Writer:
         try:
             try:
                 store = Store(self._path, self._options)
-            except BaseException as error:
+            except BaseException as error:  # whoever opens raises it
                 self._call(self._fail_opening, error)
                 return
             started = (store.epoch, dict(store.oldest), dict(store.following))
@@ -160,7 +160,7 @@ class Writer:
         """Commit; a mistake of ours fails these requests and ends nothing."""
         try:
             return store.commit(requests)
-        except Exception as error:
+        except Exception as error:  # it fails these requests and ends nothing
             _logger.exception("writing to the journal failed")
             store.undo()
             for request in requests:
@@ -170,7 +170,7 @@ class Writer:
     def _retain(self, store: Store) -> None:
         try:
             store.retain()
-        except Exception as error:
+        except Exception as error:  # writing goes on; the status tells it
             store.retaining = False
             text = f"{type(error).__name__}: {error}"
             if text != self._told:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -23,8 +24,8 @@ from streamkit.testing.journal.support import (
 )
 
 
-async def report(journal: Journal, job_id: str = "j", **fields: object) -> JobProgress:
-    made = JobReport(job_id=job_id, **fields)  # type: ignore[arg-type]
+async def report(journal: Journal, job_id: str = "j", **fields: Any) -> JobProgress:
+    made = JobReport(job_id=job_id, **fields)
     (state,) = await journal.report_jobs([made])
     return state
 
@@ -83,7 +84,7 @@ class Jobs:
     ) -> None:
         with pytest.raises(InvalidArgumentError, match=named):
             await journal.report_jobs(
-                [JobReport(job_id="ok"), JobReport(**{"job_id": "j", **fields})]  # type: ignore[arg-type]
+                [JobReport(job_id="ok"), JobReport(**{"job_id": "j", **fields})]  # type: ignore[arg-type]  # wrong on purpose
             )
         assert await journal.job("ok") is None
         assert journal.bounds(Stream.JOBS).newest == 0
@@ -145,7 +146,7 @@ class Jobs:
         await report(journal, "quiet")
         async with following(journal, jobs("j")) as watch:
             await pass_time(journal, clock, 19)
-            assert not (await journal.job("j")).stalled  # type: ignore[union-attr]
+            assert not (await journal.job("j")).stalled  # type: ignore[union-attr]  # there
             await pass_time(journal, clock, 1)
             await report(journal)
             await pass_time(journal, clock, 59)
@@ -159,7 +160,7 @@ class Jobs:
             ("lost", False),
         ]
         assert "60 s" in states[-1].error
-        assert (await journal.job("quiet")).status == "running"  # type: ignore[union-attr]
+        assert (await journal.job("quiet")).status == "running"  # type: ignore[union-attr]  # there
         assert (await report(journal, status="completed")).status == "lost"
 
     async def test_a_heartbeat_without_news_keeps_a_job_alive(
@@ -218,8 +219,8 @@ class Jobs:
                 clock.advance(10)
             await report(journal, "j0", percentage=7)
 
-            async def listed(**filters: object) -> list[str]:
-                found = await journal.jobs(**filters)  # type: ignore[arg-type]
+            async def listed(**filters: Any) -> list[str]:
+                found = await journal.jobs(**filters)
                 return [state.job_id for state in found.jobs]
 
             assert await listed() == ["j0", "j5", "j4", "j3", "j2", "j1"]
@@ -253,7 +254,7 @@ class Jobs:
         assert state is not None
         assert (state.status, state.stalled) == ("running", False)
         await pass_time(journal, clock, 60)
-        assert (await journal.job("j")).status == "lost"  # type: ignore[union-attr]
+        assert (await journal.job("j")).status == "lost"  # type: ignore[union-attr]  # there
 
     async def test_jobs_that_have_not_ended_are_bounded(self, opener: Opener) -> None:
         async with await opener(options=JournalOptions(live_jobs=2)) as journal:
@@ -275,12 +276,12 @@ class Jobs:
         for n, name in enumerate(names):
             await report(journal, name, error="\N{SNOWMAN}" * 1000 if n % 2 else "", completed=n)
 
-        async def paged(**asked: object) -> tuple[list[str], list[int]]:
+        async def paged(**asked: Any) -> tuple[list[str], list[int]]:
             found: list[str] = []
             sizes: list[int] = []
             before = None
             while True:
-                jobs, more = await journal.jobs(before=before, **asked)  # type: ignore[arg-type]
+                jobs, more = await journal.jobs(before=before, **asked)
                 found += [job.job_id for job in jobs]
                 sizes.append(sum(len(bytes(job)) for job in jobs))
                 if not more:

@@ -121,7 +121,7 @@ class Writing:
             journal.append_logs([log("l")]),
         )
         assert [a.count for a in answers] == [1, 1, 1]
-        wrong = Update(topic="t", message="x", metadata={"k": 1})  # type: ignore[dict-item]
+        wrong = Update(topic="t", message="x", metadata={"k": 1})  # type: ignore[dict-item]  # wrong on purpose
         with pytest.raises(InvalidArgumentError, match="metadata"):
             await journal.append_updates([*updates("c"), wrong])
         results = await asyncio.gather(

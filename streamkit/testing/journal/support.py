@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from streamkit.generated.streamservice import JobProgress, LogEntry, Update
 from streamkit.journal import Delivery, Item, Journal, Record, Selector, Start, Stream
@@ -103,10 +103,10 @@ class Follower:
 
 @asynccontextmanager
 async def following(
-    journal: Journal, selector: Selector, start: Start | None = None, **manner: object
+    journal: Journal, selector: Selector, start: Start | None = None, **manner: Any
 ) -> AsyncIterator[Follower]:
     """A follower that has started: its first batch was read."""
-    batches = journal.read(selector, start or Start(), follow=True, **manner)  # type: ignore[arg-type]
+    batches = journal.read(selector, start or Start(), follow=True, **manner)
     async with aclosing(batches):
         follower = Follower(batches)
         await follower.next()

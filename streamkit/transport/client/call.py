@@ -392,7 +392,7 @@ class ClientCall(Generic[Request, Reply]):
         try:
             for data in found:
                 replies.append(decode(data))  # noqa: PERF401  # those before a bad one count
-        except Exception as fault:
+        except Exception as fault:  # whatever a codec raises is about these bytes
             bad = fault if isinstance(fault, StreamkitError) else _undecodable(fault)
             stream.fail(bad)
             stream.error = internal(bad)

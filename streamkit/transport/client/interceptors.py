@@ -87,7 +87,7 @@ def _drive(
         while step is not _OPEN:
             try:
                 value = yield step
-            except BaseException as thrown:
+            except BaseException as thrown:  # handed on, as `yield from` would
                 step = run.throw(thrown)
             else:
                 step = run.send(value)

@@ -37,7 +37,7 @@ class WireProcessor(EventsProcessor):
     """Streams by id; every event of h2 has its place here or is passed over."""
 
     connection: WireConnection
-    streams: dict[int, WireStream]  # type: ignore[assignment]
+    streams: dict[int, WireStream]  # type: ignore[assignment]  # narrower than h2's
 
     def __init__(self, handler: AbstractHandler, connection: WireConnection) -> None:
         # Not super().__init__(): the table below serves all connections.

@@ -107,7 +107,7 @@ class Output(Connection):
         head = FRAME.pack(size >> 8, size & 0xFF, 0, 0, wire.stream_id)
         try:
             self._transport.write(b"".join((head, prefix, body)))
-        except Exception as error:
+        except Exception as error:  # it ends this connection only
             self._broken(error)
         wire.outbound_flow_control_window -= size
         h2.outbound_flow_control_window -= size
@@ -128,7 +128,7 @@ class Output(Connection):
         self._flush_handle = None
         try:
             self.flush()
-        except Exception as error:
+        except Exception as error:  # it ends this connection only
             self._broken(error)
 
     def _broken(self, error: Exception) -> None:

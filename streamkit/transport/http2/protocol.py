@@ -138,7 +138,7 @@ class WireProtocol(H2Protocol):
         connection.last_received = connection.loop.time()
         try:
             cutter.placed(size)
-        except Exception as error:
+        except Exception as error:  # it ends this connection only
             self._fault(error)
         else:
             connection.data_received += size

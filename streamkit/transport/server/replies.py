@@ -56,7 +56,7 @@ def _place(error: Exception, replies: object) -> None:
     """Note where a message comes from: the generator is no part of the traceback."""
     frame = getattr(replies, "ag_frame", None)
     if frame is not None:
-        error.place = f"{frame.f_code.co_filename}:{frame.f_lineno}"  # type: ignore[attr-defined]
+        error.place = f"{frame.f_code.co_filename}:{frame.f_lineno}"  # type: ignore[attr-defined]  # ours, read in outcome
 
 
 def adopt(handler: object) -> None:

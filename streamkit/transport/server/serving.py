@@ -215,7 +215,7 @@ class Call:
                 return Outcome(Status.INTERNAL, "the method sent no reply", unexpected=True)
             stream.check_single()
             return OK
-        except asyncio.CancelledError:
+        except asyncio.CancelledError:  # raised again unless the call was given its end
             task = asyncio.current_task()
             asked_to = task is not None and task.cancelling() > 0
             if task is not None:
@@ -230,7 +230,7 @@ class Call:
             # The handler awaited something that was cancelled.
             LOG.warning("fault in a handler", f"{exchange.method} was cancelled by itself")
             return BROKEN
-        except Exception as error:
+        except Exception as error:  # every call ends with one status
             if exchange.lost:
                 return None
             if self._verdict is not None:
@@ -264,14 +264,14 @@ class Call:
         except LimitError as error:
             # The peer takes nothing: the status needs no flow control and goes out alone.
             await stream.finish_alone(Outcome(error.status, str(error), hasty=True))
-        except asyncio.CancelledError:
+        except asyncio.CancelledError:  # raised again unless the call was given its end
             if self._verdict is None or self._verdict is GONE or exchange.lost:
                 raise
             task = asyncio.current_task()
             if task is not None:
                 task.uncancel()
             await stream.finish(self._verdict)
-        except Exception:
+        except Exception:  # of a peer that is gone: there is nobody to tell
             if not exchange.lost:
                 raise
 

@@ -291,8 +291,8 @@ async def read_flat(engine: Engine, sql: str, rows: int, **plan: Any) -> int:
     process = psutil.Process()
     seen = floor = peak = 0
     async with databases.run("db", QueryPlan(sql=sql, batch_rows=500, **plan)) as frames:
-        async for _, count in frames:
-            seen += count
+        async for framed in frames:
+            seen += framed.count
             resident = process.memory_info().rss
             if seen < rows // 500 // 10:
                 floor = max(floor, resident)  # the working set: windows, tables, imports

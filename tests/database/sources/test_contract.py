@@ -228,8 +228,8 @@ async def test_rows_and_bytes_are_limited(engine: Engine) -> None:
         plan = QueryPlan(sql=ALL, batch_rows=100)
         with pytest.raises(LimitError, match="the server's limit"):
             async with databases.run("db", plan) as frames:
-                async for _, count in frames:
-                    got += count
+                async for framed in frames:
+                    got += framed.count
         await databases.close()
         return got
 

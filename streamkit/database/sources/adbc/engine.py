@@ -55,7 +55,7 @@ class Session:
 
     def describe(self, table: str) -> list[ColumnInfo]:
         """The columns of a table; none if there is no such table."""
-        with suppress(driver_manager().Error):
+        with suppress(driver_manager().Error):  # drivers say so of a table that is not there
             schema = self.connection.adbc_get_table_schema(table)
             return [ColumnInfo(field.name, str(field.type), field.nullable) for field in schema]
         return []
@@ -77,13 +77,13 @@ class Session:
     def cancel(self) -> None:
         """Stop what runs, if the driver can. May block on a network."""
         for cursor in tuple(self._cursors):
-            with suppress(driver_manager().Error):
+            with suppress(driver_manager().Error):  # not every driver can
                 cursor.adbc_cancel()
 
     def close(self) -> None:
         """Give the connection up, whatever state it is in. Once."""
         for closable in (*self._cursors, self.connection):
-            with suppress(driver_manager().Error):
+            with suppress(driver_manager().Error):  # a broken one may say anything
                 closable.close()
         self._cursors.clear()
         self._on_close()
@@ -133,7 +133,7 @@ class Engine:
             db_kwargs={"uri": self._uri},
             autocommit=True,
         )
-        with suppress(driver_manager().Error):
+        with suppress(driver_manager().Error):  # not every driver has it
             connection.adbc_connection.set_options(**{_READ_ONLY: "true"})
         return Session(connection)
 

@@ -63,7 +63,7 @@ class AdbcSource(Source):
         return [*super().modules(), *self._engine.modules()]
 
     def prepare(self) -> None:
-        with suppress(StreamkitError, ImportError, OSError):
+        with suppress(StreamkitError, ImportError, OSError):  # a query will say so
             self._engine.load()
 
     def tables(self) -> list[TableInfo]:

@@ -15,7 +15,7 @@ def spilled(process: int | str = "self") -> int:
     """Bytes of all the temporary files that SQLite has open in a process; 0 without /proc."""
     size = 0
     folder = _OPEN_FILES.format(process)
-    with suppress(OSError):
+    with suppress(OSError):  # ended, or there is no /proc
         for number in os.listdir(folder):
             with suppress(OSError):  # closed meanwhile
                 path = f"{folder}/{number}"
