@@ -8,7 +8,7 @@ JSON reader would round and decimals stay text.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -59,25 +59,34 @@ class RowWriter:
 
 
 class _Csv(RowWriter):
+    """RFC 4180. As in PostgreSQL's COPY, a text that reads like NULL is quoted and NULL is not."""
+
     def begin(self) -> str:
-        return self._lines([self.names]) if self.options.header else ""
+        return self._line([_quoted(name) for name in self.names]) if self.options.header else ""
 
     def rows(self, rows: Sequence[Row]) -> str:
-        return self._lines(map(self.cells, rows))
+        null, names = self.null, self.names
+        return "".join(
+            [
+                self._line(
+                    [_quoted(row[name], null) if name in row else null for name in names],
+                )
+                for row in rows
+            ]
+        )
 
     @staticmethod
-    def _lines(rows: Iterable[list[str]]) -> str:
-        return "".join(
-            [",".join(map(_quoted, row)) + "\n" if row != [""] else '""\n' for row in rows]
-        )
+    def _line(cells: list[str]) -> str:
+        # Many readers pass over a line without anything, and a row with it.
+        return ",".join(cells) + "\n" if cells != [""] else '""\n'
 
 
 _TO_QUOTE = re.compile('[",\r\n]')
 
 
-def _quoted(cell: str) -> str:
-    """A cell as RFC 4180 has it; the csv module of some Pythons leaves a lone CR unquoted."""
-    if _TO_QUOTE.search(cell) is None:
+def _quoted(cell: str, null: str | None = None) -> str:
+    """A cell of CSV; the csv module of some Pythons leaves a lone CR unquoted."""
+    if cell != null and _TO_QUOTE.search(cell) is None:
         return cell
     return '"' + cell.replace('"', '""') + '"'
 

@@ -44,7 +44,7 @@ def test_csv_quotes_what_rfc_4180_wants_quoted(cell: str, width: int) -> None:
     columns = [Column(name=f"c{number}", type="TEXT") for number in range(width)]
     text = writer_for("csv", columns).rows([dict.fromkeys(("c0", "c1")[:width], cell)])
     assert list(csv.reader(io.StringIO(text, newline=""))) == [[cell] * width]
-    assert ('"' in text) == bool(set(cell) & set('",\r\n') or (cell == "" and width == 1))
+    assert ('"' in text) == bool(set(cell) & set('",\r\n') or cell == "")
 
 
 def test_null_may_be_written_as_nothing() -> None:
@@ -52,6 +52,14 @@ def test_null_may_be_written_as_nothing() -> None:
         line = writer_for(form, COLUMNS, TextOptions(null=null)).rows([{"id": "1", "price": "2"}])
         cells = re.split("[,\t|]", line.strip("|\n "))
         assert [cell.strip() for cell in cells] == ["1", null, "2"]
+
+
+def test_csv_tells_an_empty_text_from_null() -> None:
+    columns = [Column("a"), Column("b"), Column("c")]
+    row = {"a": "", "c": "NULL"}
+    assert writer_for("csv", columns).rows([row]) == '"",,NULL\n'
+    named = writer_for("csv", columns, TextOptions(null="NULL")).rows([row])
+    assert named == ',NULL,"NULL"\n'
 
 
 def test_csv_without_header() -> None:

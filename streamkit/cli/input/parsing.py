@@ -35,6 +35,14 @@ _UNIT_BYTES = {"": 1, "B": 1} | {
     for suffix in ("", "B", "iB")
 }
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|[smhdw]?)")
+_AGO = re.compile(
+    r"-?((?:\d+(?:\.\d+)?\s*"
+    r"(?:ms|s(?:ec(?:ond)?s?)?|m(?:in(?:ute)?s?)?|h(?:(?:ou)?rs?)?|d(?:ays?)?|w(?:eeks?)?)\s*)+)"
+    r"(?:\s+ago)?",
+    re.ASCII,
+)
+_WORD = re.compile(r"(ms|[smhdw])[a-z]*")
+_CLOCK = re.compile(r"\d{1,2}:\d{2}(?::\d{2})?", re.ASCII)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?(?:iB|B)?)", re.IGNORECASE)
 
 
@@ -57,13 +65,32 @@ def size(text: str) -> int:
 
 
 def moment(text: str, now: datetime | None = None) -> datetime:
-    """An aware time: 10m (ago), today, yesterday, or ISO 8601 (local unless it names a zone)."""
+    """An aware time, in the forms that people know from journalctl and kubectl.
+
+    10m, -10m, "10 minutes ago", now, today, yesterday, 12:30 (of today), @ and seconds since 1970,
+    or ISO 8601 (local unless it names a zone).
+    """
     current = datetime.now(UTC) if now is None else now
     word = text.strip().lower()
+    if word == "now":
+        return current
+    if (ago := _AGO.fullmatch(word)) is not None:
+        word = text = _WORD.sub(r"\1", ago[1])
     if word in ("today", "yesterday"):
         day = current.astimezone().date() - timedelta(days=word == "yesterday")
         # Without a zone first: the clock may have been changed since midnight.
         return datetime(day.year, day.month, day.day).astimezone(UTC)
+    try:
+        if _CLOCK.fullmatch(word):
+            day = current.astimezone().date()
+            time_of_day = datetime.strptime(
+                word if word.count(":") == 2 else f"{word}:00", "%H:%M:%S"
+            )
+            return datetime.combine(day, time_of_day.time()).astimezone(UTC)
+        if word.startswith("@"):
+            return datetime.fromtimestamp(float(word[1:]), UTC)
+    except (ValueError, OverflowError, OSError):
+        raise _not_a_time(text) from None
     try:
         return current - timedelta(seconds=duration(text))
     except (ValueError, OverflowError):
@@ -71,9 +98,11 @@ def moment(text: str, now: datetime | None = None) -> datetime:
     try:
         return datetime.fromisoformat(text.strip()).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise ValueError(
-            f"{text!r} is not a time such as 10m, today or 2026-01-31T12:00:00Z"
-        ) from None
+        raise _not_a_time(text) from None
+
+
+def _not_a_time(text: str) -> ValueError:
+    return ValueError(f"{text!r} is not a time such as 10m, today, 12:30 or 2026-01-31T12:00:00Z")
 
 
 def level(text: str) -> str:

@@ -64,6 +64,35 @@ def test_moment() -> None:
         parsing.moment("99999999999d", NOW)
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("now", 0),
+        ("-1h", 3600),
+        ("1h ago", 3600),
+        ("10 minutes ago", 600),
+        ("2 min", 120),
+        ("1 day 2 hours ago", 93600),
+        ("1 week", 604800),
+        ("30 sec", 30),
+        ("1h30m", 5400),
+        ("@0", NOW.timestamp()),
+        ("@1.5", NOW.timestamp() - 1.5),
+    ],
+)
+def test_moments_as_other_tools_take_them(text: str, seconds: float) -> None:
+    assert parsing.moment(text, NOW) == NOW - timedelta(seconds=seconds)
+
+
+def test_a_time_of_day_is_of_today() -> None:
+    midnight = parsing.moment("today", NOW)
+    assert parsing.moment("9:05", NOW) == midnight + timedelta(hours=9, minutes=5)
+    assert parsing.moment("00:00:07", NOW) == midnight + timedelta(seconds=7)
+    for text in ("25:00", "12:60", "@", "@nan", "@1e300", "-", "ago", "5 moons ago"):
+        with pytest.raises(ValueError, match="not a time"):
+            parsing.moment(text, NOW)
+
+
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York", "Asia/Kathmandu"])
 @pytest.mark.parametrize(
     "day", ["2026-03-29", "2026-03-30", "2026-03-08", "2026-10-25", "2026-11-02"]
