@@ -5,9 +5,9 @@ Methods of other services are allowed by their path (`methods` of a role).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from streamkit.errors import PreconditionError
 from streamkit.generated.streamservice import (
@@ -23,10 +23,29 @@ from streamkit.generated.streamservice import (
 )
 from streamkit.rights import STORE, Action
 
-__all__ = ["METHODS", "Method", "check_covered", "method_of"]
+__all__ = ["METHODS", "Method", "Records", "check_covered", "method_of", "names_in"]
+
+T = TypeVar("T")
 
 Items = tuple[Action, set[str]]
 """What is to be done, and the names of what it is to be done to."""
+
+
+class Records(list[T]):
+    """The records of a request. They are asked twice for what they name, by who decides about
+    access and by who checks them, so the first one leaves it here."""
+
+    names: set[str] | None = None
+
+
+def names_in(messages: Sequence[Any], field: str) -> set[str]:
+    """The topics or services of some records; whatever kind of them it is, it has one `field`."""
+    names = getattr(messages, "names", None)
+    if names is None:
+        names = {getattr(message, field) for message in messages}
+        if isinstance(messages, Records):
+            messages.names = names
+    return names
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +93,11 @@ def _database(request: Any) -> Iterator[Items]:
 
 
 def _updates(request: PublishRequest) -> Iterator[Items]:
-    yield Action.PUBLISH, {update.topic for update in request.updates}
+    yield Action.PUBLISH, names_in(request.updates, "topic")
 
 
 def _entries(request: WriteLogsRequest) -> Iterator[Items]:
-    yield Action.WRITE_LOGS, {entry.service for entry in request.entries}
+    yield Action.WRITE_LOGS, names_in(request.entries, "service")
 
 
 def _report(report: JobReport) -> Iterator[Items]:
@@ -88,9 +107,9 @@ def _report(report: JobReport) -> Iterator[Items]:
 
 def _write(request: WriteRequest) -> Iterator[Items]:
     if request.updates:
-        yield Action.PUBLISH, {update.topic for update in request.updates}
+        yield Action.PUBLISH, names_in(request.updates, "topic")
     if request.logs:
-        yield Action.WRITE_LOGS, {entry.service for entry in request.logs}
+        yield Action.WRITE_LOGS, names_in(request.logs, "service")
     if request.jobs:
         yield Action.REPORT_JOBS, {report.job_id or "*" for report in request.jobs}
 

@@ -18,6 +18,7 @@ from streamkit.errors import InvalidArgumentError
 from streamkit.generated.streamservice import JobReport, LogEntry, Producer, StartFrom, Update
 from streamkit.generated.streamservice import Position as WirePosition
 from streamkit.journal.base import ProducerId, Start
+from streamkit.methods import names_in
 from streamkit.terms import LEVELS, TERMINAL, Position
 
 __all__ = [
@@ -248,7 +249,7 @@ def producer_id(producer: Producer) -> ProducerId | None:
 def check_updates(updates: Sequence[Update]) -> None:
     """Topics are plain names. What the server sets (sequence, control, skipped) is not looked at:
     a journal does not take it from a producer."""
-    for topic in {update.topic for update in updates}:
+    for topic in names_in(updates, "topic"):
         fault = _topic_fault(topic)
         if fault:
             place = [update.topic for update in updates].index(topic)
@@ -257,7 +258,7 @@ def check_updates(updates: Sequence[Update]) -> None:
 
 def check_log_entries(entries: Sequence[LogEntry], field: str) -> None:
     """Map every level to one of the four, keeping the producer's own name in `fields`."""
-    for service in {entry.service for entry in entries}:
+    for service in names_in(entries, "service"):
         fault = _service_fault(service)
         if fault:
             place = [entry.service for entry in entries].index(service)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from sys import getsizeof
 from typing import Any, TypeVar
 
+from streamkit.methods import Records
+
 __all__ = ["Weighed", "weight_of"]
 
 T = TypeVar("T")
@@ -20,7 +22,7 @@ _SAMPLE = 32
 _dictionary = object.__getattribute__
 
 
-class Weighed(list[T]):
+class Weighed(Records[T]):
     """Messages that were weighed: it is done once for a request, and not for nothing."""
 
     def __init__(self, messages: Iterable[T] = ()) -> None:

@@ -314,7 +314,4 @@ def _onion(
 
 
 def _wrap(interceptor: ServerInterceptor, inner: Next) -> Next:
-    async def layer(ctx: Context) -> None:
-        await interceptor(ctx, inner)
-
-    return layer
+    return lambda ctx: interceptor(ctx, inner)
