@@ -126,6 +126,9 @@ if TYPE_CHECKING:
         joined_frames,
         open_journal,
     )
+    from streamkit.offers import (
+        as_events,
+    )
     from streamkit.rights import (
         Action,
         Identity,
@@ -255,6 +258,7 @@ __all__ = [
     "Update",
     "__version__",
     "after",
+    "as_events",
     "client_tls",
     "context",
     "joined_frames",
@@ -297,6 +301,7 @@ _HOMES = {
         "Appended Bounds Delivery Hub Item JobPage Journal JournalStatus Loss "
         "Position ProducerId Pruned Record Selector Start Stream joined_frames open_journal"
     ),
+    "streamkit.offers": ("as_events"),
     "streamkit.rights": ("Action Identity Quota open_to"),
     "streamkit.server": ("Server"),
     "streamkit.transport": (

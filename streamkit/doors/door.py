@@ -15,6 +15,7 @@ from streamkit.doors.http.cors import Cors
 from streamkit.doors.http.guard import Guard
 from streamkit.doors.http.http1 import Http1
 from streamkit.doors.http.requests import WebRequest, answer
+from streamkit.doors.own import OwnEvents
 from streamkit.doors.page.download import download_of
 from streamkit.doors.page.page import Page
 from streamkit.doors.sse import EventDoor
@@ -49,6 +50,7 @@ class WebDoor:
         self._limits = DoorLimits() if limits is None else limits
         self._cors = Cors(origins)
         self._events = EventDoor(service.codec, self._limits)
+        self._own = OwnEvents(service, self._limits)
         self._guard = Guard(hosts, self._cors)
         self._page = page
         self._mounted = mounted
@@ -88,6 +90,8 @@ class WebDoor:
             answer(call, 401, text, *cors, kind="application/json")
         elif (download := self._download(request)) is not None:
             await visit.run(download)
+        elif request.path in self._own:
+            await self._own.answer(request, cors, visit.run)
         elif request.path.startswith("/v1/"):
             await self._events.answer(request, cors, visit.run)
         elif call.method != "POST":

@@ -25,6 +25,7 @@ __all__ = [
     "EventSource",
     "Makers",
     "event",
+    "gap",
     "plain",
     "threaded",
 ]
@@ -99,7 +100,7 @@ def threaded(source: EventSource, epoch: str) -> Callable[[bytes], Threaded]:
                 found.append((control.position.sequence, b":\n\n"))
             elif kind == "gap":
                 found.append(
-                    (control.last, gap(source, control.first, control.last, control.reason))
+                    (control.last, gap(source.name, control.first, control.last, control.reason))
                 )
             else:
                 found.append((message.sequence, b"data: %b\n\n" % record_json(message).encode()))
@@ -111,9 +112,9 @@ def threaded(source: EventSource, epoch: str) -> Callable[[bytes], Threaded]:
     return make
 
 
-def gap(source: EventSource, first: int, last: int, reason: str) -> bytes:
+def gap(source: str, first: int, last: int, reason: str) -> bytes:
     """Return the event that says which records its reader will never get."""
-    return event("gap", {"source": source.name, "first": first, "last": last, "reason": reason})
+    return event("gap", {"source": source, "first": first, "last": last, "reason": reason})
 
 
 def event(name: str, told: dict[str, Any]) -> bytes:

@@ -7,7 +7,6 @@ sources share a response, each event has the source's name, and its id is the pl
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
@@ -15,7 +14,6 @@ from grpclib.encoding.base import CodecBase
 
 from streamkit.codec import encode
 from streamkit.config import DoorLimits
-from streamkit.doors.connect import error_json, http_status
 from streamkit.doors.events import (
     JOB,
     JOBS,
@@ -24,13 +22,13 @@ from streamkit.doors.events import (
     UPDATES,
     EventSource,
     Makers,
-    event,
     gap,
     plain,
     threaded,
 )
 from streamkit.doors.exchange import WebExchange, metadata_of
 from streamkit.doors.http.requests import WebRequest, answer
+from streamkit.doors.responses import EventResponse
 from streamkit.errors import InvalidArgumentError, Status
 from streamkit.generated.streamservice import (
     JobRequest,
@@ -41,22 +39,11 @@ from streamkit.generated.streamservice import (
     SubscribeRequest,
     WatchJobsRequest,
 )
-from streamkit.terms import EPOCH_HEADER, RECONNECT_HEADER
+from streamkit.terms import EPOCH_HEADER
 from streamkit.transport.grpc.metadata import Headers
 from streamkit.transport.server.outcome import Outcome
 
 __all__ = ["EventDoor", "log_request"]
-
-_HEADERS = [
-    ("content-type", "text/event-stream; charset=utf-8"),
-    ("cache-control", "no-store"),
-    ("x-accel-buffering", "no"),
-    ("x-content-type-options", "nosniff"),
-]
-_RETRY = b"retry: 1000\n\n"
-_QUIET = 0.05
-"""Seconds until a response without an event begins, so that its reader knows that it is connected.
-Until then it may still become an error, or the answer that nothing is to come."""
 
 Run = Callable[[WebExchange], asyncio.Future[None]]
 """Starts a call; the future is done when it is over."""
@@ -88,7 +75,7 @@ class EventDoor:
             return _message(source, request, self._limits, place, job)
 
         first = [message(source, places.get(source.name, "")) for source in sources]
-        response = _Response(request, cors, shared, places)
+        response = EventResponse(request, cors, shared, places)
         async with asyncio.TaskGroup() as group:
             for source, asked in zip(sources, first, strict=True):
                 group.create_task(self._read(source, request, asked, message, response, run))
@@ -100,7 +87,7 @@ class EventDoor:
         request: WebRequest,
         asked: bytes,
         message: Callable[[EventSource, str | None], bytes],
-        response: _Response,
+        response: EventResponse,
         run: Run,
     ) -> None:
         makers = self._threaded if response.shared else self._plain
@@ -111,92 +98,14 @@ class EventDoor:
         if outcome is not None and outcome.status is Status.FAILED_PRECONDITION and place:
             # Another life of the journal: all that it holds is new to this reader, and that there
             # may be more that it never gets has to be said.
-            response.write(gap(source, 0, 0, "the position is of another journal"))
+            response.write(gap(source.name, 0, 0, "the position is of another journal"))
             response.places[source.name] = ""
             asked = message(source, None)
             exchange = _Events(request, source, asked, self._codec, response, makers)
             await run(exchange)
             outcome = exchange.outcome
         if outcome is not None and not response.lost:
-            response.ended(source, outcome)
-
-
-class _Response:
-    """What one or several sources write into."""
-
-    def __init__(
-        self, request: WebRequest, cors: Headers, shared: bool, places: dict[str, str]
-    ) -> None:
-        self._call = request.call
-        self._cors = cors
-        self.shared = shared
-        self.places = places
-        """Source -> the position that its reader has reached."""
-        self._begun = False
-        self._over = False
-        self._timer = asyncio.get_running_loop().call_later(_QUIET, self.begin)
-
-    @property
-    def lost(self) -> bool:
-        return self._call.lost
-
-    def begin(self) -> None:
-        """Begin the response unless that is done."""
-        if not self._begun and not self._over:
-            self._begun = True
-            self._timer.cancel()
-            self._call.start(200, [*_HEADERS, *self._cors])
-            self._call.write((_RETRY,))
-
-    def write(self, data: bytes) -> bool:
-        """Add events; True: its writer is to wait."""
-        self.begin()
-        return self._call.write((data,))
-
-    def add(self, source: EventSource, epoch: str, found: list[tuple[int, bytes]]) -> bool:
-        """Add events that need the places of all sources as ids."""
-        self.begin()
-        parts = []
-        name = f"event: {source.name}\n".encode()
-        for number, text in found:
-            self.places[source.name] = f"{epoch}.{number}"
-            place = ",".join(f"{key}:{value}" for key, value in self.places.items() if value)
-            kind = name if text.startswith(b"data:") else b""
-            parts.append(b"id: %b\n%b%b" % (place.encode(), kind, text))
-        return self._call.write(parts)
-
-    def ended(self, source: EventSource, outcome: Outcome) -> None:
-        """A source has ended: say why, as an answer where nothing was said before."""
-        if outcome.status is Status.OK:
-            if not self._begun and not self.shared:
-                self._over = True
-                self._timer.cancel()
-                answer(self._call, 204, "", *self._cors)  # nothing is to come: do not ask again
-            return
-        told = error_json(outcome)
-        if dict(outcome.trailers).get(RECONNECT_HEADER) == "1":
-            self.write(event("reconnect", {}))
-        elif self._begun or self.shared:
-            self.write(event("error", {"source": source.name, **told}))
-        else:
-            self._over = True
-            self._timer.cancel()
-            text = json.dumps(told) + "\n"
-            answer(
-                self._call,
-                http_status(outcome.status),
-                text,
-                *self._cors,
-                kind="application/json",
-            )
-
-    def end(self) -> None:
-        """Nothing more comes."""
-        self._timer.cancel()
-        if not self._over:
-            self.begin()
-            self._over = True
-            self._call.end()
+            response.ended(source.name, outcome)
 
 
 class _Events(WebExchange):
@@ -210,7 +119,7 @@ class _Events(WebExchange):
         source: EventSource,
         message: bytes,
         codec: CodecBase,
-        response: _Response,
+        response: EventResponse,
         makers: Makers[bytes] | Makers[list[tuple[int, bytes]]],
     ) -> None:
         metadata = metadata_of(request.call.headers)

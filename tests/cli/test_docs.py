@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,13 @@ def test_the_tutorials_service_works(tmp_path: Path) -> None:
         try:
             assert client.stdout is not None
             assert _orders(client, 5) == [1, 2, 3, 4, 5]
+            [curl] = lines_of(TUTORIAL, "curl ")
+            address = f"http://{curl[-1]}&after=none.0".replace("50052", str(port))
+            with urllib.request.urlopen(address, timeout=60) as events:
+                assert [next(events)[:4] for _ in range(3)] == [b"retr", b"\n", b"even"]
+                assert b"another life" in next(events)
+                assert next(events) == b"\n" and next(events).endswith(b".1\n")
+                assert b'"item":"item 1"' in next(events)
             described, _ = start("-m", *describe).communicate(timeout=60)
             assert "Watch(shop.WatchRequest) -> stream shop.Order" in described
             called, _ = start("-m", *call).communicate(timeout=60)

@@ -8,9 +8,8 @@ async for order in streamkit.resume(OrdersStub(channel).watch, request, position
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Never, TypeVar, cast
 
@@ -18,6 +17,7 @@ from streamkit.client.attempts import Reconnect
 from streamkit.client.reading.cursor import KeyCursor
 from streamkit.client.reading.resume import ResumingCall
 from streamkit.errors import InvalidArgumentError
+from streamkit.places import Places
 
 if TYPE_CHECKING:
     import betterproto
@@ -28,9 +28,6 @@ __all__ = ["resume"]
 
 Request = TypeVar("Request", bound="betterproto.Message")
 Reply = TypeVar("Reply", bound="betterproto.Message")
-
-_LAST = "after"
-"""What a request mostly calls the number that the answers call otherwise."""
 
 
 def resume(
@@ -56,19 +53,17 @@ def resume(
     InvalidArgumentError for fields that are not there.
     """
     channel, path, reply_type = _called(method, request)
-    places = _fields(reply_type, position)
-    asking = _asking(type(request), places, asked_by)
+    places = Places("resume", type(request), reply_type, position, asked_by)
 
     def request_from(place: Any) -> Request:
         if place is None:
             return request
         again = deepcopy(request)
-        for names, value in zip(asking, place if len(places) > 1 else (place,), strict=True):
-            _set(again, names, value)
+        places.put(again, place if len(places.said) > 1 else (place,))
         return again
 
     def position_of(reply: Reply) -> Any:
-        found = tuple(_get(reply, names) for names in places)
+        found = places.of(reply)
         return found if len(found) > 1 else found[0]
 
     cursor: KeyCursor[Request, Reply] = KeyCursor(request_from, position_of)
@@ -112,63 +107,3 @@ def _called(method: Callable[..., Any], request: object) -> tuple[Channel, str, 
         f"resume: {getattr(method, '__qualname__', method)!r} is no method that streams",
         hint="give a method of a generated stub: streamkit.resume(OrdersStub(channel).watch, ...)",
     )
-
-
-Path = Sequence[str]
-
-
-def _fields(kind: type[Any], position: str) -> list[Path]:
-    """Each name as the fields that lead to it. Raises InvalidArgumentError."""
-    names = [name.strip() for name in position.split(",")]
-    if missing := [name for name in names if not _has(kind, name.split("."))]:
-        raise InvalidArgumentError(
-            f"resume: {kind.__name__} has no field {missing[0]!r}",
-            hint=f"it has {', '.join(_names(kind))}",
-        )
-    return [name.split(".") for name in names]
-
-
-def _asking(kind: type[Any], places: list[Path], asked_by: str) -> list[Path]:
-    if asked_by:
-        asking = _fields(kind, asked_by)
-        if len(asking) != len(places):
-            raise InvalidArgumentError("resume: asked_by names more or fewer fields than position")
-        return asking
-    asking = list(places)
-    if not _has(kind, asking[-1]) and _has(kind, [_LAST]):
-        asking[-1] = [_LAST]
-    for names in asking:
-        if not _has(kind, names):
-            raise InvalidArgumentError(
-                f"resume: {kind.__name__} has no field {'.'.join(names)!r}",
-                hint=f"say in asked_by which of {', '.join(_names(kind))} take the position",
-            )
-    return asking
-
-
-def _names(kind: type[Any]) -> list[str]:
-    return [field.name for field in dataclasses.fields(kind)]
-
-
-def _has(kind: type[Any], names: Path) -> bool:
-    for index, name in enumerate(names):
-        if not dataclasses.is_dataclass(kind) or name not in _names(kind):
-            return False
-        if index + 1 < len(names):
-            inner: Any = kind()
-            kind = inner._betterproto.cls_by_field.get(name, object)
-    return True
-
-
-def _get(message: Any, names: Path) -> Any:
-    for name in names:
-        message = getattr(message, name)
-    return message
-
-
-def _set(message: Any, names: Path, value: object) -> None:
-    for name in names[:-1]:
-        inner = getattr(message, name)
-        setattr(message, name, inner)  # one that was unset counts as set from now on
-        message = inner
-    setattr(message, names[-1], value)

@@ -15,11 +15,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from betterproto.casing import safe_snake_case
 from grpclib.const import Handler
 from grpclib.encoding.base import CodecBase
 
 from streamkit.config import TransportLimits
 from streamkit.errors import InvalidArgumentError, LimitError, Status, StreamkitError, internal
+from streamkit.offers import Offer, offer_of
 from streamkit.transport.grpc.deadline import Served
 from streamkit.transport.log import LOG
 from streamkit.transport.server.checking import Check
@@ -70,12 +72,18 @@ class Service:
         """Calls of methods that are not there."""
         self.mapping: dict[str, Handler] = {}
         """Path -> method."""
+        self.offers: dict[str, Offer] = {}
+        """Path -> how else a method's replies may be read."""
         for handler in handlers:
             adopt(handler)
             for path, method in handler.__mapping__().items():
                 if path in self.mapping:
                     raise InvalidArgumentError(f"{path} is served by two handlers")
                 self.mapping[path] = method
+                written = getattr(handler, safe_snake_case(path.rpartition("/")[2]), None)
+                offer = offer_of(method.func) or offer_of(written)
+                if offer is not None:
+                    self.offers[path] = offer
         # One thread: more of them would only take the interpreter from the loop more often.
         self._aside = ThreadPoolExecutor(1, "streamkit-decode")
 
