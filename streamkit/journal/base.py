@@ -248,11 +248,12 @@ class Journal(ABC):
         or may not be stored, never in part. Raises StoreError.
         """
 
-    def append_updates_soon(
-        self, updates: Sequence[Update], producer: ProducerId | None
-    ) -> asyncio.Future[Appended] | None:
-        """As `append_updates`, begun at once and without a task; None where that cannot be: there
-        is something to wait for before, or the journal has no such way."""
+    def append_runs_soon(
+        self, batches: Sequence[tuple[Sequence[Update], ProducerId | None]]
+    ) -> asyncio.Future[list[tuple[int, int] | Exception]] | None:
+        """As `append_updates` for each of them, in their order, begun at once and without a task.
+        The result has what came of each: first sequence and count, or the error. None where that
+        cannot be: there is something to wait for before, or the journal has no such way."""
         return None
 
     @abstractmethod

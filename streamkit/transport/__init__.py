@@ -9,6 +9,7 @@ from streamkit.transport.server.checking import Check
 from streamkit.transport.server.context import Context, ServerInterceptor, context
 from streamkit.transport.server.server import GrpcServer
 from streamkit.transport.server.serving import Servable, Service
+from streamkit.transport.server.stream import together
 from streamkit.transport.server.web import Door, Guest, Visit, WebCall
 from streamkit.transport.tls import client_tls, server_tls
 
@@ -34,4 +35,5 @@ __all__ = [
     "loop_factory",
     "run",
     "server_tls",
+    "together",
 ]

@@ -222,33 +222,43 @@ async def test_a_room_gives_turns_in_order_and_refuses_what_would_wait_too_long(
 
 
 class Even:
-    """Begins the work on even numbers without tasks; two of them fail, in their two ways."""
+    """Begins work on runs of even numbers without tasks; two of them fail, in their two ways."""
 
     def __init__(self) -> None:
         self.begun: list[int] = []
+        self.runs: list[int] = []
 
-    def fits(self, number: int) -> bool:
-        return number % 2 == 0
+    def part(self, number: int) -> int | None:
+        return number if number % 2 == 0 else None
 
-    def begin(self, number: int) -> asyncio.Future[int] | None:
-        if number == 6:
+    def begin(self, parts: list[int]) -> asyncio.Future[list[int]] | None:
+        if 6 in parts:
             return None
-        self.begun.append(number)
-        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        if number == 8:
+        self.begun += parts
+        self.runs.append(len(parts))
+        future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+        if 8 in parts:
             future.set_exception(LimitError("eight"))
         else:
-            asyncio.get_running_loop().call_soon(future.set_result, 10 * number)
+            asyncio.get_running_loop().call_soon(future.set_result, [10 * part for part in parts])
         return future
 
-    def made(self, number: int, done: asyncio.Future[int]) -> int:
+    def made(self, parts: list[int], done: asyncio.Future[list[int]]) -> list[int]:
         try:
             return done.result()
         except LimitError:
-            return -number
+            return [-part for part in parts]
 
 
-async def test_the_short_way_overtakes_nothing_and_is_not_overtaken() -> None:
+async def at_once(requests: AsyncIterator[list[int]]) -> AsyncIterator[list[int]]:
+    """In place of `together`: these come in lists already."""
+    async for batch in requests:
+        yield batch
+
+
+async def test_the_short_way_overtakes_nothing_and_is_not_overtaken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     even = Even()
 
     async def work(number: int) -> int:
@@ -263,16 +273,64 @@ async def test_the_short_way_overtakes_nothing_and_is_not_overtaken() -> None:
         found += ready
     assert even.begun == list(range(12))
     assert found == [0, 1, 20, 3, 40, 5, 6, 7, -8, 9, 100, 11]
+
+    async def batches() -> AsyncIterator[list[int]]:
+        yield [0, 2, 4, 1, 3, 10]
+        yield [12, 6, 14]
+        yield [5, 8, 16, 18]
+
+    monkeypatch.setattr("streamkit.handlers.pipeline.together", at_once)
+    even.begun, even.runs, found = [], [], []
+    async for ready in in_order(
+        batches(),  # type: ignore[arg-type]  # taken as they are
+        work,
+        weigh=lambda _: 1,
+        limit=99,
+        budget=99,
+        room=ROOM,
+        short=even,
+    ):
+        found += ready
+    assert even.begun == [0, 2, 4, 1, 3, 10, 12, 6, 14, 5, 8, 16, 18]
+    assert even.runs == [3, 1, 3]
+    assert found == [0, 20, 40, 1, 3, 100, 12, 6, 14, 5, -8, -16, -18]
+    assert not ROOM.taken
+
+
+@pytest.mark.parametrize(("limit", "budget"), [(4, 99), (99, 4)])
+async def test_a_run_is_within_the_bounds(
+    monkeypatch: pytest.MonkeyPatch, limit: int, budget: int
+) -> None:
+    async def batches() -> AsyncIterator[list[int]]:
+        yield [0, 2, 4, 10, 12, 14, 16, 18, 20]
+
+    async def work(number: int) -> int:
+        raise AssertionError("not needed")
+
+    monkeypatch.setattr("streamkit.handlers.pipeline.together", at_once)
+    even, found = Even(), []
+    async for ready in in_order(
+        batches(),  # type: ignore[arg-type]  # taken as they are
+        work,
+        weigh=lambda _: 1,
+        limit=limit,
+        budget=budget,
+        room=ROOM,
+        short=even,
+    ):
+        found += ready
+    assert even.runs == [4, 4, 1]
+    assert found == [0, 20, 40, 100, 120, 140, 160, 180, 200]
     assert not ROOM.taken
 
 
 async def test_what_the_short_way_has_begun_ends_with_the_iterator() -> None:
     class Never(Even):
-        def begin(self, number: int) -> asyncio.Future[int] | None:
+        def begin(self, parts: list[int]) -> asyncio.Future[list[int]] | None:
             self.futures.append(asyncio.get_running_loop().create_future())
             return self.futures[-1]
 
-        futures: list[asyncio.Future[int]] = []  # noqa: RUF012  # one instance
+        futures: list[asyncio.Future[list[int]]] = []  # noqa: RUF012  # one instance
 
     async def work(number: int) -> int:
         raise AssertionError("not needed")

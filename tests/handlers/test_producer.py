@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from streamkit.codec import frame
 from streamkit.errors import (
     AlreadyExistsError,
     InvalidArgumentError,
@@ -26,6 +29,7 @@ from streamkit.generated.streamservice import (
     LogEntry,
     Producer,
     PublishRequest,
+    SequenceRange,
     StartFrom,
     Update,
     WriteLogsRequest,
@@ -34,13 +38,24 @@ from streamkit.generated.streamservice import (
 )
 from streamkit.handlers import ProducerHandler
 from streamkit.handlers.pipeline import in_order
+from streamkit.handlers.runs import Replies
 from streamkit.journal import Journal, open_journal
 from streamkit.journal.base import Stream
+from streamkit.journal.sqlite.journal import SqliteJournal
 from streamkit.transport import Channel
 from tests.handlers.calls import rest, subscribe, tail, take
 from tests.handlers.conftest import Connected
 
 PATH = "/streamservice.ProducerService/"
+
+
+def unframed(data: bytes) -> list[WriteReply]:
+    found = []
+    while data:
+        size = int.from_bytes(data[1:5], "big")
+        found.append(WriteReply().parse(data[5 : 5 + size]))
+        data = data[5 + size :]
+    return found
 
 
 async def publish(channel: Channel, *messages: str, producer: Producer | None = None) -> WriteReply:
@@ -276,6 +291,59 @@ async def test_listing(channel: Channel) -> None:
     assert await listed(statuses=["running"]) == ["c", "a"]
 
 
+async def test_small_requests_that_come_together_are_answered_one_by_one(
+    tmp_path: Path, connected: Connected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each with its own answer: stored, refused, repeated, without a name."""
+    runs: list[int] = []
+    store = SqliteJournal.append_runs_soon
+    monkeypatch.setattr(
+        SqliteJournal,
+        "append_runs_soon",
+        lambda self, batches: runs.append(len(batches)) or store(self, batches),
+    )
+    async with (
+        await open_journal(str(tmp_path / "store.db")) as journal,
+        connected([ProducerHandler(journal=journal)]) as channel,
+    ):
+        requests = []
+        for number in range(1, 601):
+            updates = [Update(topic="t", message=str(number))] * (1 + number % 3 // 2)
+            requests.append(WriteRequest(Producer("p", number), updates=updates))
+        requests[100].updates[0].topic = "t.*"
+        requests[200] = requests[5]
+        requests[300] = WriteRequest(updates=[Update(topic="t")])
+        requests[400] = WriteRequest(Producer("q", 7), logs=[LogEntry(service="s")])
+        requests[500].producer = Producer("", 9)
+        async with channel.stream(PATH + "Write", WriteRequest, WriteReply) as call:
+            for request in requests:
+                await call.send(request)
+            await call.end()
+            replies = await rest(call)
+        assert max(runs) > 50
+        assert [reply.producer_sequence for reply in replies] == [
+            request.producer.sequence for request in requests
+        ]
+        assert [n for n, reply in enumerate(replies) if reply.code] == [100, 500]
+        assert replies[400].logs == SequenceRange(1, 1)
+        following = 1
+        for place, (request, reply) in enumerate(zip(requests, replies, strict=True)):
+            if place == 200:
+                assert reply.updates == replies[5].updates
+            elif place not in (100, 400, 500):
+                assert reply.updates == SequenceRange(following, len(request.updates))
+                following += len(request.updates)
+        assert journal.bounds(Stream.UPDATES).newest == following - 1
+
+
+@given(
+    number=st.integers(0, 2**63 - 1), first=st.integers(1, 2**63), count=st.integers(1, 2**32 - 1)
+)
+def test_a_reply_is_what_the_codec_makes_of_it(number: int, first: int, count: int) -> None:
+    reply = WriteReply(number, "an epoch", updates=SequenceRange(first, count))
+    assert Replies("an epoch").stored(number, first, count) == frame(reply)
+
+
 async def test_order_holds_when_the_store_is_behind(tmp_path: Path) -> None:
     """More is sent at once than the store takes in: what waits is still stored in order."""
     async with await open_journal(str(tmp_path / "store.db")) as journal:
@@ -295,7 +363,7 @@ async def test_order_holds_when_the_store_is_behind(tmp_path: Path) -> None:
             budget=2_000,
             room=handler._room,
         ):
-            firsts += [reply.updates.first for reply in replies]
+            firsts += [reply.updates.first for reply in unframed(b"".join(replies))]
         assert firsts == list(range(1, 100_001, 50))
 
 
@@ -312,11 +380,7 @@ async def test_nothing_overtakes_a_request_of_several_kinds(tmp_path: Path) -> N
         replies: list[WriteReply] = []
         answers = handler.write(requests())
         async for framed in answers:
-            data = bytes(framed.data)
-            while data:
-                size = int.from_bytes(data[1:5], "big")
-                replies.append(WriteReply().parse(data[5 : 5 + size]))
-                data = data[5 + size :]
+            replies += unframed(bytes(framed.data))
         assert [reply.producer_sequence for reply in replies] == list(range(1, 401))
         assert [reply.updates.first for reply in replies] == list(range(1, 401))
 

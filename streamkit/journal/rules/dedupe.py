@@ -9,6 +9,8 @@ it was stored. Requests may come in any order; producers count their own from 1.
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import count as count_up
+from itertools import repeat
 
 from streamkit.errors import InvalidArgumentError, PreconditionError
 from streamkit.journal.base import ProducerId, Stream
@@ -47,16 +49,24 @@ class Window:
             )
         return answer
 
-    def remember(self, sequence: int, answer: Answer) -> bool:
-        """Keep an answer; True if that moved the floor."""
-        self.answers[sequence] = answer
-        self.size += _cost(answer)
-        if len(self.answers) < REQUESTS + _FORGET_AT_ONCE:
-            return False
-        for old in sorted(self.answers)[:_FORGET_AT_ONCE]:
-            self.size -= _cost(self.answers.pop(old))
-            self.floor = old
-        return True
+    def remember(self, sequence: int, answer: Answer, requests: int = 1) -> bool:
+        """Keep an answer; True if that moved the floor. Of a run of `requests`, the first's: the
+        others were stored behind it, as many records each."""
+        if requests == 1:
+            self.answers[sequence] = answer
+        else:
+            first, count = answer
+            numbers = range(sequence, sequence + requests)
+            firsts = count_up(first, count)
+            self.answers.update(zip(numbers, zip(firsts, repeat(count)), strict=False))
+        self.size += requests * _cost(answer)
+        moved = False
+        while len(self.answers) >= REQUESTS + _FORGET_AT_ONCE:
+            moved = True
+            for old in sorted(self.answers)[:_FORGET_AT_ONCE]:
+                self.size -= _cost(self.answers.pop(old))
+                self.floor = old
+        return moved
 
 
 class Windows:
@@ -77,10 +87,10 @@ class Windows:
         self._windows[(stream, producer)] = window
         self.size += window.size
 
-    def remember(self, window: Window, sequence: int, answer: Answer) -> bool:
-        """Keep an answer in one of the windows; True if that moved its floor."""
+    def remember(self, window: Window, sequence: int, answer: Answer, requests: int = 1) -> bool:
+        """As `Window.remember`, in one of the windows."""
         before = window.size
-        moved = window.remember(sequence, answer)
+        moved = window.remember(sequence, answer, requests)
         self.size += window.size - before
         return moved
 

@@ -21,7 +21,15 @@ from streamkit.journal.records.weights import weight_of
 from streamkit.journal.rules.silence import Steady
 from streamkit.journal.sqlite.filed import FileJournal
 from streamkit.journal.sqlite.lock import StoreLock
-from streamkit.journal.sqlite.requests import Append, Ask, Cancel, Committed, Report, Sweep
+from streamkit.journal.sqlite.requests import (
+    Append,
+    AppendRun,
+    Ask,
+    Cancel,
+    Committed,
+    Report,
+    Sweep,
+)
 from streamkit.journal.sqlite.writer import Writer
 
 __all__ = ["SqliteJournal", "path_of"]
@@ -66,10 +74,17 @@ class SqliteJournal(FileJournal):
     ) -> Appended:
         return await self._append(Stream.UPDATES, updates, producer)
 
-    def append_updates_soon(
-        self, updates: Sequence[Update], producer: ProducerId | None
-    ) -> asyncio.Future[Appended] | None:
-        return self._writer.write_soon(self._append_request(Stream.UPDATES, updates, producer))
+    def append_runs_soon(
+        self, batches: Sequence[tuple[Sequence[Update], ProducerId | None]]
+    ) -> asyncio.Future[list[tuple[int, int] | Exception]] | None:
+        request = AppendRun(
+            now=self._clock(),
+            records=sum([len(messages) for messages, _ in batches]),
+            size=sum([weight_of(messages) for messages, _ in batches]),
+            stream=Stream.UPDATES,
+            batches=batches,
+        )
+        return self._writer.write_soon(request)
 
     async def append_logs(
         self, entries: Sequence[LogEntry], producer: ProducerId | None = None
@@ -79,14 +94,7 @@ class SqliteJournal(FileJournal):
     async def _append(
         self, stream: Stream, messages: Sequence[Any], producer: ProducerId | None
     ) -> Appended:
-        request = self._append_request(stream, messages, producer)
-        appended: Appended = await self._writer.write(request)
-        return appended
-
-    def _append_request(
-        self, stream: Stream, messages: Sequence[Any], producer: ProducerId | None
-    ) -> Append:
-        return Append(
+        request = Append(
             now=self._clock(),
             records=len(messages),
             size=weight_of(messages),
@@ -94,6 +102,8 @@ class SqliteJournal(FileJournal):
             messages=messages,
             producer=producer,
         )
+        appended: Appended = await self._writer.write(request)
+        return appended
 
     async def report_jobs(
         self, reports: Sequence[JobReport], *, create: bool = False

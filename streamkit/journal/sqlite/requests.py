@@ -10,7 +10,7 @@ from typing import Any
 from streamkit.generated.streamservice import JobReport
 from streamkit.journal.base import Item, ProducerId, Record, Stream
 
-__all__ = ["Append", "Ask", "Cancel", "Committed", "Report", "Request", "Sweep"]
+__all__ = ["Append", "AppendRun", "Ask", "Cancel", "Committed", "Report", "Request", "Sweep"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -33,6 +33,21 @@ class Append(Request):
     stream: Stream
     messages: Sequence[Any]
     producer: ProducerId | None
+
+
+@dataclass(slots=True, kw_only=True)
+class AppendRun(Request):
+    """Many small `Append`s that came together, each all or none. The result: what came of each."""
+
+    stream: Stream
+    batches: Sequence[tuple[Sequence[Any], ProducerId | None]]
+
+    def apart(self) -> list[Append]:
+        """The same, one by one."""
+        return [
+            Append(now=self.now, stream=self.stream, messages=messages, producer=producer)
+            for messages, producer in self.batches
+        ]
 
 
 @dataclass(slots=True, kw_only=True)

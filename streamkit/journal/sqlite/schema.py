@@ -109,7 +109,13 @@ insert or replace into meta select 'levels.from', ifnull(max(sequence), 0) + 1 f
 # Where the lines of each level are, kept from the first line on that is written to the store from
 # now on; the lines of before are added in small steps, while the store is in use (levels.py).
 
-MIGRATIONS = (_FIRST, _LEVELS)
+_RUNS = """
+alter table dedupe add column last integer;
+"""
+# A row may stand for all requests from `request` to `last`: of as many records each, stored one
+# after the other from the answer's first sequence on. NULL: for the one.
+
+MIGRATIONS = (_FIRST, _LEVELS, _RUNS)
 """The script at index n brings a store of version n to n + 1. Never edited, only added to."""
 
 VERSION = len(MIGRATIONS)

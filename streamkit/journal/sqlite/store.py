@@ -8,31 +8,32 @@ that one that cannot be stored does not take others with it.
 
 from __future__ import annotations
 
-import json
 import logging
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from streamkit.config import JournalOptions
 from streamkit.errors import InvalidArgumentError, LimitError, NotFoundError, StreamkitError
-from streamkit.journal.base import TERMINAL, Appended, Item, ProducerId, Record, Stream
+from streamkit.journal.base import TERMINAL, Appended, Item, Record, Stream
 from streamkit.journal.records import rows
-from streamkit.journal.records.items import Row, dump, log_rows, text_of, update_rows
+from streamkit.journal.records.items import Row, log_rows, text_of, update_rows
 from streamkit.journal.records.rows import event_item
-from streamkit.journal.rules.dedupe import Answer, Window, Windows, check_producer
 from streamkit.journal.rules.jobs import Job, cancelled, grown_old
 from streamkit.journal.rules.reports import Settled, settle
 from streamkit.journal.rules.silence import Silences
+from streamkit.journal.sqlite import remembered
 from streamkit.journal.sqlite.insert import Insert
 from streamkit.journal.sqlite.known import KnownJobs
 from streamkit.journal.sqlite.levels import Levels
 from streamkit.journal.sqlite.requests import (
     Append,
+    AppendRun,
     Ask,
     Cancel,
     Committed,
@@ -55,12 +56,14 @@ _INSERT = {
     "logs": Insert("logs", rows.COLUMNS[Stream.LOGS]),
     "job_events": Insert("job_events", rows.EVENT_COLUMNS),
     "jobs": Insert("jobs", rows.JOB_COLUMNS, "insert or replace"),
-    "dedupe": Insert(
-        "dedupe", ("stream", "producer", "request", "answer", "time"), "insert or replace"
-    ),
+    "dedupe": Insert("dedupe", remembered.COLUMNS, "insert or replace"),
     "marks": Insert("marks", ("stream", "sequence", "time")),
 }
 
+_TO_ROWS: dict[Stream, Callable[[Sequence[Any], int, datetime], list[Row]]] = {
+    Stream.UPDATES: update_rows,
+    Stream.LOGS: log_rows,
+}
 _STREAM_TABLES = frozenset(TABLES.values())
 _ENDED = ", ".join(f"'{status}'" for status in sorted(TERMINAL))
 
@@ -72,7 +75,6 @@ class _Group:
     """What the transaction to come will store."""
 
     tables: dict[str, list[Row]] = field(default_factory=dict)
-    forgotten: list[tuple[str, str, int]] = field(default_factory=list)
     items: dict[Stream, list[Item[Record]]] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
     events: dict[int, Job] = field(default_factory=dict)
@@ -94,7 +96,7 @@ class Store:
     def __init__(self, path: str, options: JournalOptions) -> None:
         self._connection = open_store(path, options)
         self._options = options
-        self._windows = Windows(options.windows_bytes)
+        self._remembered = remembered.Remembered(self._connection, options.windows_bytes)
         self._group = _Group()
         self.oldest: dict[Stream, int] = {}
         self.following: dict[Stream, int] = {}
@@ -147,17 +149,28 @@ class Store:
                 for request in requests:
                     request.result = request.error = None
                 return [done for request in requests for done in self.commit([request])]
+            if isinstance(requests[0], AppendRun):
+                return self._apart(requests[0])
             requests[0].error = _translated(error)
             return [Committed(requests, {})]
         self._settle(group)
         return [Committed(requests, group.items)]
+
+    def _apart(self, run: AppendRun) -> list[Committed]:
+        """Each in a transaction of its own."""
+        requests = run.apart()
+        committed = [done for request in requests for done in self.commit([request])]
+        run.result = [
+            request.error or (request.result.first, request.result.count) for request in requests
+        ]
+        return committed
 
     def undo(self) -> None:
         """Take back what was not committed, on disk and in memory."""
         if self._connection.in_transaction:
             self._connection.execute("rollback")
         self._group = _Group()
-        self._windows.clear()  # they remember what was not stored
+        self._remembered.undo()
         self._sizes.forget()
         following, marked = self._committed
         self.following.update(following)
@@ -168,6 +181,8 @@ class Store:
         match request:
             case Append():
                 return self._append(request)
+            case AppendRun():
+                return self._append_run(request)
             case Report():
                 return self._report(request)
             case Cancel():
@@ -183,7 +198,7 @@ class Store:
         self._group = _Group()
         self._committed = (dict(self.following), dict(self._marked))
         self._sizes.keep()
-        self._windows.trim()
+        self._remembered.settle()
         self._live += group.live
         for job_id, job in group.jobs.items():
             self._jobs.put(job)
@@ -196,28 +211,43 @@ class Store:
             self.retaining = True  # a fast writer does not wait for the next sweep
 
     def _append(self, request: Append) -> Appended:
-        stream = request.stream
-        producer = request.producer
-        window = None
-        if producer is not None:
-            check_producer(producer)
-            window = self._window(stream, producer.id)
-            known = window.find(producer.sequence)
-            if known is not None:
-                return Appended(*known)
+        stream, producer = request.stream, request.producer
+        known = self._remembered.find(stream, producer)
+        if known is not None:
+            return Appended(*known)
         first = self.following[stream]
-        now = request.now
-        if stream is Stream.UPDATES:
-            new = update_rows(request.messages, first, now)
-        else:
-            new = log_rows(request.messages, first, now)
-        items = list(map(rows.item_from_row[stream], new))
-        time = text_of(now)
-        if items:
-            self._add(stream, items, new, time)
-        if producer is not None and window is not None:
-            self._keep_answer(stream, producer, window, (first, len(items)), time)
-        return Appended(first, len(items))
+        new = _TO_ROWS[stream](request.messages, first, request.now)
+        self._add_records(stream, new, request.now)
+        if producer is not None:
+            self._remembered.keep(stream, producer, (first, len(new)), text_of(request.now))
+        return Appended(first, len(new))
+
+    def _append_run(self, run: AppendRun) -> list[tuple[int, int] | Exception]:
+        """In one go, which is what many small ones are together for; one by one when there is
+        something to be said about one of them."""
+        stream, batches = run.stream, run.batches
+        first = self.following[stream]
+        if self._remembered.all_new(stream, batches):
+            messages = list(chain.from_iterable([messages for messages, _ in batches]))
+            try:
+                new = _TO_ROWS[stream](messages, first, run.now)
+            except Exception:
+                return self._append_apart(run)
+            self._add_records(stream, new, run.now)
+            return [*self._remembered.keep_all(stream, batches, first, text_of(run.now))]
+        return self._append_apart(run)
+
+    def _append_apart(self, run: AppendRun) -> list[tuple[int, int] | Exception]:
+        found: list[tuple[int, int] | Exception] = []
+        for request in run.apart():
+            try:
+                stored = self._append(request)
+                found.append((stored.first, stored.count))
+            except sqlite3.Error as error:
+                found.append(store_error(error))
+            except Exception as error:
+                found.append(error)
+        return found
 
     def _report(self, request: Report) -> list[Any]:
         known: dict[str, Job | None] = {}
@@ -232,14 +262,14 @@ class Store:
             now=request.now,
             next_sequence=self.following[Stream.JOBS],
             stored=stored,
-            answered=partial(self._answered, Stream.JOBS),
+            answered=partial(self._remembered.find, Stream.JOBS),
         )
         self._count_live(known, settled)
         self._group.jobs.update(settled.states)
         self._group.heard.update(dict.fromkeys(settled.states, request.seen))
         self._add_events(settled.events, request.now)
         for producer, answer in settled.answers.items():
-            self._remember(Stream.JOBS, producer, answer, request.now)
+            self._remembered.keep(Stream.JOBS, producer, answer, text_of(request.now))
         return [
             after.progress() if isinstance(after, Job) else self._event(*after)
             for after in settled.after
@@ -302,7 +332,9 @@ class Store:
         end_life(self._connection)
 
     def _write(self, group: _Group) -> None:
-        tables = group.tables
+        tables, memory = group.tables, self._remembered
+        if memory.rows:
+            tables["dedupe"] = memory.rows
         if not tables:
             return
         execute, sizes = self._connection.execute, self._sizes
@@ -318,17 +350,17 @@ class Store:
             elif table in _STREAM_TABLES:
                 sizes.add(table, sizes.of(table, "sequence >= ?", (new[0][0],)))
             elif table == "dedupe":
-                sizes.add(table, sum(64 + 2 * len(row[1]) + len(row[3]) for row in new))
+                sizes.add(table, sum(64 + 2 * len(row[1]) + len(row[4]) for row in new))
             if table == "logs":
                 execute(
                     "insert into log_levels select severity, sequence from logs"
                     " where sequence >= ?",
                     (new[0][0],),
                 )
-        for stream, producer, floor in group.forgotten:
-            where = "stream = ? and producer = ? and request between 1 and ?"
-            sizes.add("dedupe", -sizes.of("dedupe", where, (stream, producer, floor)))
-            execute(f"delete from dedupe where {where}", (stream, producer, floor))
+        for forgotten in memory.forgotten:
+            where = "stream = ? and producer = ? and request > 0 and ifnull(last, request) <= ?"
+            sizes.add("dedupe", -sizes.of("dedupe", where, forgotten))
+            execute(f"delete from dedupe where {where}", forgotten)
         sizes.save()
         execute("commit")
         self._unlooked += max(0, sizes.total() - before)
@@ -358,6 +390,10 @@ class Store:
             "select job_id, heartbeat from jobs where status = 'running' and heartbeat > 0"
         ):
             self._silences.expect(job_id, heartbeat, 0.0)
+
+    def _add_records(self, stream: Stream, new: Sequence[Row], now: datetime) -> None:
+        if new:
+            self._add(stream, list(map(rows.item_from_row[stream], new)), new, text_of(now))
 
     def _add(
         self, stream: Stream, items: list[Item[Record]], new: Sequence[Row], time: str
@@ -408,46 +444,6 @@ class Store:
         if job is None:
             raise NotFoundError(f"job {job_id!r} is no longer kept")
         return job.progress()
-
-    def _window(self, stream: Stream, producer: str) -> Window:
-        window = self._windows.get(stream, producer)
-        if window is None:
-            found = self._connection.execute(
-                "select request, answer from dedupe where stream = ? and producer = ?",
-                (stream, producer),
-            ).fetchall()
-            answers: dict[int, Answer] = {n: tuple(json.loads(text)) for n, text in found}
-            floor = answers.pop(0, (0,))[0]
-            window = Window(answers, floor)
-            self._windows.put(stream, producer, window)
-        return window
-
-    def _answered(self, stream: Stream, producer: ProducerId | None) -> Answer | None:
-        if producer is None:
-            return None
-        check_producer(producer)
-        return self._window(stream, producer.id).find(producer.sequence)
-
-    def _remember(
-        self, stream: Stream, producer: ProducerId | None, answer: Answer, now: datetime
-    ) -> None:
-        if producer is None:
-            return
-        window = self._window(stream, producer.id)
-        self._keep_answer(stream, producer, window, answer, text_of(now))
-
-    def _keep_answer(
-        self, stream: Stream, producer: ProducerId, window: Window, answer: Answer, time: str
-    ) -> None:
-        # Numbers alone: as JSON they are their own text.
-        text = f"[{','.join(map(str, answer))}]"
-        row = (stream, producer.id, producer.sequence, text, time)
-        self._group.add("dedupe", [row])
-        if self._windows.remember(window, producer.sequence, answer):
-            # Request 0 stands for all that are forgotten.
-            floor = (stream, producer.id, 0, dump([window.floor]), time)
-            self._group.add("dedupe", [floor])
-            self._group.forgotten.append((stream, producer.id, window.floor))
 
 
 def _translated(error: Exception) -> StreamkitError:

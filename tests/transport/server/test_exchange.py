@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,6 +46,7 @@ from streamkit.errors import (
 )
 from streamkit.generated.google import rpc
 from streamkit.generated.streamservice import (
+    Producer,
     PublishRequest,
     SubscribeRequest,
     Update,
@@ -52,7 +54,7 @@ from streamkit.generated.streamservice import (
     WriteRequest,
 )
 from streamkit.testing import InProcess, connected
-from streamkit.transport import Channel, ClientCall, Context, Framed, Service, context
+from streamkit.transport import Channel, ClientCall, Context, Framed, Service, context, together
 from streamkit.transport.grpc.details import details_header, pack_details, unpack_details
 from streamkit.transport.grpc.metadata import Headers
 from streamkit.transport.server.exchange import Exchange
@@ -412,6 +414,42 @@ class Fan(Streams):
         yield Update(topic="three")
         yield Framed(b"", 0)
         yield Framed([large[:5], memoryview(large)[5:]], 1)
+
+
+async def test_requests_that_are_here_are_handed_out_together(serve: Serve) -> None:
+    """And what is wrong with one is told after those before it."""
+    batches: list[list[int]] = []
+
+    class Together(Writes):
+        async def write(
+            self, write_request_iterator: AsyncIterator[WriteRequest]
+        ) -> AsyncIterator[WriteReply]:
+            async for batch in together(write_request_iterator):
+                batches.append([request.producer.sequence for request in batch])
+                context().set_trailing_metadata({"x-got": str(context().messages_received)})
+                yield WriteReply(producer_sequence=len(batch))
+
+    requests = [bytes(WriteRequest(Producer("p", number))) for number in range(1, 8)]
+    async with serve([Together()]) as channel:
+        async with channel.stream(WRITE, WriteRequest, WriteReply) as call:
+            for number in range(1, 101):
+                await call.send(WriteRequest(Producer("p", number)))
+            await call.end()
+            replies = [reply.producer_sequence async for reply in call]
+        assert [*chain(*batches)] == list(range(1, 101))
+        assert [len(batch) for batch in batches] == replies
+        assert max(replies) > 1
+        batches.clear()
+        bad = [*requests[:3], b"\x0a\xff", *requests[3:]]
+        with pytest.raises(InvalidArgumentError, match="cannot be decoded"):
+            async with channel.stream(WRITE, WriteRequest, WriteReply) as call:
+                for data in bad:
+                    await call.send(data)
+                await call.end()
+                async for _ in call:
+                    pass
+        assert [*chain(*batches)] == [1, 2, 3]
+        assert (call.trailing_metadata or {})["x-got"] == "3"
 
 
 async def test_framed_messages_go_out_as_they_are(serve: Serve) -> None:
