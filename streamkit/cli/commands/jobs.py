@@ -229,10 +229,10 @@ async def _jobs(
         jobs = await client.jobs(statuses=statuses, since=start, limit=last)
     if output == "pretty":
         from streamkit.cli.rendering.console import print_table
-        from streamkit.cli.rendering.jobs import jobs_table
+        from streamkit.cli.rendering.jobs import JobsTable
 
         if jobs:
-            print_table(session.output, jobs_table(jobs))
+            print_table(session.output, JobsTable(jobs))
         else:
             session.note("no jobs; `streamkit run -- COMMAND` starts one")
         return exits.OK

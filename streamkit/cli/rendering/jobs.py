@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.console import RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.live import Live
 from rich.progress import (
     BarColumn,
@@ -31,11 +31,11 @@ from streamkit.generated.streamservice import JobProgress, LogEntry
 __all__ = [
     "BarsView",
     "JobView",
+    "JobsTable",
     "JsonView",
     "LinesView",
     "TableView",
     "job_bars",
-    "jobs_table",
     "show_task",
 ]
 
@@ -249,7 +249,7 @@ class TableView:
         output.note_sink = lambda text: self._console.print(plain(text, "dim"), soft_wrap=True)
 
     def show(self, jobs: Sequence[JobProgress]) -> None:
-        self._live.update(jobs_table(jobs), refresh=True)
+        self._live.update(JobsTable(jobs), refresh=True)
 
     def close(self) -> None:
         self._output.note_sink = None
@@ -257,22 +257,49 @@ class TableView:
         self._live.stop()
 
 
-def jobs_table(jobs: Sequence[JobProgress], now: datetime | None = None) -> RenderableType:
-    """The jobs, one a line, in the order given."""
-    current = datetime.now(UTC) if now is None else now
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("JOB", "STATUS", "PROGRESS", "CHANGED", "RAN", "STEP"):
-        table.add_column(heading, no_wrap=True, overflow="ellipsis")
-    for job in jobs:
-        status = "stalled" if job.stalled else job.status
-        created = job.created_at.timestamp()
-        until = job.updated_at if job.status in ENDED else current
-        table.add_row(
-            plain(job.job_id, "bold"),
-            plain(status, STATUS_STYLES.get(status, "")),
-            plain(f"{job.percentage}%" + (f" {job.completed}/{job.total}" if job.total else "")),
-            plain(clock_text(job.updated_at, "relative", current)),
-            plain(seconds_text((until - job.created_at).total_seconds()) if created > 0 else ""),
-            plain(job.error or job.current_step, "red" if job.error else "dim"),
-        )
-    return table
+_LESS = (("RAN", 72), ("STEP", 64), ("CHANGED", 50), ("PROGRESS", 32))
+"""Columns that a narrower terminal goes without, so that what is left can be read."""
+
+
+class JobsTable:
+    """The jobs, one a line, in the order given, as wide as where they are printed."""
+
+    def __init__(self, jobs: Sequence[JobProgress], now: datetime | None = None) -> None:
+        self._jobs = jobs
+        self._now = now
+
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
+        without = {heading for heading, least in _LESS if options.max_width < least}
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for heading in ("JOB", "STATUS", "PROGRESS", "CHANGED", "RAN", "STEP"):
+            if heading not in without:
+                # The others keep their width; these two share what is left.
+                fixed = heading not in ("JOB", "STEP")
+                table.add_column(heading, no_wrap=fixed, overflow="ellipsis")
+        current = datetime.now(UTC) if self._now is None else self._now
+        for job in self._jobs:
+            cells = _cells(job, current)
+            table.add_row(*(cell for heading, cell in cells.items() if heading not in without))
+        yield table
+
+
+def _cells(job: JobProgress, now: datetime) -> dict[str, Text]:
+    status = "stalled" if job.stalled else job.status
+    created = job.created_at.timestamp()
+    until = job.updated_at if job.status in ENDED else now
+    ran = seconds_text((until - job.created_at).total_seconds()) if created > 0 else ""
+    done = f"{job.percentage}%" + (f" {job.completed}/{job.total}" if job.total else "")
+    return {
+        "JOB": _one_line(job.job_id, "bold"),
+        "STATUS": plain(status, STATUS_STYLES.get(status, "")),
+        "PROGRESS": plain(done),
+        "CHANGED": plain(clock_text(job.updated_at, "relative", now)),
+        "RAN": plain(ran),
+        "STEP": _one_line(job.error or job.current_step, "red" if job.error else "dim"),
+    }
+
+
+def _one_line(text: str, style: str) -> Text:
+    line = plain(text, style)
+    line.no_wrap, line.overflow = True, "ellipsis"
+    return line
