@@ -12,14 +12,13 @@ import socket
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from importlib.resources import files
 from ssl import SSLContext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from streamkit.access.rules import Rules
 from streamkit.background import Companions, ended, place_of
-from streamkit.config import DoorLimits, JournalOptions, QueryLimits, TransportLimits
+from streamkit.config import JournalOptions, QueryLimits, TransportLimits
 from streamkit.database import Databases, Source, SqliteSource, StoreSource, open_source
 from streamkit.errors import AbortedError, InvalidArgumentError, PreconditionError, StreamkitError
 from streamkit.handlers import (
@@ -291,12 +290,10 @@ class Server:
             self._health = health
 
     def _new_page(self, described: Sequence[bytes], services: Iterable[str]) -> Page:
-        from streamkit.doors.page.catalog import methods_json
-        from streamkit.doors.page.page import Page
+        from streamkit.doors.page.page import new_page
 
-        own = files("streamkit.generated").joinpath("descriptors.binpb").read_bytes()
-        methods = methods_json((*described, own), services)
-        return Page(DoorLimits(), needs_token=self._access is not None, methods=methods)
+        needs_token, store = self._access is not None, getattr(self.journal, "path", None)
+        return new_page(described, services, needs_token=needs_token, store=store)
 
     @property
     def page_address(self) -> str:

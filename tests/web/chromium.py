@@ -7,9 +7,10 @@ import base64
 import json
 import os
 import shutil
+import subprocess
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +24,67 @@ _FLAGS = [
 ]  # fmt: skip
 
 
-class Browser:
-    """One browser process and the tabs in it."""
+class Process:
+    """A running browser with an empty profile. One serves all tests; start it outside of loops."""
 
-    def __init__(self, process: asyncio.subprocess.Process, write: int, read: int) -> None:
+    def __init__(self, *flags: str) -> None:
+        to_child, self.write = os.pipe()
+        self.read, from_child = os.pipe()
+        self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+
+        def pipes() -> None:
+            # The browser wants them as 3 and 4, and one may stand where the other has to be.
+            first, second = os.dup(to_child), os.dup(from_child)
+            os.dup2(first, 3)
+            os.dup2(second, 4)
+
+        self._process = subprocess.Popen(
+            [BINARY, *_FLAGS, f"--user-data-dir={self._profile.name}", *flags, "about:blank"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=(3, 4, to_child, from_child),
+            preexec_fn=pipes,
+            start_new_session=True,
+        )
+        os.close(to_child)
+        os.close(from_child)
+        self.numbers = count(1)
+        """Of commands: what answers an earlier test is nobody's."""
+
+    def stop(self) -> None:
+        """End it."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, 9)
+        self._process.wait()
+        os.close(self.write)
+        os.close(self.read)
+        self._profile.cleanup()
+
+
+class Browser:
+    """What one test sees of the browser: the tabs that it opens."""
+
+    def __init__(self, process: Process) -> None:
         self._process = process
-        self._write = write
-        self._read = read
-        self._next = 0
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._buffer = b""
+        self._contexts: list[str] = []
         self.tabs: dict[str, Tab] = {}
-        asyncio.get_running_loop().add_reader(read, self._readable)
+        asyncio.get_running_loop().add_reader(process.read, self._readable)
+
+    async def close(self) -> None:
+        """Close the tabs and leave the browser to the next test."""
+        try:
+            for context in self._contexts:
+                await self.send("Target.disposeBrowserContext", browserContextId=context)
+        finally:
+            asyncio.get_running_loop().remove_reader(self._process.read)
 
     def _readable(self) -> None:
-        data = os.read(self._read, 1 << 20)
+        data = os.read(self._process.read, 1 << 20)
         if not data:
-            asyncio.get_running_loop().remove_reader(self._read)
+            asyncio.get_running_loop().remove_reader(self._process.read)
             return
         self._buffer += data
         *whole, self._buffer = self._buffer.split(b"\0")
@@ -53,12 +98,12 @@ class Browser:
 
     async def send(self, method: str, session: str = "", **params: Any) -> dict[str, Any]:
         """Send a command and wait for its result."""
-        self._next += 1
-        message: dict[str, Any] = {"id": self._next, "method": method, "params": params}
+        number = next(self._process.numbers)
+        message: dict[str, Any] = {"id": number, "method": method, "params": params}
         if session:
             message["sessionId"] = session
-        waiter = self._answers[self._next] = asyncio.get_running_loop().create_future()
-        os.write(self._write, json.dumps(message).encode() + b"\0")
+        waiter = self._answers[number] = asyncio.get_running_loop().create_future()
+        os.write(self._process.write, json.dumps(message).encode() + b"\0")
         async with asyncio.timeout(PATIENCE):
             answer = await waiter
         if "error" in answer:
@@ -69,6 +114,7 @@ class Browser:
     async def tab(self, width: int = 1400, height: int = 800, dark: bool = False) -> Tab:
         """Open a tab with cookies of its own."""
         context = (await self.send("Target.createBrowserContext"))["browserContextId"]
+        self._contexts.append(context)
         target = await self.send("Target.createTarget", url="about:blank", browserContextId=context)
         attached = await self.send(
             "Target.attachToTarget", targetId=target["targetId"], flatten=True
@@ -185,38 +231,3 @@ class Tab:
         await self.send("HeapProfiler.collectGarbage")
         usage = await self.send("Runtime.getHeapUsage")
         return int(usage["usedSize"])
-
-
-@asynccontextmanager
-async def chromium(*flags: str) -> AsyncIterator[Browser]:
-    """Run a browser with an empty profile until the block ends."""
-    to_child, write = os.pipe()
-    read, from_child = os.pipe()
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-
-        def pipes() -> None:
-            # The browser wants them as 3 and 4, and one may stand where the other has to be.
-            first, second = os.dup(to_child), os.dup(from_child)
-            os.dup2(first, 3)
-            os.dup2(second, 4)
-
-        process = await asyncio.create_subprocess_exec(
-            BINARY, *_FLAGS, f"--user-data-dir={profile}", *flags, "about:blank",
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-            pass_fds=(3, 4, to_child, from_child),
-            preexec_fn=pipes,
-            start_new_session=True,
-        )  # fmt: skip
-        os.close(to_child)
-        os.close(from_child)
-        try:
-            yield Browser(process, write, read)
-        finally:
-            asyncio.get_running_loop().remove_reader(read)
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, 9)
-            await process.wait()
-            os.close(write)
-            os.close(read)

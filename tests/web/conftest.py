@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from streamkit import AsyncClient, Server
-from tests.web.chromium import BINARY, Browser, Tab, chromium
+from tests.web.chromium import BINARY, Browser, Process, Tab
+
+REBOUND = "*.rebound.example"
+"""Names of somebody else that lead to this machine."""
 
 
 @pytest.fixture
@@ -22,12 +25,20 @@ async def client(server: Server) -> AsyncIterator[AsyncClient]:
         yield client
 
 
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Process]:
     if not BINARY:
         pytest.skip("no Chromium here: `apt-get install chromium`")
-    async with chromium() as browser:
-        yield browser
+    process = Process(f"--host-resolver-rules=MAP {REBOUND} 127.0.0.1")
+    yield process
+    process.stop()
+
+
+@pytest.fixture
+async def browser(chromium: Process) -> AsyncIterator[Browser]:
+    browser = Browser(chromium)
+    yield browser
+    await browser.close()
 
 
 @pytest.fixture

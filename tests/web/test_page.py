@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -213,22 +215,57 @@ async def test_the_keyboard_is_enough(tab: Tab) -> None:
     await tab.until("document.title.startsWith('Query')")
 
 
-async def test_the_page_goes_on_when_its_server_comes_back(
+async def test_the_page_goes_on_by_itself_when_its_server_comes_back(
     browser: Browser, tmp_path: Path
 ) -> None:
     store = str(tmp_path / "store.db")
-    async with Server(journal=store, port=0, web=True) as server:
+    port = 0
+    tab = await browser.tab()
+    for life in range(3):
+        async with Server(journal=store, port=port, web=True) as server:
+            if not life:
+                port = int(server.address.rpartition(":")[2])
+                await tab.open(server.page_address)
+                await tab.sees("Jobs")
+                await tab.run("location.hash = 'updates'")
+            async with AsyncClient(server.address) as client:
+                await client.publish("orders", f"in life {life}")
+            await tab.sees(f"in life {life}", ".lines")
+    rows = await tab.run("[...document.querySelectorAll('.lines .row')].map((r) => r.innerText)")
+    assert [row.split()[-1] for row in rows] == ["0", "1", "2"]
+
+
+async def test_without_a_store_the_page_says_what_to_do(browser: Browser) -> None:
+    async with Server(journal=":memory:", port=0, web=True) as server:
         port = int(server.address.rpartition(":")[2])
         tab = await browser.tab()
         await tab.open(server.page_address)
         await tab.sees("Jobs")
-        await tab.run("location.hash = 'updates'")
-        async with AsyncClient(server.address) as client:
-            await client.publish("orders", "before")
-        await tab.sees("before", ".lines")
-    async with Server(journal=store, port=port, web=True) as server:
-        # A session lives as long as its server: the page says what to do.
+    async with Server(journal=":memory:", port=port, web=True) as server:
         await tab.sees("Open the address that the server printed")
+        await tab.run(f"fetch({server.page_address!r}, {{redirect: 'manual'}})")
+        await tab.sees("Jobs", "#tabs")
+
+
+async def test_with_rules_of_access_it_asks_for_the_token_once_more(
+    browser: Browser, tmp_path: Path
+) -> None:
+    access, secret = tmp_path / "access.toml", "sk_ann_" + "a" * 43
+    digest = hashlib.sha256(secret.encode()).hexdigest()
+    access.write_text(f'[[token]]\nid = "ann"\nsha256 = "{digest}"\nroles = ["admin"]\n')
+    access.chmod(0o600)
+    settings: dict[str, Any] = {"journal": str(tmp_path / "store.db"), "access": str(access)}
+    tab = await browser.tab()
+    port = 0
+    for _ in range(2):
+        async with Server(**settings, port=port, web=True) as server:
+            if not port:
+                port = int(server.address.rpartition(":")[2])
+                await tab.open(server.page_address)
+            await tab.sees("A token of this server")
+            await tab.type("Token", secret, enter=True)
+            await tab.sees("Jobs", "#tabs")
+    assert not list(tmp_path.glob("*.logins"))
 
 
 @pytest.mark.parametrize("width", [400, 1400])

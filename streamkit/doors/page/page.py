@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from importlib.resources import files
 
 from streamkit.config import DoorLimits
 from streamkit.doors.http.requests import WebRequest, answer
+from streamkit.doors.page.catalog import methods_json
 from streamkit.doors.page.sessions import Session, Sessions
 from streamkit.errors import InvalidArgumentError
 from streamkit.transport.grpc.metadata import Headers
 
-__all__ = ["Page"]
+__all__ = ["Page", "new_page"]
 
 _KINDS = {
     "html": "text/html; charset=utf-8",
@@ -39,10 +41,13 @@ _SECONDS = 12 * 3600
 class Page:
     """Answers the addresses of the page, and knows who has logged in on it."""
 
-    def __init__(self, limits: DoorLimits, *, needs_token: bool, methods: str) -> None:
+    def __init__(
+        self, limits: DoorLimits, *, needs_token: bool, methods: str, logins: str = ""
+    ) -> None:
         """`needs_token`: the server has rules of access, so that a login needs one of its tokens.
-        `methods` is what the page shows of the server's methods, as JSON."""
-        self.sessions = Sessions(limits)
+        `methods` is what the page shows of the server's methods, as JSON; `logins` a file in which
+        logins without a token outlive the server."""
+        self.sessions = Sessions(limits, file="" if needs_token else logins)
         self._needs_token = needs_token
         self._methods = methods
         self._files = _read_files()
@@ -117,6 +122,16 @@ class Page:
             return
         cookie = self.sessions.open(token)
         answer(call, 204, "", _set_cookie(request, cookie, _SECONDS), *_SAFE)
+
+
+def new_page(
+    described: Iterable[bytes], services: Iterable[str], *, needs_token: bool, store: str | None
+) -> Page:
+    """Return the page of a server: its services and their descriptors, and where its store is."""
+    own = files("streamkit.generated").joinpath("descriptors.binpb").read_bytes()
+    methods = methods_json((*described, own), services)
+    logins = "" if store is None else f"{store}.logins"
+    return Page(DoorLimits(), needs_token=needs_token, methods=methods, logins=logins)
 
 
 def _is_token(text: str) -> bool:

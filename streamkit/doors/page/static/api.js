@@ -64,20 +64,31 @@ export async function* stream(method, message, signal) {
   }
 }
 
-// Server-sent events; `handlers` by event name. The browser resumes by itself after the last id.
+// Server-sent events; `handlers` by event name. The browser resumes by itself after the last id; a
+// stream that was open once and is then refused (by a server that starts, say) is asked for again.
 export function events(path, handlers) {
-  const source = new EventSource(path);
-  for (const [name, handle] of Object.entries(handlers)) {
-    if (name === "open") source.onopen = () => handle();
-    else if (name === "broken") source.onerror = () => {
-      const final = source.readyState === EventSource.CLOSED;
-      handle(final);
-      if (final) dispatchEvent(new Event("logged-out"));  // or refused for another reason: the session tells
+  let source, timer, last = "", opened = false;
+  const heard = (handle) => (event) => {
+    last = event.lastEventId || last;
+    handle(event.data ? JSON.parse(event.data) : {}, last);
+  };
+  function open() {
+    source = new EventSource(last ? `${path}${path.includes("?") ? "&" : "?"}after=${encodeURIComponent(last)}` : path);
+    source.onopen = () => { opened = true; handlers.open?.(); };
+    source.onerror = () => {
+      const closed = source.readyState === EventSource.CLOSED;
+      handlers.broken?.(closed && !opened);
+      if (!closed) return;
+      dispatchEvent(new Event("logged-out"));  // or refused for another reason: the session tells
+      if (opened) timer = setTimeout(open, 2000);
     };
-    else if (name === "record") source.onmessage = (event) => handle(JSON.parse(event.data), event.lastEventId);
-    else source.addEventListener(name, (event) => handle(event.data ? JSON.parse(event.data) : {}));
+    for (const [name, handle] of Object.entries(handlers)) {
+      if (name === "record") source.onmessage = heard(handle);
+      else if (name !== "open" && name !== "broken") source.addEventListener(name, heard(handle));
+    }
   }
-  return source;
+  open();
+  return { close() { clearTimeout(timer); source.close(); } };
 }
 
 export const session = async () => (await fetch("/session")).json();

@@ -66,10 +66,16 @@ function askToken(problem = "") {
   box.focus();
 }
 
+let again;
+function later() { clearTimeout(again); again = setTimeout(() => begin().catch(later), 3000); }
+
 async function begin() {
   const known = await session();
   if (!known.loggedIn) {
     if (known.needsToken) return askToken();
+    leave();
+    leave = () => {};
+    later();  // it may be opened in another tab
     find("panel").replaceChildren(el("p", { className: "login" }, "Open the address that the server printed when it started: it carries a code that is good once. Another start prints another one."));
     return;
   }
@@ -90,7 +96,9 @@ async function begin() {
 
 addEventListener("hashchange", show);
 addEventListener("keydown", keys);
-addEventListener("logged-out", async () => { if (!(await session()).loggedIn) begin(); });
+addEventListener("logged-out", async () => {
+  try { if (!(await session()).loggedIn) await begin(); } catch { /* it is away: whoever waits asks again */ }
+});
 find("leave").addEventListener("click", async () => { await logout(); location.hash = ""; location.reload(); });
 find("copy").addEventListener("click", () => navigator.clipboard?.writeText(find("line").textContent));
-begin().catch((error) => state(clean(error.message), true));
+begin().catch((error) => { state(clean(error.message), true); later(); });
