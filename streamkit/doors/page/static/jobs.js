@@ -31,11 +31,11 @@ export default function jobs(panel, { rest, state, line, go }) {
   function pace(job) {
     const [first, last] = [job.history[0], job.history.at(-1)];
     const seconds = (last[0] - first[0]) / 1000;
-    if (!LIVE.includes(job.status) || seconds < 0.5) return "";
+    if (!LIVE.includes(job.status) || seconds < 0.5) return [];
     const rate = (last[1] - first[1]) / seconds;
     const total = Number(job.total || 100);
     const left = rate > 0 ? lasting((total - last[1]) / rate) : "";
-    return (job.total ? `${rate.toFixed(rate < 10 ? 1 : 0)}/s` : "") + (left ? `  ${left} left` : "");
+    return [job.total ? `${rate.toFixed(rate < 10 ? 1 : 0)}/s` : "", left ? `${left} left` : ""];
   }
 
   function draw() {
@@ -57,8 +57,8 @@ export default function jobs(panel, { rest, state, line, go }) {
       percent.textContent = `${job.percentage || 0}%`;
       tag.textContent = job.stalled ? "stalled" : job.status;
       tag.className = "tag " + (job.stalled ? "stalled" : job.status);
-      const units = job.total ? `${number(job.completed || 0)} of ${number(job.total)}  ` : "";
-      step.textContent = clean(`${units}${pace(job)}  ${job.error || job.currentStep || ""}`);
+      const units = job.total ? `${number(job.completed || 0)} of ${number(job.total)}` : "";
+      step.textContent = clean([units, ...pace(job), job.error || job.currentStep].filter(Boolean).join(" \u00b7 "));
       node.setAttribute("aria-current", String(job.jobId === chosen));
       if (list.children[i] !== node) list.insertBefore(node, list.children[i] || null);
     });

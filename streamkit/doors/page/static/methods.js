@@ -64,7 +64,9 @@ export default function methods(panel, { rest, state, line, go }) {
   const pretty = (text) => JSON.stringify(JSON.parse(text), null, 2);
   fetch("/methods.json").then(async (response) => {
     if (!response.ok) throw new Error(await response.text());
-    services = await response.json();
+    // One's own services before those that every server has.
+    const given = ({ name }) => /^(grpc|streamservice)\./.test(name);
+    services = (await response.json()).sort((a, b) => given(a) - given(b));
     draw();
     const [name, method] = decodeURIComponent(rest || "").split("/");
     const service = services.find((one) => one.name === name), found = service?.methods.find((one) => one.name === method);
