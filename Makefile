@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # The tests start hundreds of processes: each would compile again all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-all check soak bench generate clean
+.PHONY: help demo test test-all check soak bench generate docs clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -39,9 +39,13 @@ bench: $(READY) ## side by side with the peers, one table
 	$(BIN)/python -m pip install --quiet --group bench
 	$(BIN)/python -m bench
 
-generate: $(READY) ## schema/*.proto -> streamkit/generated, the asynchronous client -> blocking
+generate: $(READY) ## schema -> messages, the asynchronous client -> blocking, the program -> docs/reference
 	$(BIN)/python scripts/generate.py
 	$(BIN)/python scripts/blocking.py
+	$(BIN)/python scripts/reference.py
+
+docs: $(READY) ## docs/ as a site in site/
+	$(BIN)/zensical build --clean --strict
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) .venvs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venvs .pytest_cache .mypy_cache .ruff_cache .cache site

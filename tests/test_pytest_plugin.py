@@ -48,6 +48,35 @@ async def test_handlers_of_ones_own(streamkit_channel, streamkit_server):
         assert (await AskStub(channel).ask(SubscribeRequest(), timeout=9)).epoch == " 9"
 
 
+@pytest.fixture
+def streamkit_roles():
+    return '[role.till]\\npublish = ["orders.*"]\\nmethods = ["/test.Talk/*"]'
+
+
+async def test_roles(streamkit_access, streamkit_server, streamkit_client, streamkit_channel):
+    assert streamkit_client.status().version  # an administrator
+    till = streamkit_access("till")
+    async with streamkit.AsyncClient(streamkit_server, token=till) as client:
+        assert await client.publish("orders.eu", "7") == 1
+        with pytest.raises(streamkit.AuthError, match="prices"):
+            await client.publish("prices", "7")
+    with pytest.raises(streamkit.AuthError, match="not authenticated"):
+        async with streamkit.AsyncClient(streamkit_server) as client:
+            await client.status()
+    with pytest.raises(streamkit.InvalidArgumentError, match="no role 'tilt'"):
+        streamkit_access("tilt")
+    async with streamkit_channel(Talk(), role="till") as channel:
+        assert (await AskStub(channel).ask(SubscribeRequest(), timeout=9)).epoch == " 9"
+    async with streamkit_channel(Talk(), role="reader") as channel:
+        with pytest.raises(streamkit.AuthError, match="not allowed"):
+            await AskStub(channel).ask(SubscribeRequest(), timeout=9)
+
+
+async def test_a_role_without_a_server(streamkit_channel):
+    async with streamkit_channel(Talk(), role="till") as channel:
+        assert (await AskStub(channel).ask(SubscribeRequest(), timeout=9)).epoch == " 9"
+
+
 @pytest.mark.anyio
 async def test_anyio(streamkit_channel):
     async with streamkit_channel(Talk()) as channel:
@@ -70,7 +99,7 @@ def test_every_fixture_in_a_session_of_its_own(tmp_path: Path) -> None:
         timeout=100,
         check=False,
     )
-    assert done.returncode == 0 and "4 passed" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0 and "6 passed" in done.stdout, done.stdout + done.stderr
 
 
 def test_a_session_that_does_not_use_it_imports_nothing(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 Nothing here is imported by the rest of streamkit.
 """
 
+from streamkit.testing.expecting import expect
 from streamkit.testing.faults import Fault, FaultProxy
 from streamkit.testing.in_process import InProcess
+from streamkit.testing.roles import Access
 from streamkit.testing.servers import connected, serve
 
-__all__ = ["Fault", "FaultProxy", "InProcess", "connected", "serve"]
+__all__ = ["Access", "Fault", "FaultProxy", "InProcess", "connected", "expect", "serve"]

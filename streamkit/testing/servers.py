@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
+from streamkit.access.gate import Gate
+from streamkit.access.rules import Rules
 from streamkit.config import TransportLimits
 from streamkit.server import Server
 from streamkit.testing.in_process import InProcess
 from streamkit.transport import (
     Channel,
     Check,
+    ClientCall,
     ClientInterceptor,
     GrpcServer,
     Servable,
     ServerInterceptor,
 )
+from streamkit.transport.server.servables import opened_methods
 
 __all__ = ["connected", "serve"]
 
@@ -31,6 +35,8 @@ async def connected(
     client_interceptors: Sequence[ClientInterceptor] = (),
     check: Check | None = None,
     carrier: Literal["socket", "inproc"] = "socket",
+    access: Rules | None = None,
+    token: str = "",
 ) -> AsyncIterator[Channel]:
     """Serve just these handlers and give a channel to them.
 
@@ -39,8 +45,15 @@ async def connected(
 
         async with connected([UpdatesHandler(journal=journal)]) as channel:
             stub = StreamServiceStub(channel)
+
+    With `access`, rules such as those of `Access`, each call is decided by them; the channel shows
+    `token`.
     """
-    limits = limits or TransportLimits()
+    handlers, limits = list(handlers), limits or TransportLimits()
+    if access is not None:
+        interceptors = [Gate(access, open_to=opened_methods(handlers)), *interceptors]
+    if token:
+        client_interceptors = [_showing(token), *client_interceptors]
     if carrier == "inproc":
         async with Channel(
             InProcess.target,
@@ -52,7 +65,7 @@ async def connected(
         return
     with tempfile.TemporaryDirectory(prefix="streamkit-") as directory:
         path = f"{directory}/socket"
-        server = GrpcServer(list(handlers), limits=limits, interceptors=interceptors, check=check)
+        server = GrpcServer(handlers, limits=limits, interceptors=interceptors, check=check)
         await server.start(path=path)
         try:
             async with Channel(
@@ -61,6 +74,14 @@ async def connected(
                 yield channel
         finally:
             await server.close()
+
+
+def _showing(token: str) -> ClientInterceptor:
+    async def show(call: ClientCall[Any, Any], call_next: Callable[[], Awaitable[None]]) -> None:
+        call.metadata["authorization"] = f"Bearer {token}"
+        await call_next()
+
+    return show
 
 
 @asynccontextmanager

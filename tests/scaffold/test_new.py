@@ -35,7 +35,7 @@ def test_a_new_project_says_what_is_next_and_its_tests_pass(tmp_path: Path) -> N
     assert "streamkit serve tea_shop.service:app --reload" in done.stderr
     folder = tmp_path / "Tea-Shop"
     tested = run(folder, "pytest", "-q", "-W", "error")
-    assert tested.returncode == 0 and "2 passed" in tested.stdout, tested.stdout + tested.stderr
+    assert tested.returncode == 0 and "3 passed" in tested.stdout, tested.stdout + tested.stderr
     for tool in (("ruff", "check", "."), ("ruff", "format", "--check", ".")):
         checked = run(folder, *tool)
         assert checked.returncode == 0, checked.stdout
