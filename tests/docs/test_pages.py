@@ -74,7 +74,7 @@ def test_what_is_not_run_is_little_and_says_why() -> None:
     skipped = {
         (page.name, block.skipped) for page in PAGES for block in blocks(page) if block.skipped
     }
-    assert len(skipped) <= 8, skipped
+    assert len(skipped) <= 10, skipped
     for name, why in skipped:
         for path in re.findall(r"tests/[\w/]+(?:\.py)?", why):
             assert (ROOT / path).exists() or (ROOT / f"{path}.py").exists(), (name, path)
