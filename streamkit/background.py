@@ -6,6 +6,7 @@ import asyncio
 import logging
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 from streamkit.errors import InternalError, StreamkitError
@@ -57,6 +58,13 @@ class Companions:
             self._crash, self._name = error, task.get_name()
             self._on_crash()
 
+    def fail(self, error: StreamkitError) -> None:
+        """As if one had failed with this, which says all there is to say."""
+        LOG.error("%s", error.message)
+        if self._crash is None:
+            self._crash = error
+            self._on_crash()
+
     async def stop(self) -> None:
         """Cancel what runs, and wait until it has ended; the caller may be one of them."""
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
@@ -65,8 +73,10 @@ class Companions:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def check(self) -> None:
-        """Raise InternalError, once, if something has failed."""
+        """Raise InternalError, once, if something has failed, or what `fail` was given."""
         error, self._crash = self._crash, None
+        if error is not None and not self._name:
+            raise error
         if error is not None:
             text = f"{self._name}, in the background, has failed: {place_of(error)}"
             raise InternalError(text) from error
@@ -96,9 +106,14 @@ class Recurring:
         self._logger = logger
         self._on_change = on_change
         self._task: asyncio.Task[None] | None = None
+        self._hurried = asyncio.Event()
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name=self.name)
+
+    def hurry(self) -> None:
+        """Do it as soon as can be, and not only when it is time."""
+        self._hurried.set()
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -107,7 +122,10 @@ class Recurring:
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(self._interval)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._interval):
+                    await self._hurried.wait()
+            self._hurried.clear()
             fault = ""
             try:
                 await self._work()

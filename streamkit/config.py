@@ -15,6 +15,7 @@ __all__ = [
     "ClientLimits",
     "DoorLimits",
     "JournalOptions",
+    "LogLimits",
     "QueryLimits",
     "RequestLimits",
     "Retention",
@@ -213,6 +214,30 @@ class JournalOptions:
             raise InvalidArgumentError(
                 f'durability must be "normal" or "full", not {self.durability!r}'
             )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogLimits:
+    """What several servers, that share one log, keep of it and wait for."""
+
+    entry: int = 512 * KIB
+    """Requests that wait go into one entry of the log, up to so many bytes."""
+    largest: int = 5 * MIB
+    """Bytes of a request that is an entry of its own."""
+    in_flight: int = 8
+    """Entries of one server on their way through the log."""
+    lag: float = 10.0
+    """Seconds that a server may be behind the log; then it says that it does not serve."""
+    lease: float = 5.0
+    """Seconds without a sign of the server that removes what is old; then another one does."""
+    snapshot_bytes: int = 64 * MIB
+    """Of the log, after which a snapshot is made and the log's beginning is removed; or half of
+    the store's bytes, where these are more."""
+    snapshot_part: int = 512 * KIB
+    """Bytes in which a snapshot is handed on."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self)
 
 
 _QUERIES_UNBOUNDED = ("max_rows", "max_bytes", "max_spill", "count_seconds")

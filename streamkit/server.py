@@ -58,13 +58,11 @@ __all__ = ["Server"]
 Lifespan = Callable[["Server"], AbstractAsyncContextManager[Any]]
 Background = Callable[[], Coroutine[Any, Any, object]]
 
-
 _ANYWHERE = ("0.0.0.0", "::", "")
 """Addresses that are no name of a server."""
 
 _PACKAGE = "streamservice"
 _PINNED_SECONDS = 1.0
-
 _FOREVER = 1e6  # seconds: a time that never ends, for clocks
 _LARGEST_REQUEST = 4 * 1024 * 1024 - 4096
 """A stock client refuses messages over 4 MiB. What fits into a request fits into one of its
@@ -76,7 +74,8 @@ class Server:
 
     With a `journal` (a path, a URL, ":memory:" or an open Journal, which stays yours to close) the
     four streams, their write side and the admin service are mounted, and `handlers` beside them.
-    Without a journal only `handlers` are mounted, among which may be single ones of ours, and
+    A journal at postgresql://... is shared by several servers; `data` is the folder for this one's
+    copy. Without a journal only `handlers` are mounted, among which may be single ones of ours, and
     `databases` is refused (InvalidArgumentError). Health and reflection are always there; the
     latter describes services that `streamkit gen` generated, and those of `descriptor_sets`.
 
@@ -108,6 +107,7 @@ class Server:
         handlers: Iterable[Servable] = (),
         *,
         journal: Journal | str | os.PathLike[str] | None = None,
+        data: str | os.PathLike[str] = "",
         databases: Mapping[str, str] | None = None,
         host: str = "127.0.0.1",
         port: int | None = DEFAULT_PORT,
@@ -139,7 +139,7 @@ class Server:
                 hint='give one too: journal=":memory:" leaves nothing behind',
             )
         self._handlers = handlers
-        self._store = journal
+        self._store, self._data = journal, data
         self._database_urls = dict(databases or {})
         self._host = host
         self._port = port
@@ -152,8 +152,7 @@ class Server:
         self._interceptors = tuple(interceptors)
         self._check = check
         self._access = access
-        self._access_log = access_log
-        self._access_log_every = access_log_every
+        self._access_log, self._access_log_every = access_log, access_log_every
         self._metrics = metrics
         self.metrics_port = 0
         """Where /metrics is, once started; 0 where nobody asked for it."""
@@ -329,7 +328,7 @@ class Server:
 
         The first signal drains, a second one ends at once. Starts the server unless that was done.
         Signals are taken in the main thread only. Raises InternalError when something in the
-        background failed.
+        background failed, and StoreError when the journal ended by itself.
         """
         asked, forced = asyncio.Event(), asyncio.Event()
         with signals(lambda: forced.set() if asked.is_set() else asked.set()):
@@ -427,7 +426,7 @@ class Server:
             return []
         began = time.monotonic()
         journal = await resources.enter_async_context(
-            opened_journal(self._store, self._journal_options)
+            opened_journal(self._store, self._journal_options, self._data)
         )
         databases = Databases(self._sources(journal), self._query_limits)
         resources.push_async_callback(databases.close)
@@ -467,6 +466,7 @@ class Server:
             databases.end_running("", reason, after=_PINNED_SECONDS)
 
         journal.on_faults = say
+        journal.on_lost = self._companions.fail  # who is connected is told to go elsewhere
         journal.on_pinned = release if hasattr(journal, "path") else None  # else no SQL
 
     def _sources(self, journal: Journal) -> dict[str, Source]:

@@ -5,8 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.database.engines import Postgres
 
 _CACHE = tempfile.TemporaryDirectory(prefix="streamkit-cache-")
 """In place of the user's own, for this process and all that tests start."""
@@ -26,3 +31,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     kept = [item for item in items if item.get_closest_marker("soak") is None]
     config.hook.pytest_deselected(items=[i for i in items if i not in kept])
     items[:] = kept
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One PostgreSQL for all tests that need one."""
+    from tests.database.engines import running_postgres
+
+    with running_postgres() as server:
+        yield server

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, BinaryIO, Generic, NamedTuple, Self, TypeVar
 
-from streamkit.errors import UnimplementedError
+from streamkit.errors import StoreError, UnimplementedError
 from streamkit.generated.streamservice import JobProgress, JobReport, LogEntry, Update
 from streamkit.patterns import Exact, Globs, Patterns, Topics, is_glob, is_topic_pattern
 from streamkit.terms import TERMINAL, Position, Stream
@@ -231,6 +231,8 @@ class Journal(ABC):
     """Called on the loop when `faults` has changed."""
     on_pinned: Callable[[], None] | None = None
     """Called on the loop when somebody's long read keeps the store from giving its space back."""
+    on_lost: Callable[[StoreError], None] | None = None
+    """Called on the loop, once, when the journal has ended by itself: it has to be opened anew."""
 
     @property
     def faults(self) -> tuple[str, ...]:

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
 from streamkit.database import Databases, open_source
-from tests.database.engines import Engine, Postgres, make_duckdb, make_sqlite, running_postgres
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    with running_postgres() as server:
-        yield server
+from tests.database.engines import Engine, make_duckdb, make_sqlite
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from streamkit.cli import exits
-from streamkit.cli.commands.serve import default_store
+from streamkit.cli.input.stores import default_store
 from streamkit.cli.options import command
 from streamkit.cli.session import Session
 

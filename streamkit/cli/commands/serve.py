@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import os
-import re
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -19,6 +17,14 @@ from streamkit.cli.exits import UsageError, value_of
 from streamkit.cli.input.apps import load_app
 from streamkit.cli.input.configuration import load
 from streamkit.cli.input.parsing import duration, size
+from streamkit.cli.input.stores import (
+    WITH_PASSWORD,
+    chosen_store,
+    default_store,
+    from_environment,
+    made_ready,
+    shown,
+)
 from streamkit.cli.options import command
 from streamkit.cli.output.log import log_to_stderr
 from streamkit.cli.reloading import Child, supervise
@@ -32,9 +38,8 @@ N = TypeVar("N", int, float)
 
 _QUERIES = "Queries"
 _WEB = "Browsers"
-_WITH_PASSWORD = re.compile(r"//[^/@:]*:[^@]+@|[?&](?:ssl)?password=.")
 
-__all__ = ["default_store", "is_loopback", "register", "settings_of"]
+__all__ = ["is_loopback", "register", "settings_of"]
 
 
 def register(app: typer.Typer) -> None:
@@ -76,9 +81,19 @@ async def _serve(
         str,
         typer.Option(
             "--store",
-            metavar="PATH|:memory:",
-            help="SQLite file, made if it is not there; :memory: is gone at the end. "
+            metavar="PATH|:memory:|URL",
+            help="SQLite file, made if it is not there; :memory: is gone at the end; "
+            "postgresql://... is shared by several servers, or '$VARIABLE' whose value that is. "
             "Default: in the user's data directory.",
+            show_default=False,
+        ),
+    ] = "",
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data",
+            metavar="DIR",
+            help="This server's copy of a store that is shared. Default: beside the default store.",
             show_default=False,
         ),
     ] = "",
@@ -250,8 +265,7 @@ async def _serve(
         return await supervise(session, Path.cwd())
     given = settings_of(session, context)
     store = given["journal"] or ""
-    if store and store != ":memory:":
-        Path(store).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    made_ready(store)
     if app:
         server = load_app(app)
         server.configure(**_chosen(context, given))
@@ -320,8 +334,8 @@ def settings_of(session: Session, context: typer.Context) -> dict[str, Any]:
     if not asked.uds and not asked.insecure:
         _check_open(asked.host, given)
     store = asked.store or ("" if asked.app else str(default_store()))
-    if store and store != ":memory:":
-        store = str(Path(store).expanduser())
+    typed = _came_from(context, "store", "COMMANDLINE")
+    store, given["data"] = chosen_store(store, asked.data, typed=typed)
     given |= {
         "journal": store or None,
         "journal_options": options,
@@ -360,6 +374,7 @@ async def _run(
 
 _OPTIONS = {
     "journal": ("store",),
+    "data": ("store", "data"),
     "journal_options": ("retain", "max_bytes", "durability"),
     "query_limits": (
         *("query_timeout", "max_queries", "query_memory", "query_rows", "query_bytes"),
@@ -403,11 +418,8 @@ def _named(text: str) -> tuple[str, str]:
 def _url(session: Session, name: str, url: str, typed: bool) -> str:
     """A URL, or the one that an environment variable holds: arguments are for all to read."""
     if url.startswith("$"):
-        try:
-            return os.environ[url[1:].strip("{}")]
-        except KeyError:
-            raise UsageError(f"--database: {name}: {url[1:]} is not in the environment") from None
-    if typed and _WITH_PASSWORD.search(url):
+        return from_environment(f"--database: {name}", url)
+    if typed and WITH_PASSWORD.search(url):
         session.note(
             f"the password of database {name!r} can be read in the list of processes;"
             f" give its URL as --database '{name}=$VARIABLE'"
@@ -421,7 +433,7 @@ def _greet(session: Session, server: Server, app: str, store: str, access: str) 
     if app:
         note(f"app: {app}")
     if store or not app:
-        note(f"store: {'in memory, gone at the end' if store == ':memory:' else store}")
+        note(f"store: {shown(store)}")
     if access:
         note(f"access: as {access} says")
     if server.page_address:
@@ -436,13 +448,6 @@ def _greet(session: Session, server: Server, app: str, store: str, access: str) 
         note("  streamkit run -- make test            any command as a job with its log")
         note("  streamkit logs -f                     what is logged, live")
         note('  streamkit query "SELECT * FROM jobs"  all of it as SQL')
-
-
-def default_store() -> Path:
-    """The store of a server that was not told where to keep it."""
-    import platformdirs
-
-    return Path(platformdirs.user_data_dir("streamkit", appauthor=False)) / "streamkit.db"
 
 
 def is_loopback(host: str) -> bool:

@@ -68,6 +68,13 @@ class Window:
                 self.floor = old
         return moved
 
+    def forget(self, first: int, last: int) -> None:
+        """What these requests were answered is remembered no more."""
+        for sequence in range(first, last + 1):
+            answer = self.answers.pop(sequence, None)
+            if answer is not None:
+                self.size -= _cost(answer)
+
 
 class Windows:
     """The windows of the producers who wrote last, as many as fit into a number of bytes."""
@@ -93,6 +100,19 @@ class Windows:
         moved = window.remember(sequence, answer, requests)
         self.size += window.size - before
         return moved
+
+    def forget(self, stream: Stream, producer: str, first: int, last: int) -> None:
+        """As `Window.forget`, if the window is here; 0 stands for what was forgotten before, which
+        leaves nothing that a window could go by."""
+        window = self._windows.get((stream, producer))
+        if window is None:
+            return
+        if not first:
+            self.size -= self._windows.pop((stream, producer)).size
+            return
+        before = window.size
+        window.forget(first, last)
+        self.size += window.size - before
 
     def trim(self) -> None:
         """Let go of the windows used least lately that are too many. Not before what they

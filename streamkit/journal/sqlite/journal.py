@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -28,8 +28,10 @@ from streamkit.journal.sqlite.requests import (
     Cancel,
     Committed,
     Report,
+    Request,
     Sweep,
 )
+from streamkit.journal.sqlite.store import Store
 from streamkit.journal.sqlite.writer import Writer
 
 __all__ = ["SqliteJournal", "path_of"]
@@ -37,6 +39,9 @@ __all__ = ["SqliteJournal", "path_of"]
 
 class SqliteJournal(FileJournal):
     """One file, one thread that writes, a few that read. Made by `open`."""
+
+    _store: Callable[[str, JournalOptions], Store] = Store
+    """What the thread that writes opens."""
 
     def __init__(
         self,
@@ -47,7 +52,7 @@ class SqliteJournal(FileJournal):
     ) -> None:
         self._lock = StoreLock(path)
         super().__init__(self._lock.store, options, clock, steady)
-        self._writer = Writer(self.path, options, self._deliver, self._pinned)
+        self._writer = Writer(self.path, options, self._deliver, self._pinned, self._store)
         self._background.append(self._recurring("watching the store", self._watch))
 
     @classmethod
@@ -84,7 +89,7 @@ class SqliteJournal(FileJournal):
             stream=Stream.UPDATES,
             batches=batches,
         )
-        return self._writer.write_soon(request)
+        return self._write_soon(request)
 
     async def append_logs(
         self, entries: Sequence[LogEntry], producer: ProducerId | None = None
@@ -102,8 +107,15 @@ class SqliteJournal(FileJournal):
             messages=messages,
             producer=producer,
         )
-        appended: Appended = await self._writer.write(request)
+        appended: Appended = await self._write(request)
         return appended
+
+    async def _write(self, request: Request) -> Any:
+        """Store what somebody asked for and return its result, or raise its error."""
+        return await self._writer.write(request)
+
+    def _write_soon(self, request: Request) -> asyncio.Future[Any] | None:
+        return self._writer.write_soon(request)
 
     async def report_jobs(
         self, reports: Sequence[JobReport], *, create: bool = False
@@ -116,12 +128,12 @@ class SqliteJournal(FileJournal):
             create=create,
             seen=self._attendance.seen(),
         )
-        states: list[JobProgress] = await self._writer.write(request)
+        states: list[JobProgress] = await self._write(request)
         return states
 
     async def cancel_job(self, job_id: str, reason: str = "") -> JobProgress:
         request = Cancel(now=self._clock(), size=len(reason), job_id=job_id, reason=reason)
-        state: JobProgress = await self._writer.write(request)
+        state: JobProgress = await self._write(request)
         return state
 
     async def close(self) -> None:

@@ -24,6 +24,11 @@ class KnownJobs:
         found = self._jobs.get(job_id)
         return None if found is None else found[0]
 
+    def forget(self, job_id: str) -> None:
+        """Nothing is known of a job that is removed."""
+        _, size = self._jobs.pop(job_id, (None, 0))
+        self.size -= size
+
     def put(self, job: Job) -> None:
         _, before = self._jobs.pop(job.job_id, (None, 0))
         size = _COST + job.size

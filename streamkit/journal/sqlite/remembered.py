@@ -100,6 +100,10 @@ class Remembered:
             self.keep(stream, run, begun, time, requests)
         return answers
 
+    def forget(self, stream: Stream, producer: str, first: int, last: int) -> None:
+        """A row was removed: what is in memory must not remember it any longer."""
+        self._windows.forget(stream, producer, first, last)
+
     def settle(self) -> None:
         """The transaction is done."""
         self.rows, self.forgotten = [], []

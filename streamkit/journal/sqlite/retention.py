@@ -103,7 +103,7 @@ class Retention:
         sizes: Sizes,
     ) -> None:
         self._connection = connection
-        self._path = path
+        self.path = path
         self._settings = options.retention
         self._oldest = oldest
         self._following = following
@@ -139,10 +139,15 @@ class Retention:
     def step(self) -> bool:
         """Do one step; False if there is nothing left to do. Raises sqlite3.Error."""
         self.behind = self.pinned = False
-        if self._wal_bytes() > self._next_wal:
-            self._empty_wal()
-        if self._remove_old() or self._rules.step() or self._remove_too_much():
-            return True
+        self._relieve_wal()
+        return self.remove() or self._give_back()
+
+    def remove(self) -> bool:
+        """Remove some of what is too old or too much; False if there is none."""
+        return self._remove_old() or self._rules.step() or self._remove_too_much()
+
+    def _give_back(self) -> bool:
+        """Give some free pages to the file system."""
         pages, free, _ = self._pages()
         if free > _FREE_PAGES_KEPT + pages // 8:  # fewer are soon used again
             # Through execute() this pragma frees one page only.
@@ -182,8 +187,7 @@ class Retention:
             self._remove_requests(size=excess)
             return True
         bound = self._settings.max_bytes
-        pages, free, size = self._pages()
-        used = (pages - free) * size
+        used = self._used()
         over = used - bound
         if not bound or over <= 0:
             return False
@@ -200,6 +204,10 @@ class Retention:
             self._remove(stream, self._oldest[stream] + self._chunk(stream, excess))
         self.behind = over > bound // 4
         return True
+
+    def _used(self) -> int:
+        pages, free, size = self._pages()
+        return (pages - free) * size
 
     def _table_with_oldest(self, used: int) -> str | None:
         """Of the tables that take more than their share, the one whose oldest row is oldest."""
@@ -342,9 +350,12 @@ class Retention:
 
         def remove() -> None:
             self._sizes.add("dedupe", -self._sizes.of("dedupe", some, parameters))
-            self._connection.execute(f"delete from dedupe where {some}", parameters)
+            self._delete_requests(some, parameters)
 
         self._transact(remove)
+
+    def _delete_requests(self, where: str, parameters: tuple[object, ...]) -> None:
+        self._connection.execute(f"delete from dedupe where {where}", parameters)
 
     def _transact(self, change: Callable[[], None]) -> None:
         execute = self._connection.execute
@@ -361,6 +372,10 @@ class Retention:
         self._sizes.keep()
 
     # ---- pages ----
+
+    def _relieve_wal(self) -> None:
+        if self._wal_bytes() > self._next_wal:
+            self._empty_wal()
 
     def _empty_wal(self) -> None:
         """Checkpoint and cut the WAL, waiting a moment for the readers that are in the way. If
@@ -381,6 +396,6 @@ class Retention:
 
     def _wal_bytes(self) -> int:
         try:
-            return os.path.getsize(f"{self._path}-wal")
+            return os.path.getsize(f"{self.path}-wal")
         except OSError:
             return 0

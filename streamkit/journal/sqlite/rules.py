@@ -47,6 +47,16 @@ class Rules:
             self._looked = now
             self._work = self._apply(now)
 
+    def restart(self, looked: datetime | None) -> None:
+        """Forget what was begun; they were last applied then."""
+        self._looked = looked
+        self._work = None
+
+    @property
+    def working(self) -> bool:
+        """Whether there is something left to do."""
+        return self._work is not None
+
     def step(self) -> bool:
         """False if there is nothing left to do. Raises sqlite3.Error."""
         if self._work is None:

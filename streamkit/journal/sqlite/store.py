@@ -268,12 +268,16 @@ class Store:
         self._group.jobs.update(settled.states)
         self._group.heard.update(dict.fromkeys(settled.states, request.seen))
         self._add_events(settled.events, request.now)
+        self._note_heard(settled)
         for producer, answer in settled.answers.items():
             self._remembered.keep(Stream.JOBS, producer, answer, text_of(request.now))
         return [
             after.progress() if isinstance(after, Job) else self._event(*after)
             for after in settled.after
         ]
+
+    def _note_heard(self, settled: Settled) -> None:
+        """Workers were heard. Here only memory knows, for reports that changed nothing."""
 
     def _cancel(self, request: Cancel) -> Any:
         stored = self._job(request.job_id)
@@ -291,12 +295,16 @@ class Store:
                 f"there are {self._live} jobs that have not ended, as many as may be",
                 hint="End or cancel some of them first.",
             )
-        if more > 0 and bound and self._sizes["jobs"] > bound:
+        if more > 0 and bound and self._jobs_size() > bound:
             raise LimitError(
                 "the jobs that have not ended fill half of the store",
                 hint="End or cancel some of them first, or give the store more room.",
             )
         self._group.live += more
+
+    def _jobs_size(self) -> int:
+        """The bytes of all jobs, as the bound on those that have not ended sees them."""
+        return self._sizes["jobs"]
 
     def _sweep(self, request: Sweep) -> bool:
         overdue = self._silences.overdue(request.seen, _OVERDUE_AT_ONCE)
@@ -332,15 +340,20 @@ class Store:
         end_life(self._connection)
 
     def _write(self, group: _Group) -> None:
-        tables, memory = group.tables, self._remembered
-        if memory.rows:
-            tables["dedupe"] = memory.rows
-        if not tables:
+        if not group.tables and not self._remembered.rows:
             return
-        execute, sizes = self._connection.execute, self._sizes
-        before = sizes.total()
-        execute("begin immediate")
-        for table, new in tables.items():
+        before = self._sizes.total()
+        self._connection.execute("begin immediate")
+        self._put(group)
+        self._connection.execute("commit")
+        self._unlooked += max(0, self._sizes.total() - before)
+
+    def _put(self, group: _Group) -> None:
+        """Store what a group holds, within a transaction."""
+        execute, sizes, memory = self._connection.execute, self._sizes, self._remembered
+        if memory.rows:
+            group.tables["dedupe"] = memory.rows
+        for table, new in group.tables.items():
             changed = [row[0] for row in new] if table == "jobs" else []
             if changed:
                 sizes.add(table, -sizes.of_jobs(changed))
@@ -362,8 +375,6 @@ class Store:
             sizes.add("dedupe", -sizes.of("dedupe", where, forgotten))
             execute(f"delete from dedupe where {where}", forgotten)
         sizes.save()
-        execute("commit")
-        self._unlooked += max(0, sizes.total() - before)
 
     def _make_room(self, error: Exception) -> None:
         """On a full disk, what the WAL holds goes to its place, so that its space is free again

@@ -41,9 +41,11 @@ class Writer:
         options: JournalOptions,
         deliver: Callable[[list[Committed], dict[Stream, int]], None],
         pinned: Callable[[], None],
+        store: Callable[[str, JournalOptions], Store] = Store,
     ) -> None:
         self._path = path
         self._options = options
+        self._store = store
         self._deliver = deliver
         self._pinned = pinned
         self.refusal: StoreError | None = None
@@ -75,6 +77,10 @@ class Writer:
 
         Requests are stored in the order of the calls, also when they have to wait for room.
         """
+        return await (await self.enter(request))
+
+    async def enter(self, request: Request) -> asyncio.Future[Any]:
+        """As `write`, but return when the request has its place: the future is its outcome."""
         async with self._turn:  # gives turns in order, and one that is free at once
             while self._is_full() and not self._draining:
                 self._room = self._loop.create_future()
@@ -83,8 +89,7 @@ class Writer:
                 raise StoreError("the journal is closed")
             if self.refusal is not None:
                 raise self.refusal
-            future = self._put(request)
-        return await future
+            return self._put(request)
 
     def write_soon(self, request: Request) -> asyncio.Future[Any] | None:
         """As `write`, when there is nothing to wait for before it and nothing to refuse; None:
@@ -130,7 +135,7 @@ class Writer:
     def _run(self) -> None:
         try:
             try:
-                store = Store(self._path, self._options)
+                store = self._store(self._path, self._options)
             except BaseException as error:  # whoever opens raises it
                 self._call(self._fail_opening, error)
                 return

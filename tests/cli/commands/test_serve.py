@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import sqlite3
@@ -12,7 +13,10 @@ from pathlib import Path
 import pytest
 
 from streamkit.cli.commands.serve import is_loopback
+from streamkit.cli.exits import UsageError
+from streamkit.cli.input.stores import chosen_store, shown
 from tests.cli.tools import ServerProcess, Terminal, streamkit
+from tests.database.engines import Postgres
 
 Start = Callable[..., ServerProcess]
 
@@ -182,3 +186,42 @@ def test_insecure_serves_everybody(start_server: Start, tmp_path: Path) -> None:
 def test_is_loopback() -> None:
     assert all(map(is_loopback, ("localhost", "127.0.0.1", "127.9.9.9", "::1", "[::1]")))
     assert not any(map(is_loopback, ("0.0.0.0", "::", "10.0.0.1", "example.org")))
+
+
+def test_a_password_in_the_arguments_is_refused() -> None:
+    urls = (
+        "postgresql://me:s3cret@db/x",
+        "nats://me:s3cret@a,b/x",
+        "postgresql://x?password=s3cret",
+    )
+    for url in urls:
+        with pytest.raises(UsageError, match="list of processes") as told:
+            chosen_store(url, "", typed=True)
+        assert "s3cret" not in str(told.value)
+        assert chosen_store(url, "d", typed=False) == (url, "d")
+        assert "s3cret" not in shown(url)
+    refused = streamkit("serve", "--store", urls[0])
+    assert refused.returncode == 2 and "s3cret" not in refused.stderr
+
+
+def test_a_shared_store_and_its_copy(
+    start_server: Start, postgres: Postgres, tmp_path: Path
+) -> None:
+    environment = {"STORE": f"{postgres.superuser_url}&log=served&password=s3cret"}
+    with (
+        Terminal(*_SHARED, "--data", f"{tmp_path}/a", env=environment) as a,
+        Terminal(*_SHARED, "--data", f"{tmp_path}/b", env=environment) as b,
+    ):
+        a.wait_for("serves on", "next, in another terminal")
+        b.wait_for("serves on", "next, in another terminal")
+        first, second = (re.findall(r"serves on (\S+)", t.text)[0] for t in (a, b))
+        assert "s3cret" not in a.text and "log=served" in a.text
+        assert streamkit("publish", "t", "hello", server=first).returncode == 0
+        read = streamkit("subscribe", "t", "--last", "1", "-e", server=second)
+        assert "hello" in read.stdout
+        for terminal in (a, b):
+            terminal.interrupt()
+            assert terminal.wait() == 0
+
+
+_SHARED = ("serve", "--port", "0", "--store", "$STORE")

@@ -1,0 +1,1 @@
+"""A journal with a copy on every server: writes go through one totally ordered, durable log."""
