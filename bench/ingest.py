@@ -49,7 +49,7 @@ def run() -> list[Row]:
         "stream, 100 a request, durability full": run_loop(pipelined(EVENTS, 100, "full")),
         "stream, 1 a request": run_loop(pipelined(EVENTS // 5, 1)),
         "AsyncClient.publisher(), one send() each": run_loop(published(EVENTS // 2)),
-        "AsyncClient.publish(), 64 at once": run_loop(at_once(EVENTS // 50)),
+        "AsyncClient.publish(), 64 at once": run_loop(at_once(EVENTS // 5)),
     }
     peers = {"SQLite, a commit each": sqlite_one_by_one(EVENTS // 10)}
     server = redis_server()

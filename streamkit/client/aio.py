@@ -20,6 +20,7 @@ from streamkit.client.reading.streams import JobWatch, LogStream, Subscription
 from streamkit.client.writing.job import JobHandle
 from streamkit.client.writing.outbox import Outbox
 from streamkit.client.writing.pump import Pump
+from streamkit.client.writing.together import Together
 from streamkit.client.writing.writers import LogWriter, OnDrop, Publisher, make_update
 from streamkit.errors import (
     AlreadyExistsError,
@@ -75,6 +76,7 @@ class AsyncClient(Link):
 
     _requests = 0
     _producers = 0
+    _together: Together | None = None
 
     # ---- updates ----
 
@@ -84,10 +86,11 @@ class AsyncClient(Link):
         """Store one message and return its sequence once it is durable.
 
         Text is sent as it is, bytes as UTF-8 with replacements, anything else as JSON. Repeated
-        by itself when the connection breaks, and stored once all the same.
+        by itself when the connection breaks, and stored once all the same. Calls that are made at
+        once share a request; what is wrong with one is raised by that one alone.
         """
-        update, _ = make_update(topic, message, metadata)
-        return (await self.publish_many([update]))[0]
+        update, size = make_update(topic, message, metadata)
+        return await self._publishes().publish(update, size)
 
     async def publish_many(self, updates: Sequence[Update]) -> list[int]:
         """Store all updates or none, in order; return their sequences."""
@@ -350,6 +353,15 @@ class AsyncClient(Link):
         return loop.time() - started
 
     # ---- inside ----
+
+    def _publishes(self) -> Together:
+        """Those of this client on the loop that runs."""
+        assert self._channel is not None  # it is of the loop that runs, or the client is refused
+        loop = asyncio.get_running_loop()
+        if self._together is None or self._together.loop is not loop:
+            self._together = Together(self.publish_many, loop)
+            self._closers.add(self._together.close)
+        return self._together
 
     def _setting(self) -> streams.Setting:
         return streams.Setting(

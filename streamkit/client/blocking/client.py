@@ -80,7 +80,8 @@ class Client(Blocking):
         """Store one message and return its sequence once it is durable.
 
         Text is sent as it is, bytes as UTF-8 with replacements, anything else as JSON. Repeated
-        by itself when the connection breaks, and stored once all the same.
+        by itself when the connection breaks, and stored once all the same. Calls that are made at
+        once share a request; what is wrong with one is raised by that one alone.
         """
         portal, client = self._ready()
         return portal.run(client.publish(topic, message, metadata=metadata))
