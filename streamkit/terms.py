@@ -11,6 +11,7 @@ __all__ = [
     "EPOCH_HEADER",
     "HINT_HEADER",
     "LEVELS",
+    "NEVER_AGAIN",
     "NEWEST_HEADER",
     "OLDEST_HEADER",
     "POSITION_HEADER",
@@ -36,6 +37,9 @@ HINT_HEADER = "streamkit-hint"
 """Of the trailers after an error: what to do about it."""
 RECONNECT_HEADER = "streamkit-reconnect"
 """Of the trailers of a call that another connection may carry at once."""
+
+NEVER_AGAIN = {"grpc-retry-pushback-ms": "-1"}
+"""Trailers that ask for no other attempt, whatever the status says; gRPC's own."""
 
 LEVELS = ("debug", "info", "warn", "error")
 """The levels of a log line; the index is the rank."""

@@ -223,7 +223,7 @@ async def test_a_store_that_is_there_is_replaced_only_by_force(tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     assert stat.S_IMODE(store.stat().st_mode) == 0o600
     async with await open_journal(str(store)) as journal:
-        assert tuple(journal.bounds("updates")) == (1, 200)  # type: ignore[arg-type]
+        assert tuple(journal.bounds("updates")) == (1, 200)  # type: ignore[arg-type]  # a StrEnum's text
         assert (await journal.append_updates([Update(topic="n")])).first == 201
 
 

@@ -119,8 +119,8 @@ async def test_a_new_topic_costs_the_same_beside_the_patterns_of_others() -> Non
     await anext(own)
     crowded = Hub[str]()
     readers = [own, crowded.subscribe("*.own.>")]
-    for reader in range(40):
-        patterns = [f"*.{reader}q{n}.*.>" for n in range(1000)]
+    for other in range(40):
+        patterns = [f"*.{other}q{n}.*.>" for n in range(1000)]
         readers.append(crowded.subscribe(*patterns))
     for reader in readers[1:]:
         await anext(reader)

@@ -306,7 +306,7 @@ async def test_sigterm_ends_every_live_stream_with_a_status(tmp_path: Path) -> N
                 assert isinstance(error, ConnectError), error
                 statuses.append(grpc.StatusCode.UNAVAILABLE)
                 assert call.trailing_metadata is not None
-                trailers.append(call.trailing_metadata.get("streamkit-reconnect"))
+                trailers.append(str(call.trailing_metadata.get("streamkit-reconnect")))
 
         async with (
             grpc.aio.insecure_channel(server.address) as grpcio,

@@ -81,7 +81,7 @@ async def test_a_query_that_is_read_slowly_ends_when_it_keeps_the_log_from_shrin
         assert largest < 256 << 20  # of before: as much as was written until the client left
         for _ in range(100):
             await journal.append_updates(texts)
-            await journal.sweep()  # type: ignore[attr-defined]
+            await journal.sweep()  # type: ignore[attr-defined]  # the SQLite journal's
             if os.path.getsize(f"{store}-wal") < 4 << 20:
                 break
         else:

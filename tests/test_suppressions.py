@@ -20,7 +20,7 @@ WAITS = ("suppress(TimeoutError)", "contextlib.suppress(TimeoutError)")
 
 def sources() -> list[Path]:
     found = [ROOT / "cli.py"]
-    for place in ("streamkit", "bench", "scripts", "examples"):
+    for place in ("streamkit", "tests", "bench", "scripts", "examples"):
         found += sorted((ROOT / place).rglob("*.py"))
     generated = ROOT / "streamkit" / "generated"
     return [path for path in found if generated not in path.parents]

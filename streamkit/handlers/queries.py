@@ -19,7 +19,7 @@ from streamkit.database import (
     Parameters,
     QueryPlan,
 )
-from streamkit.errors import InvalidArgumentError
+from streamkit.errors import InvalidArgumentError, LimitError
 from streamkit.generated.streamservice import (
     Parameter,
     PayloadFormat,
@@ -29,6 +29,7 @@ from streamkit.generated.streamservice import (
 )
 from streamkit.handlers.validation import QUICKEST_HEARTBEAT, seconds
 from streamkit.rights import STORE, Action
+from streamkit.terms import NEVER_AGAIN
 from streamkit.transport import Context, Framed, context
 
 __all__ = ["QueriesHandler", "check_visible", "parameters_of", "plan_of"]
@@ -58,9 +59,13 @@ class QueriesHandler(StreamServiceBase):
         try:
             owner = _owner(context())
             async with self._databases.run(query_request.database, plan, owner) as messages:
-                async for framed in messages:
-                    pulse.quiet = False
-                    yield framed
+                try:
+                    async for framed in messages:
+                        pulse.quiet = False
+                        yield framed
+                except LimitError:  # not that of its turn: what it asks for is too much
+                    context().set_trailing_metadata(NEVER_AGAIN)
+                    raise
         finally:
             pulse.stop()
 

@@ -11,6 +11,7 @@ import betterproto
 
 from streamkit.errors import ConnectError, NotFoundError
 from streamkit.methods import method_of
+from streamkit.terms import NEVER_AGAIN
 from streamkit.transport import Context
 
 __all__ = ["CallRecord", "Calls"]
@@ -97,7 +98,7 @@ class Calls:
             raise NotFoundError(f"no call {call_id}", hint="`streamkit top` lists what is running.")
         context = record.context
         context.reason = "kicked"
-        context.set_trailing_metadata({"grpc-retry-pushback-ms": "-1"})
+        context.set_trailing_metadata(NEVER_AGAIN)
         text = "an administrator ended the call"
         context.end(ConnectError(f"{text}: {reason}" if reason else text))
         return record

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def _certificate(authority: Any, sans: list[str], common_name: str) -> tuple[byt
     from cryptography.hazmat.primitives.asymmetric import ec
 
     issuer = x509.load_pem_x509_certificate(authority.cert_pem.bytes())
-    signer = serialization.load_pem_private_key(authority.private_key_pem.bytes(), None)
+    signer: Any = serialization.load_pem_private_key(authority.private_key_pem.bytes(), None)
     key = ec.generate_private_key(ec.SECP256R1())
     now = datetime.now(UTC)
     builder = (
@@ -294,6 +295,7 @@ async def test_what_is_given_back_resumes_without_a_gap(file: Path) -> None:
                 await asyncio.wait_for(anext(aiter(stream)), 5)
         await writer.publish("orders.eu", "2")
         file.write_text(before)
+        assert position is not None
         from streamkit.client import after
 
         for _ in range(100):
@@ -325,14 +327,12 @@ async def test_a_file_that_does_not_load_leaves_the_rules_in_force(
     gate = Gate(file)
     rules = gate.rules
     task = asyncio.create_task(gate.watch())
-    for told, spoil in enumerate(
-        (
-            lambda: file.write_text("[role.x"),
-            lambda: file.chmod(0o644),
-            lambda: file.unlink(),
-        ),
-        1,
-    ):
+    mistakes: tuple[Callable[[], object], ...] = (
+        partial(file.write_text, "[role.x"),
+        partial(file.chmod, 0o644),
+        file.unlink,
+    )
+    for told, spoil in enumerate(mistakes, 1):
         spoil()
         async with asyncio.timeout(10):
             while caplog.text.count("keeping the former rules") < told:

@@ -15,10 +15,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from streamkit.access import jwt as verifying
 from streamkit.access.jwt import JwtVerifier
 from streamkit.access.rules import JwtRules, parse_rules
-from streamkit.client import AsyncClient
+from streamkit.client import AsyncClient, ClientEvent
 from streamkit.errors import AuthError, Status
 from tests.access.servers import serve
 
@@ -120,7 +119,7 @@ async def test_keys_that_cannot_be_fetched_leave_the_former_ones(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     now = time.monotonic()
-    monkeypatch.setattr(verifying.time, "monotonic", lambda: now)
+    monkeypatch.setattr("streamkit.access.jwt.time.monotonic", lambda: now)
     fetches = 0
 
     def fetch(_: JwtRules) -> bytes:
@@ -186,9 +185,12 @@ async def test_a_server_believes_a_signed_token_until_it_runs_out(tmp_path: Path
             await client.publish("orders", "x")
         before = made
         resumed = asyncio.Event()
-        events = AsyncClient(
-            address, token=fresh, on_event=lambda e: e.kind == "resumed" and resumed.set()
-        )
+
+        def on_event(event: ClientEvent) -> None:
+            if event.kind == "resumed":
+                resumed.set()
+
+        events = AsyncClient(address, token=fresh, on_event=on_event)
         async with events, events.subscribe("orders") as updates:
             reading = asyncio.create_task(anext(aiter(updates)))
             await asyncio.wait_for(resumed.wait(), 15)

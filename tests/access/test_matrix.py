@@ -69,7 +69,7 @@ from streamkit.generated.streamservice import (
 )
 from streamkit.methods import METHODS, check_covered, method_of
 from streamkit.rights import Action
-from streamkit.transport import Channel
+from streamkit.transport import Channel, ClientCall
 from tests.access.servers import bearer, client_of, serve, tokens_for
 from tests.access.test_containment import name_is_meant, topic_is_meant
 from tests.doors.http import ask
@@ -279,7 +279,7 @@ def is_stream(case: Case) -> bool:
 
 async def outcome(channel: Channel, case: Case, token: str | None) -> StreamkitError | None:
     """Make the call up to its first answer; how it was refused, or None."""
-    call = channel.stream(
+    call: ClientCall[Any, Any] = channel.stream(
         case.path,
         type(case.request),
         case.reply,
@@ -494,7 +494,7 @@ async def test_one_forbidden_item_keeps_its_whole_batch_out(
         WriteRequest(updates=[Update("orders.eu.1", "last")]),
     ]
     replies: list[WriteReply] = []
-    call = channel.stream(
+    call: ClientCall[Any, Any] = channel.stream(
         WRITE + "Write", WriteRequest, WriteReply, metadata=bearer(secrets["shop"])
     )
     async with call:
@@ -521,7 +521,7 @@ async def test_one_forbidden_item_keeps_its_whole_batch_out(
 
 
 async def answer(channel: Channel, case: Case, token: str) -> tuple[Any, ...]:
-    call = channel.stream(
+    call: ClientCall[Any, Any] = channel.stream(
         case.path, type(case.request), case.reply, request=case.request, metadata=bearer(token)
     )
     headers = None
@@ -530,7 +530,13 @@ async def answer(channel: Channel, case: Case, token: str) -> tuple[Any, ...]:
             headers = sorted(await call.initial_metadata())
             await call.receive()
     except StreamkitError as error:
-        return type(error), error.status, error.message, headers, sorted(call.trailing_metadata)
+        return (
+            type(error),
+            error.status,
+            error.message,
+            headers,
+            sorted(call.trailing_metadata or ()),
+        )
     raise AssertionError("it was answered")
 
 
@@ -644,7 +650,7 @@ async def test_who_may_report_on_a_job_does_not_read_it_that_way() -> None:
     async with serve(access=rules) as address, Channel(address, codec=StreamkitCodec()) as channel:
 
         async def told(method: str, request: betterproto.Message, name: str) -> JobProgress:
-            call = channel.stream(
+            call: ClientCall[Any, Any] = channel.stream(
                 WRITE + method,
                 type(request),
                 JobProgress,

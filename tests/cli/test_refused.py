@@ -13,7 +13,7 @@ from streamkit.transport import Context
 from tests.cli.tools import invoke
 
 
-async def refuse(context: Context, call_next: Callable[[], Awaitable[None]]) -> None:
+async def refuse(context: Context, call_next: Callable[[Context], Awaitable[None]]) -> None:
     if context.metadata.get("authorization") is None:
         raise AuthError("show your [bold]token[/bold]")
     await call_next(context)

@@ -80,7 +80,7 @@ def invoke(
         out.flush()
         err.flush()
         typed.detach()
-    shown, said = (stream.buffer.getvalue().decode() for stream in (out, err))  # type: ignore[attr-defined]
+    shown, said = (stream.buffer.getvalue().decode() for stream in (out, err))
     assert "Traceback" not in said, said
     return subprocess.CompletedProcess(arguments, code, shown, said)
 

@@ -36,7 +36,7 @@ class FakeCall:
 
     async def __aexit__(self, *exc: object) -> None:
         self._channel.open_calls.discard(self)
-        await self._play.aclose()  # type: ignore[attr-defined]
+        await self._play.aclose()  # type: ignore[attr-defined]  # a generator
 
     async def _next(self) -> Any:
         try:
@@ -64,7 +64,8 @@ class FakeCall:
         if self._early is not None:
             early, self._early = self._early, None
             return early
-        return await self._next()
+        received: list[Any] = await self._next()
+        return received
 
 
 class FakeChannel:

@@ -372,7 +372,7 @@ async def test_every_failure_is_of_the_tree(client: AsyncClient) -> None:
         lambda: last(-1),
     ):
         with pytest.raises(InvalidArgumentError):
-            make()  # type: ignore[no-untyped-call]  # a list of lambdas
+            make()
 
 
 async def test_the_address_is_that_of_the_environment_unless_given(

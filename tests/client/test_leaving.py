@@ -86,7 +86,8 @@ def test_closing_a_client_ends_the_threads_that_read() -> None:
     with ThreadServer() as server:
         for _ in range(5):
             client = Client(server.address)
-            reading, outcome = threading.Event(), []
+            reading = threading.Event()
+            outcome: list[Any] = []
 
             def read(client: Any = client, reading: Any = reading, outcome: Any = outcome) -> None:
                 try:

@@ -110,7 +110,7 @@ def test_a_refusal_names_reason_and_path() -> None:
 
 def test_a_value_that_does_not_fit_names_reason_and_path() -> None:
     with pytest.raises(EncodeError) as caught:
-        encode(QueryResult(rows=[Row(), Row(columns={"a": 1})]))  # type: ignore[dict-item]
+        encode(QueryResult(rows=[Row(), Row(columns={"a": 1})]))  # type: ignore[dict-item]  # wrong on purpose
     assert caught.value.path == "QueryResult.rows[1].columns['a']"
     assert caught.value.reason == "a int is not a str"
     assert caught.value.status is Status.INTERNAL

@@ -108,7 +108,7 @@ def test_attribute_access_is_plain() -> None:
 def test_positional_arguments_and_unknown_ones() -> None:
     assert Update("a", "b") == Update(topic="a", message="b")
     with pytest.raises(TypeError):
-        Update(nothing=1)  # type: ignore[call-arg]
+        Update(nothing=1)  # type: ignore[call-arg]  # wrong on purpose
 
 
 # --- oneof and optional ------------------------------------------------------------------------
@@ -170,7 +170,7 @@ def test_parse_merges_into_what_is_there() -> None:
 
 def test_dump_and_load_with_and_without_a_size() -> None:
     stream = io.BytesIO()
-    Update(topic="a").dump(stream, delimit=betterproto.SIZE_DELIMITED)  # type: ignore[arg-type]
+    Update(topic="a").dump(stream, delimit=betterproto.SIZE_DELIMITED)  # type: ignore[arg-type]  # wrong on purpose
     Update(topic="b").dump(stream, delimit=True)
     Update(topic="c").dump(stream)
     stream.seek(0)
@@ -269,8 +269,8 @@ class Names(betterproto.Message):
     sha_256: str = betterproto.string_field(1)
     x_1_y: int = betterproto.int32_field(2)
     to_dict: str = betterproto.string_field(3)  # type: ignore[assignment]  # the point of it
-    struct: Struct = betterproto.message_field(4)  # noqa: RUF009
-    leaf: Update = betterproto.message_field(5)  # noqa: RUF009
+    struct: Struct = betterproto.message_field(4)  # noqa: RUF009  # betterproto's own way
+    leaf: Update = betterproto.message_field(5)  # noqa: RUF009  # betterproto's own way
 
 
 def test_json_of_odd_names_and_of_what_was_received() -> None:

@@ -126,7 +126,7 @@ def our_class(title: str, fields: list[Drawn], inner: Any) -> Any:
     for drawn in fields:
         hint: Any = {"enum": Shade, "message": inner}.get(drawn.kind) or TYPES[drawn.kind][1]
         if drawn.label == "map":
-            hint = dict[TYPES[drawn.key][1], hint]  # type: ignore[misc]
+            hint = dict[TYPES[drawn.key][1], hint]  # type: ignore[misc]  # made now
             made = betterproto.map_field(drawn.number, drawn.key, drawn.kind)
         else:
             made = betterproto.dataclass_field(

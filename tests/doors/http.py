@@ -101,7 +101,7 @@ def request(method: str, target: str, body: bytes = b"", **headers: str) -> byte
 
 @asynccontextmanager
 async def ask(
-    address: str, method: str, target: str, body: bytes = b"", **headers: str
+    address: str, method: str, target: str, body: bytes = b"", /, **headers: str
 ) -> AsyncIterator[Reply]:
     """One request on a connection of its own."""
     async with send(address, request(method, target, body, **headers)) as reply:

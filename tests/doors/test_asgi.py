@@ -114,7 +114,7 @@ async def test_a_reader_that_takes_nothing_holds_little_and_is_cut() -> None:
         ask(address, "GET", f"{base}/v1/updates?topic=orders") as stalled,
         ask(address, "GET", f"{base}/v1/updates?topic=orders") as quick,
     ):
-        stalled.reader._transport.pause_reading()  # type: ignore[attr-defined]
+        stalled.reader._transport.pause_reading()  # type: ignore[attr-defined]  # no public way
         taking = asyncio.create_task(take(quick, 200))
         for _ in range(200):
             await client.publish("orders", text)

@@ -207,8 +207,13 @@ async def test_many_readers_share_what_was_made_once(
     from streamkit.doors import events
 
     made: list[Any] = []
-    original = events.record_json
-    monkeypatch.setattr(events, "record_json", lambda m: made.append(m) or original(m))
+    original = events.record_json  # type: ignore[attr-defined]  # where it is looked up
+
+    def record_json(message: Any) -> Any:
+        made.append(message)
+        return original(message)
+
+    monkeypatch.setattr(events, "record_json", record_json)
     async with asyncio.TaskGroup() as group, asyncio.timeout(10):
         ready = [asyncio.Event() for _ in range(20)]
 

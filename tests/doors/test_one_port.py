@@ -153,7 +153,7 @@ async def test_silent_connections_count_and_the_server_forgets_them() -> None:
 
         async def served() -> bool:
             try:
-                return (await call(address, STATUS, {}))[0] == 200
+                return bool((await call(address, STATUS, {}))[0] == 200)
             except (ConnectionError, asyncio.IncompleteReadError):
                 return False
 

@@ -134,7 +134,7 @@ async def _wander(records: int, kills: int, doors: list[Door], folder: Path, see
                             wanted -= 1
                             if not wanted or len(seen) == records:
                                 break
-                    close: Callable[[], Awaitable[None]] = read.aclose  # type: ignore[attr-defined]
+                    close: Callable[[], Awaitable[None]] = read.aclose  # type: ignore[attr-defined]  # a generator
                     await close()
                 if killed < kills and len(seen) >= (killed + 1) * records // (kills + 1):
                     await kill()

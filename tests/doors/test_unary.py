@@ -123,7 +123,7 @@ async def test_a_stream_of_requests_is_not_for_this_door(server: str) -> None:
 # gRPC-Web ---------------------------------------------------------------------------------------
 
 
-async def web(server: str, method: str, message: Any, **headers: str) -> Reply | Any:
+async def web(server: str, method: str, message: Any, **headers: str) -> tuple[Reply, bytes]:
     headers = {"content_type": "application/grpc-web+proto"} | headers
     async with ask(server, "POST", method, frame(encode(message)), **headers) as reply:
         return reply, await reply.body()

@@ -16,7 +16,7 @@ from tests.handlers.calls import rest, take, watch, watch_all
 
 
 async def report(journal: Journal, job_id: str = "build", **fields: object) -> JobProgress:
-    [state] = await journal.report_jobs([JobReport(job_id=job_id, **fields)])  # type: ignore[arg-type]
+    [state] = await journal.report_jobs([JobReport(job_id=job_id, **fields)])  # type: ignore[arg-type]  # fields of the test's own
     return state
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, suppress
 
 import pytest
@@ -109,7 +109,7 @@ async def test_closing_cancels_what_is_in_work_and_the_reading() -> None:
     ended: list[str] = []
     begun = asyncio.Event()
 
-    async def requests() -> AsyncIterator[int]:
+    async def requests() -> AsyncGenerator[int, None]:
         try:
             yield 0
             yield 1

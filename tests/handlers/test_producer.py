@@ -228,7 +228,7 @@ async def test_a_store_that_cannot_write_ends_the_stream(
                 while True:
                     replies += await call.receive()
         assert [reply.producer_sequence for reply in replies] == [1]
-        assert raised.value.status is Status.UNAVAILABLE  # type: ignore[attr-defined]
+        assert raised.value.status is Status.UNAVAILABLE  # type: ignore[attr-defined]  # every error of ours has it
 
 
 # ---- jobs ----

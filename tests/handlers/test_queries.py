@@ -148,7 +148,7 @@ async def test_what_a_streamkit_client_may_ask_for(channel: Channel) -> None:
         (QueryRequest(query="SELECT 1", batch_size=-1), "batch_size: must not be negative"),
         (QueryRequest(query="SELECT 1", max_message_bytes=-1), "max_message_bytes"),
         (QueryRequest(query="SELECT 1", timeout=timedelta(seconds=-1)), "timeout"),
-        (QueryRequest(query="SELECT 1", format=7), "format"),  # type: ignore[arg-type]
+        (QueryRequest(query="SELECT 1", format=7), "format"),  # type: ignore[arg-type]  # wrong on purpose
         (QueryRequest(query="SELECT 1", parameters=[Parameter()]), r"parameters\[0\]: has no"),
         (
             QueryRequest(query="SELECT 1", parameters=[Parameter(decimal="x")]),
@@ -221,6 +221,15 @@ async def test_a_failed_query_has_one_clear_status(
         await result(channel, sql, **more)
     await gone(databases)
     assert len(await result(channel, "SELECT 1 AS a")) == 1
+
+
+async def test_a_result_that_is_too_large_is_not_asked_for_again(channel: Channel) -> None:
+    async with ask(channel, UNBOUNDED["sqlite"]) as call:
+        with pytest.raises(LimitError):
+            async for _ in call:
+                pass
+    assert call.trailing_metadata is not None
+    assert call.trailing_metadata["grpc-retry-pushback-ms"] == "-1"
 
 
 async def test_rows_before_a_failure_arrive(channel: Channel) -> None:
@@ -324,7 +333,9 @@ def test_the_plan_applies_the_limits() -> None:
     )
     plan = plan_of(asked, limits)
     assert (plan.batch_rows, plan.max_message, plan.seconds) == (7, 2000, 5)
-    arrow = plan_of(QueryRequest(query="SELECT 1", format=PayloadFormat.ARROW), limits)
+    arrow = plan_of(
+        QueryRequest(query="SELECT 1", format=PayloadFormat(PayloadFormat.ARROW)), limits
+    )
     assert (arrow.arrow, arrow.batch_rows) == (True, 8192)
     assert parameters_of([], QueryLimits()) == []
 

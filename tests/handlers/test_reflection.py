@@ -42,7 +42,7 @@ def users_descriptors() -> bytes:
     file.extension.add(name="gift", number=100, label=1, type=8, extendee=".shop.Order")
     method = file.service.add(name="Shop").method.add(name="Place")
     method.input_type = method.output_type = ".shop.Order"
-    return FileDescriptorSet(file=[file]).SerializeToString()
+    return bytes(FileDescriptorSet(file=[file]).SerializeToString())
 
 
 async def ask(address: str, wire: ModuleType, *requests: Any) -> list[Any]:
@@ -161,7 +161,7 @@ def clinic(*, imports: bool) -> bytes:
         )
     method = vitals.service.add(name="Vitals").method.add(name="Watch")
     method.input_type = method.output_type = ".clinic.v1.Pulse"
-    return FileDescriptorSet(file=[*files, vitals]).SerializeToString()
+    return bytes(FileDescriptorSet(file=[*files, vitals]).SerializeToString())
 
 
 async def test_files_of_one_name_are_told_apart() -> None:

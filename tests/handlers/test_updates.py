@@ -123,7 +123,7 @@ async def test_heartbeats_are_for_those_who_asked(journal: Journal, channel: Cha
     async with subscribe(channel, "a", options=options) as asked, subscribe(channel, "a") as plain:
         await plain.initial_metadata()
         await publish(journal, "b")
-        beats = []
+        beats: list[Update] = []
         while len(beats) < 2:
             beats += await asked.receive()
         for beat in beats:
@@ -211,6 +211,7 @@ async def test_latest_says_what_was_passed_over(connected: Connected) -> None:
     async with connected([handler]) as channel, subscribe(channel, "a", options=options) as call:
         got = await take(call, 2)
     assert [(u.topic, u.sequence, u.skipped) for u in got] == [("a", 5, 0), ("b", 8, 3)]
+    assert isinstance(shared.message, Update)
     assert shared.message.skipped == 0, "a record that others read, too, was changed"
     assert journal.asked["latest"] is True
 

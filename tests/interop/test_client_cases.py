@@ -191,7 +191,10 @@ async def test_unimplemented(schema: Schema, channel: Channel, stub: Any) -> Non
 
 async def test_custom_metadata(schema: Schema, channel: Channel) -> None:
     bp = schema.bp
-    metadata = {ECHO_INITIAL: "test_initial_metadata_value", ECHO_TRAILING: b"\xab\xab\xab"}
+    metadata: dict[str, str | bytes] = {
+        ECHO_INITIAL: "test_initial_metadata_value",
+        ECHO_TRAILING: b"\xab\xab\xab",
+    }
     request = bp.UnaryRequest(response_size=314159, payload=body(schema, 271828))
     unary = channel.stream(
         SERVICE + "UnaryCall", bp.UnaryRequest, bp.UnaryReply, request=request, metadata=metadata
@@ -205,6 +208,7 @@ async def test_custom_metadata(schema: Schema, channel: Channel) -> None:
         for call in (unary, both):
             found = await call.initial_metadata()
             assert found[ECHO_INITIAL] == "test_initial_metadata_value"
+            assert call.trailing_metadata is not None
             assert call.trailing_metadata[ECHO_TRAILING] == b"\xab\xab\xab"
 
 

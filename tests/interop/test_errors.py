@@ -40,7 +40,7 @@ CONFIG: dict[str, Any] = {
 }
 
 
-class Theirs(grpc.GenericRpcHandler):
+class Theirs(grpc.GenericRpcHandler):  # type: ignore[misc]  # an untyped base
     """A method of grpcio's that fails as it is told."""
 
     def __init__(self, failures: int = 0) -> None:

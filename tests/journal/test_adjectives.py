@@ -54,6 +54,7 @@ class Checker:
             self._next = None
             self._request = 0
         for entry in batch.items:
+            assert isinstance(entry.message, Update)
             self._record(entry.sequence, entry.message.message)
         newest = batch.position.sequence
         if newest < self.position or newest < self._sequence:

@@ -28,7 +28,7 @@ def google(name: str) -> Any:
     path = Path(ROOT) / "streamkit" / "generated" / "descriptors.binpb"
     files.ParseFromString(path.read_bytes())
     for file in files.file:
-        pool.Add(file)  # type: ignore[no-untyped-call]  # google's stubs
+        pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"streamservice.{name}"))
 
 

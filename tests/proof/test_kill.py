@@ -36,7 +36,7 @@ class Verdict:
     altered: int = 0
 
     def faults(self) -> int:
-        return sum(vars(self).values()) - self.stored - self.delivered
+        return int(sum(vars(self).values())) - self.stored - self.delivered
 
 
 def check(store: Path, publishers: dict[str, Path], subscribers: list[Path]) -> Verdict:

@@ -7,6 +7,7 @@ import ssl
 import struct
 from dataclasses import dataclass
 from types import TracebackType
+from typing import cast
 
 from hpack import Decoder, Encoder
 from hyperframe.frame import (
@@ -99,6 +100,12 @@ class RawClient:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         await self.close()
+
+    def stop_reading(self) -> None:
+        cast(asyncio.Transport, self.writer.transport).pause_reading()
+
+    def read_again(self) -> None:
+        cast(asyncio.Transport, self.writer.transport).resume_reading()
 
     async def connect(
         self,

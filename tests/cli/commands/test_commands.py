@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -134,15 +135,15 @@ def test_interrupted(server: str) -> None:
     """Ctrl-C ends quickly, with 130, and the terminal is left as it was."""
     for line, stream in ((["logs", "-f"], "logs"), (["subscribe", "quiet.topic"], "updates")):
         with Terminal(*line, server=server) as terminal:
-            wait_for(lambda stream=stream: subscribers(server, stream) == 1)
+            wait_for(partial(subscribed, server, stream))
             terminal.interrupt()
             assert terminal.wait(5) == 130
             assert "Traceback" not in terminal.text
 
 
-def subscribers(server: str, stream: str) -> int:
+def subscribed(server: str, stream: str) -> bool:
     status = json.loads(invoke("status", "-o", "json", server=server).stdout)
-    return next(s["subscribers"] for s in status["streams"] if s["name"] == stream)
+    return any(s["subscribers"] == 1 for s in status["streams"] if s["name"] == stream)
 
 
 def test_terminated(server: str) -> None:
@@ -152,7 +153,7 @@ def test_terminated(server: str) -> None:
         stderr=subprocess.PIPE,
         env=environment(server),
     )
-    wait_for(lambda: subscribers(server, "logs") == 1)
+    wait_for(partial(subscribed, server, "logs"))
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=10)
     assert process.returncode == 143 and said == b""

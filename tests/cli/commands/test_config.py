@@ -167,7 +167,7 @@ def test_show_tells_where_values_come_from_and_no_secret(
     monkeypatch.setenv("STREAMKIT_SERVE_GRACE", "9s")
     context = parsed("--config", file)
     assert context.params["databases"] == [f"a={url}", f"b={url}", f"c={url}"]
-    assert settings_of(None, context)["databases"] == {"a": url, "b": url, "c": url}  # type: ignore[arg-type]
+    assert settings_of(None, context)["databases"] == {"a": url, "b": url, "c": url}  # type: ignore[arg-type]  # no session is needed
     shown = str(invoke("config", "show", "--config", file).stdout)
     assert re.search(r"^port = 1234 +# file$", shown, re.MULTILINE)
     assert re.search(r'^grace = "9s" +# \$STREAMKIT_SERVE_GRACE$', shown, re.MULTILINE)

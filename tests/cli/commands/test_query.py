@@ -26,7 +26,7 @@ FIRST = "SELECT id, name, price FROM items ORDER BY id LIMIT 12"
 
 
 def query(server: str, *arguments: str, **options: str) -> subprocess.CompletedProcess[str]:
-    return invoke("query", "-d", "shop", *arguments, server=server, **options)  # type: ignore[arg-type]
+    return invoke("query", "-d", "shop", *arguments, server=server, **options)  # type: ignore[arg-type]  # options of the test's own
 
 
 def test_csv_is_what_a_pipe_gets(server: str) -> None:

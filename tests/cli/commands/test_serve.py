@@ -15,7 +15,7 @@ import pytest
 from streamkit.cli.commands.serve import is_loopback
 from streamkit.cli.exits import UsageError
 from streamkit.cli.input.stores import chosen_store, shown
-from tests.cli.tools import ServerProcess, Terminal, streamkit
+from tests.cli.tools import ServerProcess, Terminal, invoke, streamkit
 from tests.database.engines import Postgres
 
 Start = Callable[..., ServerProcess]
@@ -47,19 +47,19 @@ def test_the_default_store_is_in_the_users_directory(tmp_path: Path) -> None:
 def test_a_password_stays_out_of_sight(start_server: Start, tmp_path: Path) -> None:
     url = "postgresql://bob:hunter2@127.0.0.1:1/x"
     for wrong in (url, f"{url}?sslmode=require", f"={url}"):
-        refused = streamkit("serve", "--store", ":memory:", "--port", "0", "--database", wrong)
+        refused = invoke("serve", "--store", ":memory:", "--port", "0", "--database", wrong)
         assert refused.returncode == 2
         assert refused.stderr == "streamkit: --database: give NAME=URL\n"
-    missing = streamkit("serve", "--store", ":memory:", "--port", "0", "-d", "pg=$NOT_THERE")
+    missing = invoke("serve", "--store", ":memory:", "--port", "0", "-d", "pg=$NOT_THERE")
     assert missing.stderr == "streamkit: --database: pg: NOT_THERE is not in the environment\n"
 
     server = start_server(tmp_path / "a.db", "-d", f"pg={url}")
     told = "streamkit: the password of database 'pg' can be read in the list of processes;"
     assert server.greeting[0].startswith(told)
-    refused = streamkit("query", "SELECT 1", "-d", "pg", server=server.address)
+    refused = invoke("query", "SELECT 1", "-d", "pg", server=server.address)
     assert refused.returncode == 1
     assert refused.stderr == "streamkit: database 'pg': connection refused\n"
-    shown = streamkit("status", "-o", "json", server=server.address).stdout
+    shown = invoke("status", "-o", "json", server=server.address).stdout
     server.stop()
     assert "hunter2" not in "\n".join(server.greeting) + shown
 
@@ -72,7 +72,7 @@ def test_a_database_url_from_the_environment(
     monkeypatch.setenv("SHOP", f"sqlite:///{tmp_path}/shop.db")
     for given in ("shop=$SHOP", "shop=${SHOP}"):
         server = start_server(tmp_path / "a.db", "-d", given)
-        assert "items" in streamkit("tables", "-d", "shop", server=server.address).stdout
+        assert "items" in invoke("tables", "-d", "shop", server=server.address).stdout
         server.stop()
 
 
@@ -80,8 +80,8 @@ def test_memory_store_leaves_nothing(start_server: Start, tmp_path: Path) -> Non
     before = set(tmp_path.iterdir())
     server = start_server(":memory:")
     address = server.address
-    assert streamkit("publish", "a", "x", server=address).stdout == "1\n"
-    counted = streamkit("query", "SELECT count(*) AS n FROM updates", server=address)
+    assert invoke("publish", "a", "x", server=address).stdout == "1\n"
+    counted = invoke("query", "SELECT count(*) AS n FROM updates", server=address)
     assert counted.stdout == "n\n1\n"
     assert server.stop() == 0
     assert set(tmp_path.iterdir()) == before
@@ -91,7 +91,7 @@ def test_unix_socket(tmp_path: Path, start_server: Start) -> None:
     path = tmp_path / "s"
     server = start_server(tmp_path / "store.db", "--uds", str(path))
     assert server.address == f"unix:{path}"
-    assert streamkit("publish", "a", "x", "-s", server.address).returncode == 0
+    assert invoke("publish", "a", "x", "-s", server.address).returncode == 0
     server.stop()
     assert not path.exists()
 
@@ -154,7 +154,7 @@ def test_store_of_a_newer_version(start_server: Start, tmp_path: Path) -> None:
     ],
 )
 def test_what_it_refuses(arguments: list[str], said: str, tmp_path: Path) -> None:
-    done = streamkit("serve", "--store", str(tmp_path / "x.db"), "--port", "0", *arguments)
+    done = invoke("serve", "--store", str(tmp_path / "x.db"), "--port", "0", *arguments)
     assert done.returncode in (1, 2) and said in done.stderr, done.stderr
     assert done.stderr.count("\n") == 1 and done.stdout == ""
 
@@ -174,13 +174,14 @@ def test_what_a_query_may_cost(
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"
     if "timeout" in arguments[0]:
         endless = endless.replace("SELECT i FROM n", "SELECT max(i) FROM n")
-    done = streamkit("query", "-s", f"localhost:{server.port}", endless)
+    done = invoke("query", "-s", f"localhost:{server.port}", endless)
+    assert "reconnecting" not in done.stderr, "asked again, it would be too much again"
     assert done.returncode == code and said in done.stderr, done.stderr
 
 
 def test_insecure_serves_everybody(start_server: Start, tmp_path: Path) -> None:
     server = start_server(tmp_path / "x.db", "--host", "0.0.0.0", "--insecure")
-    assert streamkit("status", "-s", f"localhost:{server.port}").returncode == 0
+    assert invoke("status", "-s", f"localhost:{server.port}").returncode == 0
 
 
 def test_is_loopback() -> None:

@@ -234,7 +234,7 @@ def test_the_end_is_held_up_for_two_seconds_at_most(log: logging.Logger, kind: s
         log.addHandler(handler)
         log.info("lost")
         started = time.monotonic()
-        logging.shutdown([lambda: handler])  # type: ignore[list-item]  # what weak references do
+        logging.shutdown([lambda: handler])
         assert time.monotonic() - started < 2.6
         assert handler.dropped == 1
         log.info("ignored")

@@ -101,15 +101,18 @@ async def test_it_works_inside_a_running_loop(server: ThreadServer) -> None:
 
 def test_a_callback_that_calls_the_client_is_told_instead_of_hanging(server: ThreadServer) -> None:
     errors: list[Exception] = []
+    inside: list[Client] = []
 
     def on_event(event: object) -> None:
         try:
-            client.ping()
+            inside[0].ping()
         except ConnectError as error:
             errors.append(error)
 
-    with Client(server.address, on_event=on_event) as client, client.subscribe("x"):
-        pass
+    with Client(server.address, on_event=on_event) as client:
+        inside.append(client)
+        with client.subscribe("x"):
+            pass
     assert "callback" in str(errors[0])
 
 

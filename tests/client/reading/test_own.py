@@ -147,14 +147,14 @@ async def test_a_new_life_of_the_server_is_read_from_its_beginning() -> None:
 async def test_fields_that_are_not_there_are_named(wrong: dict[str, str], said: str) -> None:
     async with Channel("127.0.0.1:1") as channel:
         with pytest.raises(InvalidArgumentError, match=said):
-            resume(OrdersStub(channel).watch, WatchRequest(), **wrong)  # type: ignore[arg-type]
+            resume(OrdersStub(channel).watch, WatchRequest(), **wrong)  # type: ignore[arg-type]  # wrong on purpose
 
 
 async def test_what_is_no_method_of_a_stub_is_refused() -> None:
     async with Channel("127.0.0.1:1") as channel:
         for method in (OrdersStub(channel).count, OrdersStub.watch, print):
             with pytest.raises(InvalidArgumentError, match="no method that streams"):
-                resume(method, WatchRequest(), position="number")  # type: ignore[arg-type]
+                resume(method, WatchRequest(), position="number")  # type: ignore[arg-type]  # wrong on purpose
 
 
 # ---- the server's half ----

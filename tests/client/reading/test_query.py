@@ -46,12 +46,14 @@ async def no_sleep(delay: float) -> None:
 
 
 def query(channel: FakeChannel, *, patient: bool = True, **options: Any) -> Query:
-    request = make_request(
-        "select n from t",
-        (),
-        **{"database": "", "batch": 2, "columns": True, "timeout": None, "format": "rows"}
-        | options,
-    )
+    settings: dict[str, Any] = {
+        "database": "",
+        "batch": 2,
+        "columns": True,
+        "timeout": None,
+        "format": "rows",
+    }
+    request = make_request("select n from t", (), **settings | options)
     how = Reconnect(
         lambda: Retry(Backoff(jitter=0.0), chance=lambda: 0.5), patient=patient, sleep=no_sleep
     )
@@ -224,6 +226,7 @@ async def test_a_real_arrow_query(tmp_path: Any) -> None:
         stream = client.query("select * from t", database="numbers", batch=8192, format="arrow")
         async with stream:
             batches = [batch async for batch in stream.record_batches()]
+        assert stream.schema is not None
         assert stream.schema.names == ["n", "s"]
         assert [batch.num_rows for batch in batches] == [8192, 8192, 3616]
         assert pyarrow.Table.from_batches(batches).equals(table)

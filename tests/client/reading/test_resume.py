@@ -161,7 +161,7 @@ async def test_push_back_is_obeyed() -> None:
             return
         yield [Line(1)]
         error = ConnectError("busy")
-        error.trailers = {"grpc-retry-pushback-ms": "7000"}  # type: ignore[attr-defined]
+        error.trailers = {"grpc-retry-pushback-ms": "7000"}  # type: ignore[attr-defined]  # as the transport sets it
         raise error
 
     log = Log(0, [])
@@ -294,7 +294,11 @@ async def test_a_cancellation_swallowed_below_still_wins() -> None:
 
 def cursor(**changes: Any) -> JournalCursor[SubscribeRequest, Update]:
     options = {"endless": True, **changes}
-    return JournalCursor(lambda start: SubscribeRequest(["a"], start=start), None, **options)
+    return JournalCursor(
+        lambda start: SubscribeRequest(["a"], start=start),  # type: ignore[arg-type]  # None: new
+        None,
+        **options,
+    )
 
 
 def journal_call(

@@ -51,7 +51,7 @@ def answer(wire: Any, cls: Any, request: Any) -> Any:
 def serve(folder: str, requests: BinaryIO, responses: BinaryIO) -> None:
     sys.path.insert(0, folder)
     import conformance as wire  # type: ignore[import-not-found]  # generated into the folder
-    from protobuf_test_messages.proto3 import (  # type: ignore[import-not-found]
+    from protobuf_test_messages.proto3 import (  # type: ignore[import-not-found]  # made by the test
         TestAllTypesProto3,
     )
 

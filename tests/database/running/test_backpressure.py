@@ -101,7 +101,7 @@ async def test_a_reader_that_stops_stops_the_process(engine: Engine) -> None:
         children = [psutil.Process(number) for number in databases.processes]
 
         def used() -> float:
-            return sum(child.cpu_times().user for child in children)
+            return float(sum(child.cpu_times().user for child in children))
 
         stopped = await steady(used)
         for _ in range(200):  # and reading on goes on

@@ -28,7 +28,7 @@ def reader_of(ring: Ring[int], oldest: int, **manner: object) -> Reader[int]:
         found = [Item(n, "k", 0, n) for n in range(first, end + 1)]
         return Page(Items(found), end, oldest)
 
-    return Reader(ring, history, EVERY, Manner(**manner))  # type: ignore[arg-type]
+    return Reader(ring, history, EVERY, Manner(**manner))  # type: ignore[arg-type]  # manners of the test's own
 
 
 async def start_at(place: int) -> Page[int]:
@@ -63,7 +63,7 @@ async def test_a_reader_that_has_gone_leaves_no_timer_and_no_waiter() -> None:
     deliveries = reader.live(lambda: start_at(1))
     await anext(deliveries)
     (route,) = ring.routes.values()
-    waiting = asyncio.ensure_future(anext(deliveries))  # type: ignore[arg-type]
+    waiting = asyncio.ensure_future(anext(deliveries))
     await asyncio.sleep(0)
     assert len(route.waiting) == 1
     waiting.cancel()

@@ -67,7 +67,7 @@ class Model:
             self.readers[reader] = made.live(begin)
             self.got[reader] = []
         if reader not in self.pending:
-            self.pending[reader] = asyncio.ensure_future(anext(self.readers[reader]))  # type: ignore[arg-type]
+            self.pending[reader] = asyncio.ensure_future(anext(self.readers[reader]))
         for _ in range(8):
             await asyncio.sleep(0)
         self.collect(reader)
@@ -93,14 +93,14 @@ async def run(script: list[tuple[str, object]], ring_records: int) -> None:
     gone: dict[int, int] = {}
     for kind, value in script:
         if kind == "push":
-            model.push(value)  # type: ignore[arg-type]
+            model.push(value)  # type: ignore[arg-type]  # drawn together
         elif kind == "read":
-            await model.step(value, selectors[value])  # type: ignore[arg-type, index]
+            await model.step(value, selectors[value])  # type: ignore[arg-type, index]  # drawn together
         elif kind == "turn":
             await asyncio.sleep(0)
         elif value in model.readers:
-            await model.leave(value)  # type: ignore[arg-type]
-            gone[value] = gone.get(value, 0) + 1  # type: ignore[arg-type, call-overload, index]
+            await model.leave(value)
+            gone[value] = gone.get(value, 0) + 1
     for reader in list(model.readers):
         wanted = [i for i in model.all if selectors[reader].matches(i.key, i.rank)]
         for _ in range(len(wanted) + 10):

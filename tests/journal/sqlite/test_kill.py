@@ -12,7 +12,7 @@ import pytest
 
 from streamkit.generated.streamservice import Update
 from streamkit.journal import ProducerId, Stream, open_journal
-from streamkit.testing.journal.support import stored, topics
+from streamkit.testing.journal.support import stored, texts, topics
 
 WRITERS = 4
 
@@ -68,10 +68,10 @@ async def prove(path: str, kills: int, most: int) -> None:
         entries = await stored(journal, topics())
         assert journal.bounds(Stream.UPDATES).newest == len(entries)
     assert [e.sequence for e in entries] == list(range(1, len(entries) + 1))
+    seen = [(e.key, text) for e, text in zip(entries, texts(entries), strict=True)]
     for (writer, request), (first, count) in acknowledged.items():
-        found = [(e.key, e.message.message) for e in entries[first - 1 : first - 1 + count]]
+        found = seen[first - 1 : first - 1 + count]
         assert found == [(f"w{writer}", f"{request}.{n}") for n in range(count)]
-    seen = [(e.key, e.message.message) for e in entries]
     assert len(set(seen)) == len(seen)
     with sqlite3.connect(path) as tool:
         assert tool.execute("pragma integrity_check").fetchone() == ("ok",)

@@ -32,7 +32,7 @@ async def test_a_link_is_the_same_store(path: Path, tmp_path: Path, link: object
     other = tmp_path / "other.db"
     async with await opened(path) as journal:
         await journal.append_updates(updates("a"))
-        link(path, other)  # type: ignore[operator]
+        link(path, other)  # type: ignore[operator]  # one of the functions
         with pytest.raises(StoreError, match="in use by another server"):
             await opened(other)
         await journal.append_updates(updates("b"))

@@ -12,7 +12,7 @@ from streamkit.config import JournalOptions
 from streamkit.generated.streamservice import LogEntry, Update
 from streamkit.journal import Journal, Selector, Start, StoredItems, Stream, open_journal
 from streamkit.journal.sqlite import pages
-from streamkit.testing.journal.support import logs, stored, texts, topics, updates
+from streamkit.testing.journal.support import logs, messages, stored, texts, topics, updates
 
 ON_DISK = JournalOptions(ring_records=1)
 HARD = ["", "a", "\x1e", "\x00", "\x1e\x1e", "é\U0001f600", "x" * 300, '"\\n', "\x1f,", "\x1ea\x1e"]
@@ -25,8 +25,8 @@ def path(tmp_path: Path) -> str:
 
 async def read(journal: Journal, selector: Selector) -> list[tuple[int, str, str, dict[str, str]]]:
     return [
-        (entry.sequence, entry.key, entry.message.message, entry.message.metadata)
-        for entry in await stored(journal, selector)
+        (update.sequence, update.topic, update.message, update.metadata)
+        for update in messages(Update, await stored(journal, selector))
     ]
 
 
@@ -62,7 +62,9 @@ async def test_log_lines_by_level(path: str) -> None:
         for services, rank in (((), 0), ((), 2), (("s*",), 1), (("s1*", "s3"), 3), (("s7",), 0)):
             selector = logs(*services, level=rank)
             found = await stored(journal, selector)
-            assert [(e.sequence, e.rank, e.message.message) for e in found] == [
+            assert [
+                (e.sequence, e.rank, text) for e, text in zip(found, texts(found), strict=True)
+            ] == [
                 (n, rank_of, line.message)
                 for n, (line, rank_of) in enumerate(
                     [*((line, levels.index(line.level)) for line in lines), (LogEntry(), 3)], 1
@@ -94,7 +96,7 @@ async def test_a_page_is_bounded_in_bytes_and_records(path: str) -> None:
                 journal.read(selector, Start(all=True), follow=False)
             ) as deliveries:
                 async for delivery in deliveries:
-                    lengths = [len(entry.message.message) for entry in delivery.items]
+                    lengths = [*map(len, texts(delivery.items))]
                     assert len(lengths) <= 1024
                     assert len(lengths) <= 1 or sum(lengths) < 256 * 1024
                     found += lengths

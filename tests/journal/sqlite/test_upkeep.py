@@ -14,7 +14,7 @@ import pytest
 from streamkit.config import JournalOptions, Retention, RetentionRule
 from streamkit.errors import InternalError, InvalidArgumentError
 from streamkit.generated.streamservice import JobReport
-from streamkit.journal import ProducerId, Start, Stream, open_journal
+from streamkit.journal import ProducerId, Selector, Start, Stream, open_journal
 from streamkit.journal.sqlite.journal import SqliteJournal
 from streamkit.journal.sqlite.requests import Sweep
 from streamkit.journal.sqlite.retention import Retention as StoreRetention
@@ -40,7 +40,7 @@ def path(tmp_path: Path) -> str:
 async def opened(
     path: str, options: JournalOptions | None = None, **clocks: object
 ) -> SqliteJournal:
-    journal = await open_journal(path, options, **clocks)  # type: ignore[arg-type]
+    journal = await open_journal(path, options, **clocks)  # type: ignore[arg-type]  # clocks of the test's own
     assert isinstance(journal, SqliteJournal)
     return journal
 
@@ -69,10 +69,10 @@ async def test_no_stored_job_stops_the_watch_over_the_others(path: str) -> None:
     )
     async with await opened(path, options, clock=clock) as journal:
         await pass_time(journal, clock, 63)
-        assert (await journal.job("mortal")).status == "lost"  # type: ignore[union-attr]
-        assert (await journal.job("endless")).status == "running"  # type: ignore[union-attr]
+        assert (await journal.job("mortal")).status == "lost"  # type: ignore[union-attr]  # there
+        assert (await journal.job("endless")).status == "running"  # type: ignore[union-attr]  # there
         assert journal.bounds(Stream.UPDATES).oldest == 2
-        assert journal.faults == ()
+        assert not journal.faults
 
 
 async def test_a_sweep_that_fails_is_told_and_tried_again(
@@ -96,7 +96,7 @@ async def test_a_sweep_that_fails_is_told_and_tried_again(
         changed.clear()
         broken = False
         await changed.wait()
-        assert journal.faults == ()
+        assert not journal.faults
     assert len([r for r in caplog.records if r.exc_info]) == 1
 
 
@@ -108,7 +108,7 @@ async def test_a_mistake_while_writing_fails_the_request_and_nothing_else(
     def fail(store: Store, group: object) -> None:
         if "broken" in repr(group):
             raise ZeroDivisionError
-        write(store, group)  # type: ignore[arg-type]
+        write(store, group)  # type: ignore[arg-type]  # the group is one
 
     monkeypatch.setattr(Store, "_write", fail)
     async with await opened(path) as journal:
@@ -162,7 +162,7 @@ async def test_a_store_of_the_first_version_is_filled_in_step_by_step(
             await journal.append_logs([log(f"{n}", levels[n % 4] if n % 50 < 4 else "info")])
         await journal.append_updates(updates("m" * 100) * 50)
         await journal.report_jobs([JobReport(job_id="j", error="e" * 1000)])
-    asked: list[tuple[Callable[[], object], Start]] = [
+    asked: list[tuple[Callable[[], Selector], Start]] = [
         (lambda: logs(level=3), Start(last=7)),
         (lambda: logs(level=2), Start(last=900)),
         (lambda: logs(level=1), Start(last=900)),
@@ -171,7 +171,7 @@ async def test_a_store_of_the_first_version_is_filled_in_step_by_step(
     ]
 
     async def answers(journal: SqliteJournal) -> list[list[str]]:
-        return [texts(await stored(journal, what(), start)) for what, start in asked]  # type: ignore[arg-type]
+        return [texts(await stored(journal, what(), start)) for what, start in asked]
 
     async with await opened(path, options) as journal:
         expected = await answers(journal)

@@ -75,7 +75,9 @@ class AskStub(betterproto.ServiceStub):
 class TalkStub(AskStub):
     """With that method."""
 
-    async def metadata(self, request: SubscribeRequest, **options: Any) -> WriteReply:
+    async def metadata(  # type: ignore[override]  # that is the case
+        self, request: SubscribeRequest, **options: Any
+    ) -> WriteReply:
         return await self._unary_unary(METADATA, request, WriteReply, **options)
 
 

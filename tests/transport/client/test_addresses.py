@@ -25,6 +25,7 @@ from streamkit.transport.client import addresses
 from streamkit.transport.client.addresses import Addresses, Endpoint
 from tests.transport.client.conftest import NewChannel
 from tests.transport.client.raw_server import Peer, raw_server
+from tests.transport.inside import pool_of
 
 PUBLISH = "/streamservice.ProducerService/Publish"
 
@@ -56,13 +57,13 @@ async def who(channel: Channel) -> int:
 
 async def alone(channel: Channel) -> None:
     """Wait until no connection is left."""
-    while channel._pool._alive:
+    while pool_of(channel)._alive:
         await asyncio.sleep(0.001)
 
 
 @pytest.fixture(autouse=True)
 def in_the_order_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(addresses.random, "shuffle", lambda _: None)
+    monkeypatch.setattr("streamkit.transport.client.addresses.random.shuffle", lambda _: None)
 
 
 @pytest.fixture
@@ -95,8 +96,8 @@ async def test_one_that_does_not_answer_costs_a_head_start(bad: Any, connect: Ne
         began = asyncio.get_running_loop().time()
         assert await who(channel) == 2
         assert asyncio.get_running_loop().time() - began < 3
-        assert channel._pool.connection is not None
-        assert len(channel._pool._alive) == 1  # the other attempt is over
+        assert pool_of(channel).connection is not None
+        assert len(pool_of(channel)._alive) == 1  # the other attempt is over
 
 
 async def test_one_that_refuses_costs_nothing(patient: None, connect: NewChannel) -> None:
@@ -119,7 +120,7 @@ async def test_one_that_went_away_is_tried_last_for_a_while(
         second = await stack.enter_async_context(numbered(2))
         channel = connect(f"{proxy.address},{second}")
         clock = 1000.0
-        channel._pool._addresses._clock = lambda: clock
+        pool_of(channel)._addresses._clock = lambda: clock
         assert await who(channel) == 1
         proxy.cut()
         await alone(channel)
@@ -168,7 +169,7 @@ async def test_the_authority_follows_the_connection(connect: NewChannel) -> None
     async def script(peer: Peer) -> None:
         await peer.greet()
         frame = await peer.until(HeadersFrame)
-        seen.append(frame.headers[":authority"])  # type: ignore[attr-defined]
+        seen.append(frame.headers[":authority"])  # type: ignore[attr-defined]  # read by the tests
         await peer.hang()
 
     async with raw_server(script) as server:
@@ -234,7 +235,7 @@ async def test_what_comes_too_late_is_given_up() -> None:
     async def resolve(address: Any) -> list[Endpoint]:
         return [Endpoint(address, address.host)]
 
-    found._resolve = resolve  # type: ignore[method-assign]
+    found._resolve = resolve  # type: ignore[method-assign]  # looked up by the test
     started = asyncio.Semaphore(0)
 
     async def dial(endpoint: Endpoint) -> str:
@@ -258,7 +259,7 @@ async def test_a_cancelled_connect_leaves_nothing() -> None:
     async def resolve(address: Any) -> list[Endpoint]:
         return [Endpoint(address, address.host)]
 
-    found._resolve = resolve  # type: ignore[method-assign]
+    found._resolve = resolve  # type: ignore[method-assign]  # looked up by the test
 
     async def dial(endpoint: Endpoint) -> None:
         began.set()

@@ -40,6 +40,7 @@ from streamkit.transport import Channel, ClientCall, GrpcServer, context
 from streamkit.transport.client.addresses import Address, parse_target
 from streamkit.transport.grpc.receive import Inflated
 from tests.transport.client.conftest import NewChannel, Target
+from tests.transport.inside import pool_of
 
 WATCH = "/streamservice.StreamService/WatchJobProgress"
 SUBSCRIBE = "/streamservice.StreamService/SubscribeToUpdates"
@@ -117,7 +118,7 @@ async def test_interceptors_are_layers_around_all_kinds_of_calls(
     def layer(name: str) -> Any:
         async def interceptor(call: Call, call_next: Next) -> None:
             seen.append(f"{name} before {call.method.rpartition('/')[2]}")
-            call.metadata["x-tag"] = call.metadata.get("x-tag", "") + name
+            call.metadata["x-tag"] = f"{call.metadata.get('x-tag', '')}{name}"
             try:
                 await call_next()
             finally:
@@ -250,7 +251,7 @@ async def test_a_handlers_deadline_holds_for_the_calls_that_it_makes(
 ) -> None:
     service.downstream = channel = connect(target)
 
-    async def left(own: str = "", **settings: float) -> str:
+    async def left(own: str = "", **settings: Any) -> str:
         reply = await channel.unary(LOGS, LogRequest(service_name=own), LogEntry, **settings)
         return reply.message
 
@@ -368,7 +369,11 @@ async def test_a_call_that_cannot_be_sent_is_alone_with_it(
         with pytest.raises(InvalidArgumentError, match="path"):
             await channel.unary(path, JobRequest(), JobProgress)
     broken = channel.stream(WATCH, JobRequest, JobProgress, request=JobRequest())
-    broken._headers = lambda authority: 1 / 0  # type: ignore[assignment, method-assign]
+
+    def broken_headers(authority: str) -> Any:
+        raise ZeroDivisionError
+
+    broken._headers = broken_headers  # type: ignore[method-assign]  # what no caller can reach
     beside = asyncio.create_task(watch(channel, timeout=30))
     with pytest.raises(StreamkitError, match="cannot be sent"):
         await broken.open()
@@ -433,7 +438,8 @@ async def test_leaving_a_stubs_stream_ends_it(
     connect: NewChannel, target: Target, service: Service
 ) -> None:
     stub = StreamServiceStub(connect(target))
-    async with aclosing(stub.subscribe_to_updates(SubscribeRequest())) as updates:
+    updates: Any = stub.subscribe_to_updates(SubscribeRequest())
+    async with aclosing(updates):
         async for update in updates:
             if update.message == "3":
                 break
@@ -495,7 +501,7 @@ async def test_metadata_that_cannot_be_sent_is_refused(connect: NewChannel, targ
     if isinstance(target, InProcess):
         assert target.calls == 0
     else:
-        protocol = channel._pool.connection
+        protocol = pool_of(channel).connection
         assert protocol is None or not protocol.processor.streams
 
 

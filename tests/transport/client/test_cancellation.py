@@ -14,6 +14,7 @@ from streamkit.transport import Channel
 from tests.transport.client.calls import listening, unary
 from tests.transport.client.conftest import NewChannel
 from tests.transport.client.raw_server import Peer, RawServer, raw_server
+from tests.transport.inside import pool_of
 
 
 async def silent(peer: Peer) -> None:
@@ -30,7 +31,7 @@ async def server() -> AsyncIterator[RawServer]:
 
 def lose_connection(channel: Channel) -> None:
     """What the loop does when the connection is lost, now."""
-    protocol = channel._pool.connection
+    protocol = pool_of(channel).connection
     assert protocol is not None
     protocol.connection.transport.abort()
     protocol.connection_lost(None)
@@ -69,7 +70,7 @@ async def cancel_beside_loss(rounds: int, channel: Channel, first: str, what: st
     honoured = 0
     for _ in range(rounds):
         task = asyncio.create_task(attempt())
-        while channel._pool.connection is None:
+        while pool_of(channel).connection is None:
             await asyncio.sleep(0)
         await asyncio.sleep(0.001)
         if first == "cancel":
@@ -153,7 +154,7 @@ async def test_a_thousand_deadlines_at_once(connect: NewChannel, server: RawServ
         pass  # connected
     calls = (unary_fails(channel, timeout=0.05) for _ in range(1000))
     assert set(await asyncio.gather(*calls)) == {DeadlineError}
-    protocol = channel._pool.connection
+    protocol = pool_of(channel).connection
     assert protocol is not None
     assert protocol.processor.streams == {}
     assert protocol.connection.h2.streams == {}

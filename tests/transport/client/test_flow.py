@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hyperframe.frame import PingFrame
+from hyperframe.frame import DataFrame, PingFrame
 
 from streamkit.config import KIB, MIB, TransportLimits
 from streamkit.errors import ConnectError
@@ -13,6 +13,7 @@ from streamkit.generated.streamservice import JobProgress, JobRequest
 from tests.transport.client.calls import REPLY, listening, sending, unary
 from tests.transport.client.conftest import NewChannel
 from tests.transport.client.raw_server import INITIAL_WINDOW_SIZE, Peer, message, raw_server
+from tests.transport.inside import pool_of
 
 
 async def test_streams_that_nobody_reads_block_no_other(connect: NewChannel) -> None:
@@ -89,7 +90,7 @@ async def test_windows_return_to_their_size(connect: NewChannel) -> None:
             async with listening(channel) as call:
                 await (call.receive() if index % 2 else call.initial_metadata())
         assert await unary(channel) == REPLY
-        protocol = channel._pool.connection
+        protocol = pool_of(channel).connection
         assert protocol is not None
         manager = protocol.connection.h2._inbound_flow_control_window_manager
         held = manager.current_window_size + manager._bytes_processed
@@ -156,7 +157,7 @@ async def test_two_senders_do_not_mix_their_messages(connect: NewChannel) -> Non
         done = False
         while not done:
             frame = await peer.frame()
-            if type(frame).__name__ == "DataFrame":
+            if isinstance(frame, DataFrame):
                 received.extend(frame.data)
                 done = "END_STREAM" in frame.flags
                 if not done and frame.data:
@@ -229,7 +230,7 @@ async def test_a_dead_server_is_given_up_while_data_waits_for_it(connect: NewCha
         await peer.greet({INITIAL_WINDOW_SIZE: 2**30})
         peer.send(peer.window(0, 2**30))
         await peer.request()
-        peer._reader._transport.pause_reading()  # type: ignore[attr-defined]
+        peer._reader._transport.pause_reading()  # type: ignore[attr-defined]  # no public way
         await asyncio.sleep(0.5)
 
     async with raw_server(script) as server:

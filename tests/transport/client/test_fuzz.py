@@ -20,6 +20,7 @@ from streamkit.transport.http2.protocol import WireProtocol
 from streamkit.transport.log import LOG
 from tests.transport.client.calls import listening, sending, unary
 from tests.transport.fuzzing import LIMITS, Fuzzer, chunks
+from tests.transport.inside import pool_of
 from tests.transport.memory import Sink
 
 KINDS = ("unary", "listen", "upload", "chat", "late", "leave", "cancel", "revoke")
@@ -149,8 +150,8 @@ async def play(
         await asyncio.wait(server.tasks, timeout=5)
     for talk in server.tasks:
         talk.result()
-    assert channel._pool._alive == {}
-    assert channel._pool._queue == {}
+    assert pool_of(channel)._alive == {}
+    assert pool_of(channel)._queue == {}
     tally["leaked tasks"] += len(asyncio.all_tasks() - before)
     tally["frames"] += server.sent
     tally["connections"] += len(server.protocols)

@@ -17,6 +17,7 @@ from tests.transport.client.raw_server import (
     message,
     raw_server,
 )
+from tests.transport.inside import pool_of
 
 REFUSED_STREAM = 7
 CANCEL = 8
@@ -155,7 +156,7 @@ async def test_a_stream_that_was_reset_holds_no_place(connect: NewChannel, code:
         for _ in range(10):
             with pytest.raises(StreamkitError, match="reset the stream"):
                 await unary(channel)
-        protocol = channel._pool.connection
+        protocol = pool_of(channel).connection
         assert protocol is not None
         assert protocol.processor.streams == {}
         assert protocol.connection.h2.streams == {}

@@ -14,10 +14,10 @@ import uvloop
 from streamkit.codec import StreamkitCodec
 from streamkit.config import KIB, MIB, TransportLimits
 from streamkit.errors import InternalError, LimitError
+from streamkit.framing import PREFIX
 from streamkit.generated.streamservice import JobProgress, JobRequest, StreamServiceBase
 from streamkit.transport import Channel, Framed, GrpcServer, client_tls, server_tls
 from streamkit.transport.grpc.in_place import InPlaceBuffer
-from streamkit.transport.grpc.receive import PREFIX
 from tests.transport.client.calls import PATH, REPLY, unary
 from tests.transport.client.test_tls import Files
 
@@ -37,7 +37,7 @@ def framed(data: bytes) -> bytes:
 class Service(StreamServiceBase):
     """Messages of all sizes, in pieces; ends without an end when asked to."""
 
-    async def watch_job_progress(self, request: JobRequest) -> AsyncIterator[Framed]:  # type: ignore[override]
+    async def watch_job_progress(self, request: JobRequest) -> AsyncIterator[Framed]:  # type: ignore[override]  # ready frames
         if request.job_id == "j":
             yield Framed(framed(REPLY), 1)
             return
@@ -64,7 +64,7 @@ async def everything(channel: Channel, kind: str) -> list[bytes]:
         JobRequest,
         JobProgress,
         request=request,
-        decoder=views,  # type: ignore[arg-type]
+        decoder=views,  # type: ignore[arg-type]  # views are what is looked at
     ) as call:
         while ready := await call.receive():
             found += ready  # type: ignore[arg-type]  # the decoder makes views
@@ -100,10 +100,10 @@ async def exchange(files: Files | None) -> None:
                 JobRequest,
                 JobProgress,
                 request=request,
-                decoder=views,  # type: ignore[arg-type]
+                decoder=views,  # type: ignore[arg-type]  # views are what is looked at
             ) as call:
                 await call.receive()
-        assert await both == [expected, expected]
+        assert [*await both] == [expected, expected]
     finally:
         await channel.aclose()
         await server.close()

@@ -10,6 +10,7 @@ from streamkit.errors import ConnectError
 from tests.transport.client.calls import REPLY, unary
 from tests.transport.client.conftest import NewChannel
 from tests.transport.client.raw_server import Peer, raw_server
+from tests.transport.inside import pool_of
 
 
 async def test_a_call_that_is_cancelled_while_it_waits_is_never_sent(connect: NewChannel) -> None:
@@ -49,7 +50,7 @@ async def test_a_call_that_is_cancelled_while_it_waits_is_never_sent(connect: Ne
         assert await second == await fourth == REPLY
         assert third.cancelled()
         assert seen == ["first", "second"]
-        assert channel._pool._queue == {}
+        assert pool_of(channel)._queue == {}
         await channel.aclose()
 
 

@@ -26,10 +26,11 @@ from streamkit.generated.streamservice import (
     WriteRequest,
 )
 from streamkit.testing import FaultProxy, InProcess
-from streamkit.transport import Channel, GrpcServer, context
+from streamkit.transport import Channel, GrpcServer, Servable, context
 from streamkit.transport.client.service_config import Retrying, ServiceConfig
 from tests.transport.client.conftest import NewChannel, Target
 from tests.transport.client.raw_server import Peer, raw_server
+from tests.transport.inside import pool_of
 
 PUBLISH = "/streamservice.ProducerService/Publish"
 WRITE = "/streamservice.ProducerService/Write"
@@ -97,7 +98,7 @@ def failing() -> Failing:
 
 @pytest.fixture(params=["socket", "inproc"])
 async def target(request: Any, failing: Failing) -> AsyncIterator[Target]:
-    handlers = [failing, Watched(failing)]
+    handlers: list[Servable] = [failing, Watched(failing)]
     if request.param == "inproc":
         yield InProcess(handlers)
         return
@@ -251,7 +252,7 @@ async def test_an_answer_of_a_proxy_is_tried_again(connect: NewChannel) -> None:
     async with raw_server(script) as server:
         channel = connect(server.target, service_config=config())
         assert await publish(channel, timeout=20) == 5
-        protocol = channel._pool.connection
+        protocol = pool_of(channel).connection
         assert protocol is not None
         assert not protocol.processor.streams
         await channel.aclose()

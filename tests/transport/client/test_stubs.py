@@ -95,7 +95,7 @@ async def test_a_fault_of_the_requests_is_the_callers(talk: tuple[Talk, Channel]
     while handler.running:
         await asyncio.sleep(0.001)
     with pytest.raises(EncodeError):
-        await stub.upload([SubscribeRequest(client_id=5)])  # type: ignore[arg-type]
+        await stub.upload([SubscribeRequest(client_id=5)])  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ZeroDivisionError):
         await stub.upload(SubscribeRequest(client_id="a" * (1 // number)) for number in (1, 0))
 
@@ -143,7 +143,7 @@ async def test_leaving_a_chat_ends_it(talk: tuple[Talk, Channel]) -> None:
         else:
             assert (await anext(replies)).producer_sequence == 1
             if how == "close":
-                await replies.aclose()  # type: ignore[attr-defined]
+                await replies.aclose()  # type: ignore[attr-defined]  # a generator
             del replies
             gc.collect()
         while handler.running:

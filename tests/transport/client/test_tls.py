@@ -21,6 +21,7 @@ from streamkit.transport import GrpcServer, client_tls, context, server_tls
 from tests.transport.client.calls import listening, unary
 from tests.transport.client.conftest import NewChannel
 from tests.transport.client.raw_server import Peer, raw_server
+from tests.transport.inside import pool_of
 
 
 class Service(StreamServiceBase):
@@ -93,7 +94,7 @@ async def test_a_call_over_tls(connect: NewChannel, files: Files) -> None:
     async with serving(server_tls(files.cert, files.key)) as port:
         channel = connect(f"localhost:{port}", ssl=client_tls(files.ca))
         await unary(channel)
-        protocol = channel._pool.connection
+        protocol = pool_of(channel).connection
         assert protocol is not None
         tls = protocol.connection.transport.get_extra_info("ssl_object")
         assert tls.selected_alpn_protocol() == "h2"

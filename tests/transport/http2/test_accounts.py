@@ -113,7 +113,7 @@ async def test_a_peer_that_is_deaf_after_it_was_cut(
     client = await dial(server, {4: 2**31 - 1})
     client.send(client.window(0, 2**31 - 1 - 65_535))
     client.call(ask("big:20000000"))
-    client.writer.transport.pause_reading()
+    client.stop_reading()
     connection = connection_of(server)
     async with asyncio.timeout(5):
         while connection.writable:
@@ -122,7 +122,7 @@ async def test_a_peer_that_is_deaf_after_it_was_cut(
     async with asyncio.timeout(3):
         while server.connections:
             await asyncio.sleep(0.01)
-    client.writer.transport.resume_reading()
+    client.read_again()
 
 
 async def test_no_stream_is_forgotten_when_the_socket_is_full(serve: Serve, dial: Dial) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from importlib.metadata import version
+from typing import Any
 
 import grpclib.client
 import grpclib.protocol
@@ -81,7 +82,7 @@ def test_methods_of_h2_that_are_overridden_or_used(name: str, parameters: list[s
 
 
 def test_the_dispatch_table_of_h2_calls_the_overrides() -> None:
-    table = Http2(client=False, limits=TransportLimits())._frame_dispatch_table
+    table: dict[Any, Any] = Http2(client=False, limits=TransportLimits())._frame_dispatch_table
     ours = {method.__func__ for method in table.values() if method.__func__ in vars(Http2).values()}
     assert {method.__name__ for method in ours} == {
         "_receive_alt_svc_frame",

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from hyperframe.frame import GoAwayFrame, PingFrame, SettingsFrame, WindowUpdateFrame
+from hyperframe.frame import Frame, GoAwayFrame, PingFrame, SettingsFrame, WindowUpdateFrame
 
 from streamkit.errors import NotFoundError
 from streamkit.generated.streamservice import (
@@ -67,7 +67,7 @@ async def test_streams_reset_before_they_start_leave_nothing(serve: Serve, dial:
     client = await dial(server)
     body = message(ask("idle", client="y" * 1000))
     for _ in range(10):
-        frames = []
+        frames: list[Frame] = []
         for _ in range(200):
             head = client.headers()
             rst = client.rst(head.stream_id)
@@ -251,7 +251,7 @@ async def test_a_peer_without_signs_of_life_is_dropped(
     server = await serve(keepalive_time=0.1, keepalive_timeout=0.1)
     for topic in ("idle", "flood"):
         client = await dial(server)
-        client.writer.transport.pause_reading()  # and so it answers nothing either
+        client.stop_reading()  # and so it answers nothing either
         client.call(ask(topic))
         started = time.monotonic()
         done = len(streams.closed)
@@ -280,7 +280,7 @@ async def test_a_stalled_connection_is_dropped(serve: Serve, dial: Dial, streams
     client = await dial(await serve(stall_timeout=0.2), {4: 2**31 - 1})
     client.send(client.window(0, 2**30))
     client.call(ask("flood"))
-    client.writer.transport.pause_reading()
+    client.stop_reading()
     async with asyncio.timeout(3):
         while not streams.closed:
             streams.changed.clear()

@@ -14,6 +14,7 @@ from streamkit.generated.streamservice import SubscribeRequest, Update
 from streamkit.transport import Context
 from streamkit.transport.server.context import Next
 from tests.transport.conftest import Dial, Serve
+from tests.transport.inside import tasks_of
 from tests.transport.raw import SUBSCRIBE, RawClient, message
 from tests.transport.services import Streams, ask
 
@@ -137,7 +138,7 @@ async def test_calls_and_connections_are_freed_without_a_collector(
         (protocol,) = server._connections
         if stream in protocol.processor.streams:
             wires.append(weakref.ref(protocol.processor.streams[stream]))
-        calls += [weakref.ref(task) for task in protocol.handler.tasks]
+        calls += [weakref.ref(task) for task in tasks_of(protocol)]
         client.send(client.rst(stream))
         assert await client.pong()
     for body in (b"\0\0", b"\0\xff\xff\xff\xff", message(b"\xff"), message(b"", 1), b""):
@@ -145,7 +146,7 @@ async def test_calls_and_connections_are_freed_without_a_collector(
         client.send(head)
         assert await client.pong()
         wires.append(weakref.ref(protocol.processor.streams[head.stream_id]))
-        calls += [weakref.ref(task) for task in protocol.handler.tasks]
+        calls += [weakref.ref(task) for task in tasks_of(protocol)]
         client.send(client.data(head.stream_id, body))
         await client.ended(head.stream_id)
     await asyncio.sleep(0.01)

@@ -68,7 +68,7 @@ async def test_many_streams_at_once_are_no_flood_of_answers(serve: Serve, dial: 
     client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a socket's transport
     burst.go.set()
     await asyncio.sleep(0.2)
-    client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+    client.writer.transport.resume_reading()  # type: ignore[attr-defined]  # a transport of sockets
     for stream in streams:
         answer = await client.ended(stream)
         assert (answer.status, len(answer.messages[0])) == (0, 60_000)

@@ -12,7 +12,7 @@ from streamkit.generated.streamservice import PublishRequest, Update
 from streamkit.transport import GrpcServer
 from streamkit.transport.http2 import cutter as frames
 from tests.transport.conftest import Dial, Serve
-from tests.transport.raw import PUBLISH
+from tests.transport.raw import PUBLISH, RawClient
 from tests.transport.services import PlainCodec, Streams, Writes, ask
 
 
@@ -45,7 +45,7 @@ async def test_a_chunk_of_many_frames_takes_several_turns(serve: Serve, dial: Di
             whole.feed(data)
             steps.append(whole.frames - before)
 
-    protocol._cutter = Stepping()  # type: ignore[assignment]
+    protocol._cutter = Stepping()  # type: ignore[assignment]  # stands in for it
     pings = [client.ping(number.to_bytes(8, "big")) for number in range(80)]
     client.send(*pings)
     stream = client.call(ask("count:3"))
@@ -69,8 +69,8 @@ async def test_others_are_served_between(serve: Serve, dial: Dial) -> None:
     calls = [greedy.call(b"", PUBLISH) for _ in range(400)]
     one = other.call(b"", PUBLISH)
 
-    async def ended(name: str, client: object, stream: int) -> None:
-        answer = await client.ended(stream)  # type: ignore[attr-defined]
+    async def ended(name: str, client: RawClient, stream: int) -> None:
+        answer = await client.ended(stream)
         assert answer.status == 0
         order.append(name)
 

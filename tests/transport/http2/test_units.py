@@ -109,7 +109,13 @@ def test_a_long_status_message_is_cut_between_characters() -> None:
 
 
 def test_metadata_survives_the_wire() -> None:
-    pairs = [("a", "1"), ("a", "2"), ("b-bin", b"\xab\xab\xab"), ("b-bin", b""), ("c.d_e-f", " ~!")]
+    pairs: list[tuple[str, str | bytes]] = [
+        ("a", "1"),
+        ("a", "2"),
+        ("b-bin", b"\xab\xab\xab"),
+        ("b-bin", b""),
+        ("c.d_e-f", " ~!"),
+    ]
     again = decode_metadata(encode_metadata(pairs))
     assert list(again.items()) == [*pairs[:4], ("c.d_e-f", "~!")]
     assert decode_metadata([("x-bin", "YQ,YWI=,YWJj")]).getall("x-bin") == [b"a", b"ab", b"abc"]

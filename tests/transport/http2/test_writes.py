@@ -27,7 +27,7 @@ class Counted:
         (protocol,) = server._connections
         self.sizes: list[int] = []
         self._transport = protocol.connection.transport
-        protocol.connection._transport = self  # type: ignore[assignment]
+        protocol.connection._transport = self  # type: ignore[assignment]  # stands in for it
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -171,7 +171,7 @@ async def test_the_connections_of_a_thread_receive_in_one_place(serve: Serve, di
     server = await serve()
     clients = [await dial(server) for _ in range(3)]
     assert all([await client.pong() for client in clients])
-    rooms = {id(protocol._receiver.get_buffer(-1).obj) for protocol in server._connections}  # type: ignore[union-attr]
+    rooms = {id(protocol._receiver.get_buffer(-1).obj) for protocol in server._connections}  # type: ignore[union-attr]  # there while it is open
     assert len(rooms) == 1
 
     def another() -> int:

@@ -21,6 +21,7 @@ from tests.transport.client.raw_server import (
     message,
     raw_server,
 )
+from tests.transport.inside import pool_of
 
 CANCEL = 8
 
@@ -31,7 +32,7 @@ def channel_to(target: str, **settings: Any) -> Channel:
 
 def left(channel: Channel) -> tuple[int, int, int]:
     """Streams listed, streams that h2 knows, and bytes counted as unread."""
-    protocol = channel._pool.connection
+    protocol = pool_of(channel).connection
     assert protocol is not None
     wire = protocol.connection
     return len(protocol.processor.streams), len(wire.h2.streams), wire._unread

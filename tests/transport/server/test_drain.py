@@ -49,8 +49,8 @@ async def streamkit_stream(
                 pass
         except StreamkitError as error:
             code = next(c for c in grpc.StatusCode if c.value[0] == error.status.value)
-            return code, dict(call.trailing_metadata)
-        return grpc.StatusCode.OK, dict(call.trailing_metadata)
+            return code, dict(call.trailing_metadata or {})
+        return grpc.StatusCode.OK, dict(call.trailing_metadata or {})
 
 
 async def test_two_hundred_live_streams_end_with_a_status(serve: Serve, streams: Streams) -> None:
@@ -113,7 +113,7 @@ async def test_unary_calls_may_finish(serve: Serve, dial: Dial) -> None:
 
 async def test_a_finite_stream_may_finish(serve: Serve, dial: Dial) -> None:
     class Finite(Streams):
-        async def subscribe_to_updates(self, subscribe_request: SubscribeRequest):  # type: ignore[no-untyped-def]
+        async def subscribe_to_updates(self, subscribe_request: SubscribeRequest):  # type: ignore[no-untyped-def]  # as many write it
             context().finite = True
             for _ in range(20):
                 yield Update(topic="t")
@@ -155,7 +155,7 @@ async def test_a_handler_that_swallows_cancellation_does_not_hold_the_server(
     class Stubborn(Streams):
         over = asyncio.Event()
 
-        async def subscribe_to_updates(self, subscribe_request: SubscribeRequest):  # type: ignore[no-untyped-def]
+        async def subscribe_to_updates(self, subscribe_request: SubscribeRequest):  # type: ignore[no-untyped-def]  # as many write it
             yield Update(topic="t")
             until = time.monotonic() + 3
             while time.monotonic() < until and not self.over.is_set():
@@ -203,7 +203,7 @@ async def test_a_stalled_client_does_not_hold_the_server(serve: Serve, dial: Dia
     server = await serve()
     client = await dial(server, {4: 2**31 - 1})
     client.send(client.window(0, 2**30))
-    client.writer.transport.pause_reading()
+    client.stop_reading()
     client.call(ask("flood"))
     (protocol,) = server._connections
     async with asyncio.timeout(5):

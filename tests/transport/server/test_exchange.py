@@ -7,7 +7,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from functools import partial
@@ -74,6 +74,11 @@ def serve(request: Any) -> Serve:
 def subscribe(channel: Channel, *topics: str, **settings: Any) -> Call:
     request = SubscribeRequest(topics=list(topics))
     return channel.stream(SUBSCRIBE, SubscribeRequest, Update, request=request, **settings)
+
+
+def metadata_of(call: ClientCall[Any, Any]) -> Mapping[str, str | bytes]:
+    assert call.trailing_metadata is not None
+    return call.trailing_metadata
 
 
 async def fails(channel: Channel, topic: str, **settings: Any) -> StreamkitError:
@@ -234,7 +239,7 @@ async def test_handlers_written_for_grpclib(serve: Serve) -> None:
             reply: StringValue = await channel.unary(
                 ECHO, StringValue(value=text), StringValue, timeout=5, metadata={"x": "y"}
             )
-            return reply.value
+            return str(reply.value)
 
         assert await echo("hello") == "hello"
         for text, status, words in (
@@ -326,7 +331,7 @@ async def test_a_server_that_goes_away_says_so() -> None:
             carrier.drain()
             with pytest.raises(ConnectError, match="going away"):
                 await anext(call)
-            assert (call.trailing_metadata or {})["streamkit-reconnect"] == "1"
+            assert metadata_of(call)["streamkit-reconnect"] == "1"
         async with subscribe(channel, "idle:x") as call:
             await anext(call)
             carrier.reset("cut")
@@ -376,7 +381,7 @@ async def test_a_large_message_passes_whole(serve: Serve) -> None:
         views: list[Any] = []
         path = (SUBSCRIBE, SubscribeRequest, Update)
         request = SubscribeRequest(topics=["big:3000000"])
-        async with channel.stream(*path, request=request, decoder=views.append) as call:
+        async with channel.stream(*path, request=request, decoder=views.append) as call:  # type: ignore[arg-type]  # its None is the reply
             await call.receive()
         assert isinstance(views[0], memoryview)
         assert len(Update().parse(bytes(views[0])).message) == 3_000_000
@@ -483,6 +488,7 @@ async def test_interceptors_are_an_onion_around_every_kind(serve: Serve) -> None
         await call_next(ctx)
 
     handlers = [Streams(), Writes(), Plain()]
+    nothing: dict[str, str] = {}
     async with serve(handlers, interceptors=[outer, inner]) as channel:
         for path, body, kind in (
             (SUBSCRIBE, SubscribeRequest(topics=["count:1"]), Update),
@@ -490,7 +496,7 @@ async def test_interceptors_are_an_onion_around_every_kind(serve: Serve) -> None
             (WRITE, WriteRequest(), WriteReply),
             (JOIN, StringValue(), StringValue),
         ):
-            for metadata in ({}, {"deny": "1"}):
+            for metadata in nothing, {"deny": "1"}:
                 trace.clear()
                 call: ClientCall[Any, Any] = channel.stream(
                     path, type(body), kind, request=body, metadata=metadata
@@ -499,21 +505,21 @@ async def test_interceptors_are_an_onion_around_every_kind(serve: Serve) -> None
                     async with call:
                         while await call.receive():
                             pass
-                    assert (call.trailing_metadata or {})["x-inner"] == "1"
+                    assert metadata_of(call)["x-inner"] == "1"
                     assert not metadata
                 except AuthError as error:
                     assert metadata
                     assert error.message == "not you"
                 assert trace == [f"> {path.rpartition('/')[2]}", "<"]
-        error = await fails(channel, "fail:missing", metadata={"twist": "1"})
-        assert isinstance(error, InvalidArgumentError)
+        twisted = await fails(channel, "fail:missing", metadata={"twist": "1"})
+        assert isinstance(twisted, InvalidArgumentError)
 
 
 async def test_a_fault_of_a_callback_is_nobodys_outcome(
     serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def note(ctx: Context, call_next: Any) -> None:
-        ctx.when_done(lambda _: 1 / 0)  # type: ignore[arg-type, return-value]
+        ctx.when_done(lambda _: 1 / 0)  # type: ignore[arg-type]  # it is no call-back
         await call_next(ctx)
 
     async with serve([Writes()], interceptors=[note]) as channel:
@@ -590,7 +596,7 @@ class Page:
 async def page(method: str, request: bytes, **settings: Any) -> Page:
     service = Service([Fan(), Writes()], StreamkitCodec(), TransportLimits())
     door = Page(method, request, **settings)
-    exchange: Exchange = door
+    exchange: Exchange = door  # type: ignore[assignment]  # all that is asked of one
     done = asyncio.Event()
     service.start(exchange, done.set)
     await asyncio.wait_for(done.wait(), 5)
@@ -641,9 +647,9 @@ class Faulty(Streams):
                 yield Update()
                 context().set_initial_metadata({"a": "b"})
             case "field":
-                yield Update(topic=5)  # type: ignore[arg-type]
+                yield Update(topic=5)  # type: ignore[arg-type]  # wrong on purpose
             case "type":
-                yield "no message"  # type: ignore[misc]
+                yield "no message"  # type: ignore[misc]  # wrong on purpose
             case "downstream":
                 await self.downstream.unary(PUBLISH, PublishRequest(), WriteReply)
             case "misuse":

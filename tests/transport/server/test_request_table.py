@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -283,8 +284,8 @@ async def test_every_case_ends_as_the_specification_says(
         answer = await client.ended(stream)
         assert not answer.closed, f"{case.name}: the connection ended"
         if case.reset is not None:
-            expected = (case.reset, None)
-            found = (answer.reset, answer.status)
+            expected: tuple[Any, Any] = (case.reset, None)
+            found: tuple[Any, Any] = (answer.reset, answer.status)
         else:
             expected = (case.status, case.http)
             found = (answer.status, answer.http)

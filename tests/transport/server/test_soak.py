@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from hyperframe.frame import Frame
 
 from streamkit.generated.streamservice import SubscribeRequest
 from streamkit.transport import Framed, GrpcServer
@@ -91,7 +92,7 @@ async def test_stalled_subscribers_cost_little_and_harm_nobody(dial: Dial, serve
         begun, count = time.monotonic(), ticker.published
         healthy = await dial(server, {4: 2**31 - 1})
         healthy.send(healthy.window(0, 2**30))
-        healthy._on_frame = lambda frame: None  # type: ignore[method-assign]
+        healthy._on_frame = lambda frame: None  # type: ignore[method-assign]  # deaf to what comes
         healthy.call(ask("x"))
         await asyncio.sleep(3)
         rate = (ticker.published - count) / (time.monotonic() - begun)
@@ -157,7 +158,7 @@ async def test_ten_thousand_rapid_resets(serve: Serve, dial: Dial) -> None:
         assert (await other.ended(other.call(ask("count:1")))).status == 0
         alone = max(alone, time.monotonic() - began)
     for _ in range(50):
-        frames = []
+        frames: list[Frame] = []
         for _ in range(200):
             head = attacker.headers()
             frames += [head, attacker.data(head.stream_id, body), attacker.rst(head.stream_id)]
