@@ -297,11 +297,12 @@ async def test_small_requests_that_come_together_are_answered_one_by_one(
     """Each with its own answer: stored, refused, repeated, without a name."""
     runs: list[int] = []
     store = SqliteJournal.append_runs_soon
-    monkeypatch.setattr(
-        SqliteJournal,
-        "append_runs_soon",
-        lambda self, batches: runs.append(len(batches)) or store(self, batches),
-    )
+
+    def counted(self: SqliteJournal, batches: Any) -> Any:
+        runs.append(len(batches))
+        return store(self, batches)
+
+    monkeypatch.setattr(SqliteJournal, "append_runs_soon", counted)
     async with (
         await open_journal(str(tmp_path / "store.db")) as journal,
         connected([ProducerHandler(journal=journal)]) as channel,
@@ -380,7 +381,8 @@ async def test_nothing_overtakes_a_request_of_several_kinds(tmp_path: Path) -> N
         replies: list[WriteReply] = []
         answers = handler.write(requests())
         async for framed in answers:
-            replies += unframed(bytes(framed.data))
+            assert isinstance(framed.data, bytes)
+            replies += unframed(framed.data)
         assert [reply.producer_sequence for reply in replies] == list(range(1, 401))
         assert [reply.updates.first for reply in replies] == list(range(1, 401))
 

@@ -85,7 +85,7 @@ class Sessions:
 
     def _read(self) -> None:
         """Take up what an earlier life of the server has written; what cannot be read is none."""
-        with suppress(OSError, ValueError, RecursionError):
+        with suppress(OSError, ValueError, RecursionError):  # then all log in again
             if not self._file or os.path.getsize(self._file) > _MOST_BYTES:
                 return
             with open(self._file, encoding="utf-8") as file:

@@ -231,7 +231,7 @@ class Store:
             messages = list(chain.from_iterable([messages for messages, _ in batches]))
             try:
                 new = _TO_ROWS[stream](messages, first, run.now)
-            except Exception:
+            except Exception:  # each for itself says whose it is
                 return self._append_apart(run)
             self._add_records(stream, new, run.now)
             return [*self._remembered.keep_all(stream, batches, first, text_of(run.now))]
@@ -245,7 +245,7 @@ class Store:
                 found.append((stored.first, stored.count))
             except sqlite3.Error as error:
                 found.append(store_error(error))
-            except Exception as error:
+            except Exception as error:  # the caller's to see; the others go on
                 found.append(error)
         return found
 

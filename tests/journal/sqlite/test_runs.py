@@ -82,7 +82,7 @@ async def test_a_run_is_stored_as_its_requests_are(
 
 
 async def test_what_cannot_be_stored_takes_nothing_else_with_it(tmp_path: Path) -> None:
-    batches = [(updates("a"), ProducerId("p", number)) for number in range(1, 6)]
+    batches: list[Batch] = [(updates("a"), ProducerId("p", number)) for number in range(1, 6)]
     batches[2] = (updates("\ud800"), ProducerId("p", 3))
     async with await open_journal(str(tmp_path / "store.db")) as journal:
         assert await together(journal, batches) == [
