@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from streamkit.config import JournalOptions, LogLimits
 from streamkit.errors import StoreError
@@ -28,7 +29,7 @@ class MemoryLog(Log):
         self.entries: list[bytes] = [] if other is None else other.entries
         self.removed: list[int] = [0] if other is None else other.removed
         self.kept: list[tuple[Snapshot, list[bytes]]] = [] if other is None else other.kept
-        self.changed = asyncio.Condition() if other is None else other.changed
+        self.changed: asyncio.Condition = asyncio.Condition() if other is None else other.changed
         self.away = False
         self.lose = 0
         """So many of the next entries are lost on their way."""
@@ -106,7 +107,7 @@ async def follow(
 _OWN = "('open', 'durability', 'boot', 'epoch')"
 
 
-def dump(folder: Path) -> dict[str, list[tuple[object, ...]]]:
+def dump(folder: Path) -> dict[str, list[tuple[Any, ...]]]:
     """All that a copy holds and that is not this server's own affair, table by table."""
     with closing(sqlite3.connect(folder / "streamkit.db")) as connection:
         names = connection.execute("select name from sqlite_master where type = 'table'").fetchall()
