@@ -168,7 +168,7 @@ def _field_comments(kind: type) -> dict[str, str]:
             named = isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name)
             text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
             if named and text:
-                found[one.target.id] = str(after.value.value)  # type: ignore[attr-defined]
+                found[one.target.id] = str(after.value.value)  # type: ignore[attr-defined]  # the kind says so
     return found
 
 
@@ -312,7 +312,7 @@ def _class(name: str, thing: Any) -> Iterator[str]:
         if made.__doc__:
             yield _paragraphs(made)
     if is_dataclass(thing):
-        comments = _field_comments(thing)  # type: ignore[arg-type]
+        comments = _field_comments(thing)  # type: ignore[arg-type]  # the kind says so
         for field in fields(thing):
             if not field.name.startswith("_"):
                 said = _plain(comments.get(field.name, ""))

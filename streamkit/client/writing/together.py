@@ -110,7 +110,7 @@ class Together:
                 await self._store_apart(publishes)
             else:
                 _fail(publishes, error)
-        except Exception as error:
+        except Exception as error:  # whoever waits must hear of it
             _fail(publishes, error)
         else:
             for publish, sequence in zip(publishes, sequences, strict=True):

@@ -347,7 +347,7 @@ class ReplicaStore(Store):
                 found.append((stored.first, stored.count))
             except sqlite3.Error:
                 raise
-            except Exception as error:
+            except Exception as error:  # the caller's to see; the others go on
                 found.append(error)
         return found
 
