@@ -47,12 +47,14 @@ def resume(
     instance or "place.number" for one inside a message; text in the first of several names a life
     of the server, and a new one is read from its beginning. `asked_by` names the fields of the
     request, in the same order, that ask for what follows a position; without it they have the same
-    names, or the last of them is called `after`. Where it starts is what the request holds.
+    names, or the last of them is called `after`. Where it starts is what the request holds. The
+    metadata is the stub's unless others are given; its timeout, which is for calls that end, does
+    not count.
 
     With a `reconnect` of your own, `on_event` hears of breaks and new lives. Raises
     InvalidArgumentError for fields that are not there.
     """
-    channel, path, reply_type = _called(method, request)
+    stub, path, reply_type = _called(method, request)
     places = Places("resume", type(request), reply_type, position, asked_by)
 
     def request_from(place: Any) -> Request:
@@ -68,14 +70,14 @@ def resume(
 
     cursor: KeyCursor[Request, Reply] = KeyCursor(request_from, position_of)
     return ResumingCall(
-        channel,
+        cast("Channel", stub.channel),
         path,
         type(request),
         reply_type,
         cursor=cursor,
         reconnect=reconnect,
         idle_timeout=idle_timeout,
-        metadata=metadata,
+        metadata=dict(stub.metadata or ()) if metadata is None else metadata,
         timeout=timeout,
     )
 
@@ -92,15 +94,14 @@ class _Ear:
         raise _Called(path, reply_type)
 
 
-def _called(method: Callable[..., Any], request: object) -> tuple[Channel, str, type[Any]]:
-    """The channel, path and kind of answer of a stub's bound method."""
+def _called(method: Callable[..., Any], request: object) -> tuple[Any, str, type[Any]]:
+    """The stub of a bound method, its path and kind of answer."""
     stub, function = getattr(method, "__self__", None), getattr(method, "__func__", None)
-    channel = getattr(stub, "channel", None)
-    if inspect.isasyncgenfunction(function) and channel is not None:
+    if inspect.isasyncgenfunction(function) and getattr(stub, "channel", None) is not None:
         try:
             function(_Ear(), request).__anext__().send(None)
         except _Called as call:
-            return cast("Channel", channel), call.path, call.reply_type
+            return stub, call.path, call.reply_type
         except (AttributeError, StopIteration, StopAsyncIteration):
             pass  # a call of another kind
     raise InvalidArgumentError(

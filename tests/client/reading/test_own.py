@@ -13,10 +13,11 @@ from betterproto.grpc.grpclib_server import ServiceBase
 from grpclib.const import Cardinality, Handler
 from grpclib.server import Stream
 
+import streamkit
 from streamkit import Channel, Hub, Reconnect, Retry, Server, resume
 from streamkit.client import ClientEvent
 from streamkit.errors import InvalidArgumentError, PreconditionError, StreamGapError
-from streamkit.testing import FaultProxy
+from streamkit.testing import FaultProxy, connected, expect
 from tests.client.servers import QUICK
 
 PATH = "/shop.Orders/Watch"
@@ -101,6 +102,26 @@ async def test_a_stub_and_the_names_of_two_fields_are_enough(position: str, aske
                         orders.sell(5)
     assert got == list(range(1, 21))
     assert request.after == 0, "the caller's request is its own"
+
+
+async def test_the_stubs_own_metadata_goes_along_and_its_timeout_does_not() -> None:
+    said: list[tuple[object, object]] = []
+
+    class Listening(Orders):
+        async def _watch(self, stream: Stream[WatchRequest, Order]) -> None:
+            call = streamkit.context()
+            said.append((call.metadata.get("authorization"), call.time_left()))
+            await super()._watch(stream)
+
+    orders = Listening()
+    orders.sell(1)
+    async with connected([orders], carrier="inproc") as channel:
+        stub = OrdersStub(channel, metadata={"authorization": "Bearer mine"}, timeout=5)
+        for metadata in (None, {"authorization": "Bearer other"}):
+            call = resume(stub.watch, WatchRequest(), position="number", metadata=metadata)
+            async with call:
+                await expect(call, 1)
+    assert said == [("Bearer mine", None), ("Bearer other", None)]
 
 
 async def test_a_new_life_of_the_server_is_read_from_its_beginning() -> None:
