@@ -74,10 +74,10 @@ class Server:
 
     With a `journal` (a path, a URL, ":memory:" or an open Journal, which stays yours to close) the
     four streams, their write side and the admin service are mounted, and `handlers` beside them.
-    A journal at postgresql://... is shared by several servers; `data` is the folder for this one's
-    copy. Without a journal only `handlers` are mounted, among which may be single ones of ours, and
-    `databases` is refused (InvalidArgumentError). Health and reflection are always there; the
-    latter describes services that `streamkit gen` generated, and those of `descriptor_sets`.
+    One at postgresql:// or nats:// is shared by several servers; `data` is the folder for this
+    one's copy. Without a journal only `handlers` are mounted, among which may be single ones of
+    ours, and `databases` is refused (InvalidArgumentError). Health and reflection are always there;
+    reflection describes services that `streamkit gen` generated, and those of `descriptor_sets`.
 
     With `access`, the path of an access file or rules, every call needs an identity and a role
     that allows it; the file is read again when it changes. Without it everybody may do everything.

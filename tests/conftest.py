@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from tests.brokers import Brokers
     from tests.database.engines import Postgres
 
 _CACHE = tempfile.TemporaryDirectory(prefix="streamkit-cache-")
@@ -40,3 +41,21 @@ def postgres() -> Iterator[Postgres]:
 
     with running_postgres() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def nats() -> Iterator[Brokers]:
+    """One NATS server for all tests that need one."""
+    from tests.brokers import running_brokers
+
+    with running_brokers() as brokers:
+        yield brokers
+
+
+@pytest.fixture(scope="session")
+def nats_cluster() -> Iterator[Brokers]:
+    """Three that are one cluster."""
+    from tests.brokers import running_brokers
+
+    with running_brokers(3) as brokers:
+        yield brokers

@@ -27,8 +27,8 @@ async def open_journal(
     data: str | os.PathLike[str] = "",
 ) -> Journal:
     """Open the journal at a URL: ":memory:", the path of an SQLite file ("sqlite:///path"), or a
-    log that several servers share (postgresql://...), of which `data` is the folder for this
-    server's copy.
+    log that several servers share (postgresql://..., nats://...), of which `data` is the folder
+    for this server's copy.
 
     The file is created if it is not there. Raises StoreError, in one line: in use by another
     process, from a newer version, not a store, not writable. `clock` tells the time of day and

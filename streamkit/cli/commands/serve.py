@@ -83,7 +83,8 @@ async def _serve(
             "--store",
             metavar="PATH|:memory:|URL",
             help="SQLite file, made if it is not there; :memory: is gone at the end; "
-            "postgresql://... is shared by several servers, or '$VARIABLE' whose value that is. "
+            "postgresql://... or nats://HOST,HOST/NAME is shared by several servers, or "
+            "'$VARIABLE' whose value that is. "
             "Default: in the user's data directory.",
             show_default=False,
         ),

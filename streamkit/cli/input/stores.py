@@ -38,13 +38,14 @@ def chosen_store(store: str, data: str, *, typed: bool) -> tuple[str, str]:
     elif typed and WITH_PASSWORD.search(store):
         raise UsageError(
             "--store: its password can be read in the list of processes: give"
-            " --store '$VARIABLE' whose value that is, or the password in PGPASSWORD or ~/.pgpass"
+            " --store '$VARIABLE' whose value that is, or the password in PGPASSWORD,"
+            " ~/.pgpass or NATS_PASSWORD"
         )
     if is_log(store):
         folder = Path(data).expanduser() if data else default_store().with_name("copy")
         return store, str(folder)
     if data:
-        raise UsageError("--data is for a store that is shared: --store postgresql://...")
+        raise UsageError("--data is for a store that is shared: postgresql:// or nats://")
     if store and store != ":memory:":
         store = str(Path(store).expanduser())
     return store, ""

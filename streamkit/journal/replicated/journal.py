@@ -31,10 +31,12 @@ from streamkit.journal.replicated.entries import (
     read,
     settings_of,
 )
+from streamkit.journal.replicated.joining import joined, keep_snapshot
 from streamkit.journal.replicated.log import Log, LogEntry
 from streamkit.journal.replicated.outbox import Outbox
 from streamkit.journal.replicated.store import Entered, Overdue, ReplicaStore, Verdict, place_in
 from streamkit.journal.rules.silence import Steady
+from streamkit.journal.sqlite.filed import bytes_of
 from streamkit.journal.sqlite.journal import SqliteJournal
 from streamkit.journal.sqlite.requests import Request
 
@@ -74,6 +76,8 @@ class ReplicatedJournal(SqliteJournal):
         self._before = self._chain = ""
         """How far entries were handed to the writer; `_state` is how far they are applied."""
         self._state = State(0, "", ())
+        self._recognised = False
+        """Whether the log was seen to be the one of which this copy has the beginning."""
         self._states: OrderedDict[int, State] = OrderedDict()
         self._holder = ""
         self._term = 0
@@ -81,7 +85,12 @@ class ReplicatedJournal(SqliteJournal):
         self._passes = 0
         self._marks: deque[tuple[float, int]] = deque()
         self._answered = steady()
-        self._background.append(self._recurring("following the log", self.measure))
+        self._unkept = 0
+        """Bytes of the log since the last snapshot."""
+        self._background += [
+            self._recurring("following the log", self.measure),
+            self._recurring("keeping a snapshot", self.keep),
+        ]
 
     @classmethod
     async def follow(
@@ -96,6 +105,7 @@ class ReplicatedJournal(SqliteJournal):
         """Open the log and this server's copy, and catch up. Raises StoreError, in one line."""
         try:
             await log.open()
+            await joined(log, path)
             journal = cls(log, path, options, clock, steady, limits or LogLimits())
         except BaseException:
             await log.close()
@@ -112,15 +122,23 @@ class ReplicatedJournal(SqliteJournal):
         found = await self._reads.run(place_in)
         self._place, self._before, self._chain = found.place, found.before, found.chain
         self._term, self._holder = found.term, found.holder
-        last = (await self._log.status()).last
+        status = await self._log.status()
+        self._unkept = status.bytes
+        last = status.last
+        self._recognised = not found.place
         self._state = State(found.place, found.chain, ())
         bounds = {stream: Bounds(oldest[stream], following[stream] - 1) for stream in Stream}
         self._start(self._log.life, bounds)
         for work in (self._tail(), self._outbox.run(), self._outbox.repeat()):
             self._work(work)
-        await self._until(lambda: self._state.place >= last)
+        # Also where there is nothing to apply: it might be another log.
+        await self._until(lambda: self._recognised and self._state.place >= last)
         if not self._holder:
             await self._claim()
+
+    async def until_applied(self, place: int) -> None:
+        """Wait until this server has applied the log up to a place."""
+        await self._until(lambda: self._state.place >= place)
 
     async def _until(self, reached: Callable[[], bool]) -> None:
         """Wait until what is applied has made something true. Raises what ended the journal."""
@@ -157,12 +175,14 @@ class ReplicatedJournal(SqliteJournal):
 
     def _recognise(self, entry: LogEntry) -> None:
         """The log must be the one that was read before."""
-        if self._place and _chained(self._before, entry.data) != self._chain:
+        if _chained(self._before, entry.data) != self._chain:
             raise StoreError(
                 f"the log {self._log.name} went another way: what stands at its place"
                 f" {entry.place} is not what this server has applied",
                 hint="an older copy of its files was put back and written to; see growing.md",
             )
+        self._recognised = True
+        self._progress.set()
 
     async def _take(self, entry: LogEntry) -> None:
         if entry.place != self._place + 1:
@@ -185,6 +205,7 @@ class ReplicatedJournal(SqliteJournal):
         )
         future = await self._writer.enter(entered)
         self._place, self._before, self._chain = entry.place, before, chain
+        self._unkept += len(entry.data)
         future.add_done_callback(partial(self._applied, entered))
 
     def _applied(self, entered: Entered, future: asyncio.Future[Verdict]) -> None:
@@ -234,22 +255,23 @@ class ReplicatedJournal(SqliteJournal):
     # ---- what time brings ----
 
     @property
-    def _holds(self) -> bool:
+    def holds(self) -> bool:
+        """Whether this server has the lease."""
         return self._holder == self._outbox.origin
 
     def _hurry(self) -> None:
-        if self._holds:
+        if self.holds:
             self._background[0].hurry()
 
     async def _sweep(self, now: datetime, seen: float) -> None:
         if self._closed or self._lost is not None:
             return
-        if not self._holds:
+        if not self.holds:
             if self._holder and self._steady() - self._sign < self._limits.lease:
                 return
             await self._claim()
         with suppress(PreconditionError):  # the lease is somebody else's since
-            while self._holds and await self._pass(now, seen):
+            while self.holds and await self._pass(now, seen):
                 pass
 
     async def _pass(self, now: datetime, seen: float) -> bool:
@@ -274,7 +296,7 @@ class ReplicatedJournal(SqliteJournal):
         if dry_run:
             return found
         await self.sweep()
-        if not self._holds:
+        if not self.holds:
             passes = self._passes
             await self._write(Nudge(now=self._clock()))
             try:
@@ -283,6 +305,16 @@ class ReplicatedJournal(SqliteJournal):
             except TimeoutError:
                 raise StoreError("the server that removes what is old does not answer") from None
         return found
+
+    async def keep(self, *, early: bool = False) -> None:
+        """Make a snapshot, if this server is to and it is time, and let go of the log before it.
+        Runs by itself every second; `early` does not wait until the log has grown."""
+        if not self.holds or self._lost is not None:
+            return
+        if not early and self._unkept < max(self._limits.snapshot_bytes, bytes_of(self.path) // 2):
+            return
+        self._unkept = 0
+        await keep_snapshot(self._log, self.path, self._limits)
 
     # ---- how far behind ----
 
@@ -364,7 +396,7 @@ class ReplicatedJournal(SqliteJournal):
         if self._closed:
             return
         await self._stop_background()
-        if self._holds and self._outbox.refusal is None:
+        if self.holds and self._outbox.refusal is None:
             # The others need not wait for its silence then.
             with suppress(StreamkitError, TimeoutError):
                 async with asyncio.timeout(_LEAVE_SECONDS):

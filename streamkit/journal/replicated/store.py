@@ -367,7 +367,7 @@ class ReplicaStore(Store):
         new = [
             rows.job_row(job)
             for job in settled.states.values()
-            if job.heartbeat and not job.ended and id(job) not in changed
+            if not job.ended and id(job) not in changed
         ]
         if new:
             self._group.add("jobs", new)

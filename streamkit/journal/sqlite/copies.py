@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
+from collections.abc import Callable
 from contextlib import closing, suppress
 from glob import escape, glob
 from pathlib import Path
@@ -24,14 +25,15 @@ _SPARE = 64 * 1024 * 1024
 _PARTS = ("-wal", "-shm", "-journal")
 
 
-async def copy_of(store: str) -> BinaryIO:
+async def copy_of(store: str, look: Callable[[str], object] | None = None) -> BinaryIO:
     """Everything that is stored now, as an open file that nobody else sees: close it.
 
-    One read of the store, beside its writer: what is written meanwhile is not in it. Raises
+    One read of the store, beside its writer: what is written meanwhile is not in it. `look` is
+    given the path of the copy while it still has one, in a thread. Raises
     StoreError, also where the disk has no room. A cancellation ends it and leaves nothing.
     """
     connection = _connected(store)
-    work = asyncio.ensure_future(asyncio.to_thread(_copy, connection, store))
+    work = asyncio.ensure_future(asyncio.to_thread(_copy, connection, store, look))
     try:
         return await asyncio.shield(work)
     except asyncio.CancelledError:
@@ -52,7 +54,9 @@ def _connected(store: str) -> sqlite3.Connection:
     return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
 
 
-def _copy(connection: sqlite3.Connection, store: str) -> BinaryIO:
+def _copy(
+    connection: sqlite3.Connection, store: str, look: Callable[[str], object] | None
+) -> BinaryIO:
     folder, name = os.path.split(os.path.realpath(store))
     prefix = f".{name}.copy-"
     with closing(connection):
@@ -66,6 +70,8 @@ def _copy(connection: sqlite3.Connection, store: str) -> BinaryIO:
             os.close(handle)
             _check_room(connection, folder)
             connection.execute("vacuum into ?", (path,))
+            if look is not None:
+                look(path)
             return open(path, "rb")
         except sqlite3.Error as error:
             raise store_error(error) from None

@@ -27,7 +27,7 @@ from streamkit.journal.sqlite.jobs import Asked, job, jobs
 from streamkit.journal.sqlite.reads import Reads
 from streamkit.journal.sqlite.retention import forecast_all
 
-__all__ = ["FileJournal"]
+__all__ = ["FileJournal", "bytes_of"]
 
 
 class FileJournal(EngineJournal):
@@ -64,7 +64,7 @@ class FileJournal(EngineJournal):
         return await self._reads.run(jobs, asked, limit, max_bytes)
 
     async def status(self) -> JournalStatus:
-        size = _bytes_of(self.path)
+        size = bytes_of(self.path)
         return JournalStatus(self.path, self._options.durability, size, self.faults)
 
     async def copy(self) -> BinaryIO:
@@ -87,6 +87,7 @@ class FileJournal(EngineJournal):
         return await self._reads.run(self._reads.place_since, stream, utc(since), newest)
 
 
-def _bytes_of(path: str) -> int:
+def bytes_of(path: str) -> int:
+    """What a store takes on the disk."""
     parts = (path, f"{path}-wal")
     return sum(os.path.getsize(part) for part in parts if os.path.exists(part))
