@@ -44,6 +44,9 @@ class TransportLimits:
 
     max_message: int = 4 * MIB
     """The largest message accepted, after inflation; checked before it is buffered."""
+    small_chunks: int = 4096
+    """Pieces in which the body of a request over HTTP/1.1 may come when they are of less than 16
+    bytes on average."""
     max_header_list: int = 16 * KIB
     """A request with more header bytes is refused; eight times as many end the connection. Of a
     server's answers, up to sixty-four times as many are read."""

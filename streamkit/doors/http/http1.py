@@ -22,6 +22,14 @@ from streamkit.transport.peer import peer_certificate, peer_name, peer_uid
 
 __all__ = ["Http1"]
 
+_AT_ONCE = 64
+"""Pieces of a request that are looked at in one turn of the event loop: chunks of one byte cost the
+sender nothing, and must not hold up everybody else."""
+_FIELD_BYTES = 32
+"""What a line of a head counts at least against `max_header_list`, as in HTTP/2: reading thousands
+of empty ones takes longer than sending them."""
+_SMALL = 16
+
 _Accept = Callable[[WebCall, Callable[[], None]], Visit]
 
 
@@ -45,6 +53,13 @@ class Http1(Guest):
         self._timer: asyncio.TimerHandle | None = None
         self.paused = False
         self._leaving = False
+        self._lines = 0
+        """Of the head that is coming."""
+        self._heading = True
+        """Whether some of a head may be here, which has to become whole in its time."""
+        self._held = False
+        """Whether the next request waits until the last answer is taken."""
+        self._deaf = False
 
     @property
     def tasks(self) -> list[asyncio.Task[None]]:  # type: ignore[override]  # read only, there as here
@@ -62,6 +77,11 @@ class Http1(Guest):
         self._wait(self.limits.preface_timeout)
 
     def data_received(self, data: bytes) -> None:
+        if self._call is None:
+            if not self._heading:
+                self._heading = True
+                self._wait(self.limits.preface_timeout)
+            self._lines += _lines(data)
         self._wire.receive_data(data)
         self._read()
 
@@ -84,6 +104,9 @@ class Http1(Guest):
         self.paused = False
         if self._call is not None:
             self._call.flush_out()
+        elif self._held:
+            self._held = False
+            self._next()
 
     # What the server asks of it ------------------------------------------------------------------
 
@@ -97,8 +120,11 @@ class Http1(Guest):
             self._visit.drain(everything=everything)
 
     def close(self) -> None:
-        if self.transport is not None:
-            self.transport.close()
+        transport = self.transport
+        if transport is not None and not transport.is_closing():
+            transport.close()
+            if transport.get_write_buffer_size():
+                self._wait(self.limits.stall_timeout, self.abort)
 
     def abort(self) -> None:
         if self.transport is not None:
@@ -108,8 +134,16 @@ class Http1(Guest):
 
     def _read(self) -> None:
         """Take what came: the head of a request, or some of its body."""
+        left = _AT_ONCE
         try:
-            while self.transport is not None:
+            while self.transport is not None and not self._deaf:
+                if not left:
+                    self.transport.pause_reading()
+                    asyncio.get_running_loop().call_soon(self._read_on)
+                    break
+                left -= 1
+                if self._lines * _FIELD_BYTES > self.limits.max_header_list and self._call is None:
+                    raise h11.RemoteProtocolError("too many headers", error_status_hint=431)
                 event = self._wire.next_event()
                 if event is h11.NEED_DATA:
                     break
@@ -130,6 +164,11 @@ class Http1(Guest):
                     break
         except h11.RemoteProtocolError as error:
             self._refuse(error)
+
+    def _read_on(self) -> None:
+        if self.transport is not None and not self._deaf and not self.transport.is_closing():
+            self.transport.resume_reading()
+            self._read()
 
     def _begin(self, request: h11.Request) -> None:
         headers = [
@@ -159,8 +198,8 @@ class Http1(Guest):
         self._answered()
 
     def refuse_rest(self, call: Http1Call) -> None:
-        """The body is longer than any may be: nothing more of it is read."""
-        self._leaving = True
+        """The body is larger, or in smaller pieces, than any may be: nothing more is read of it."""
+        self._leaving = self._deaf = True
         if self.transport is not None:
             self.transport.pause_reading()
         self._rest()
@@ -194,16 +233,33 @@ class Http1(Guest):
         if self._leaving or states != (h11.DONE, h11.DONE):
             self.close()
             return
+        if self.paused:
+            # Whoever asks and takes no answers must not have them all kept here.
+            self._held = True
+            self._wait(self.limits.stall_timeout, self.abort)
+        else:
+            self._next()
+
+    def _next(self) -> None:
+        """Take the next request."""
+        if self.transport is None or self._leaving:
+            self.close()
+            return
         self._wire.start_next_cycle()
-        self._wait(self.limits.keepalive_time)
+        ahead = self._wire.trailing_data[0]
+        self._lines = _lines(ahead)
+        self._heading = bool(ahead)
+        limits = self.limits
+        self._wait(limits.preface_timeout if self._heading else limits.keepalive_time)
         self.transport.resume_reading()
         self._read()
 
     # Time -----------------------------------------------------------------------------------------
 
-    def _wait(self, seconds: float) -> None:
+    def _wait(self, seconds: float, then: Callable[[], None] | None = None) -> None:
         self._rest()
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._overdue)
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(seconds, then or self._overdue)
 
     def _rest(self) -> None:
         if self._timer is not None:
@@ -236,8 +292,9 @@ class Http1Call:
     version = "1.1"
     __slots__ = (
         "_body", "_chunked", "_chunks", "_connection", "_expects", "_failed", "_here", "_pending",
-        "_reader", "_received", "_scheduled", "_sender", "ended", "headers", "lost", "method",
-        "peer", "peer_certificate", "peer_uid", "pending_size", "secure", "started", "target",
+        "_pieces", "_reader", "_received", "_scheduled", "_sender", "ended", "headers", "lost",
+        "method", "peer", "peer_certificate", "peer_uid", "pending_size", "secure", "started",
+        "target",
     )  # fmt: skip
 
     def __init__(self, connection: Http1, request: h11.Request, headers: Headers) -> None:
@@ -258,6 +315,7 @@ class Http1Call:
         self._chunks = request.http_version != b"1.0"
         self._chunked = False
         self._received = 0
+        self._pieces = 0
         self._expects = any(n == "expect" and v.lower() == "100-continue" for n, v in headers)
         self._pending: list[bytes | memoryview] = []
         self._scheduled = False
@@ -271,8 +329,11 @@ class Http1Call:
 
     def feed(self, data: bytes) -> None:
         """Some of the body came."""
+        limits = self._connection.limits
         self._received += len(data)
-        if self._received > 2 * self._connection.limits.max_message:  # in base64 it is 4/3
+        self._pieces += 1
+        small = self._pieces > limits.small_chunks and self._received < self._pieces * _SMALL
+        if small or self._received > 2 * limits.max_message:  # in base64 it is 4/3
             self._body.clear()
             self._connection.refuse_rest(self)
         else:
@@ -343,8 +404,12 @@ class Http1Call:
 
     def flush_out(self) -> None:
         """As WebCall."""
+        self._flush(anyway=False)
+
+    def _flush(self, *, anyway: bool) -> None:
         connection = self._connection
-        if self.pending_size and not self.lost and not connection.paused and self.method != "HEAD":
+        waits = connection.paused and not anyway
+        if self.pending_size and not self.lost and not waits and self.method != "HEAD":
             data = b"".join(self._pending)
             self._pending.clear()
             self.pending_size = 0
@@ -389,9 +454,7 @@ class Http1Call:
         if self.lost or self.ended:
             return
         self.ended = True
-        paused, self._connection.paused = self._connection.paused, False
-        self.flush_out()
-        self._connection.paused = paused
+        self._flush(anyway=True)
         self._connection.send_end()
 
     def reset(self) -> None:
@@ -406,3 +469,9 @@ class Http1Call:
         self.fail(ConnectError("the caller is gone"))
         if self._sender is not None and not self._sender.done():
             self._sender.set_result(None)
+
+
+def _lines(data: bytes) -> int:
+    """Count the lines of the head with which some bytes begin, as far as it is there."""
+    end = data.find(b"\r\n\r\n")
+    return data.count(b"\n") if end < 0 else data.count(b"\n", 0, end)

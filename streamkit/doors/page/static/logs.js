@@ -70,7 +70,8 @@ export default function logs(panel, { rest, state, line, go }) {
     const names = service.value.split(/[\s,]+/).filter(Boolean);
     if (names.length) { parts.push("(" + names.map(() => "service glob ?").join(" or ") + ")"); names.forEach((name) => parameters.push({ text: glob(name) })); }
     if (level.value !== "debug") { parts.push("severity >= ?"); parameters.push({ integer: String(LEVELS.indexOf(level.value)) }); }
-    if (search.value) add("instr(lower(message), lower(?)) > 0", search.value);
+    // Not instr(lower(...)): that takes three times as long over a long history.
+    if (search.value) add("message like ? escape '\\'", `%${search.value.replace(/[\\%_]/g, "\\$&")}%`);
     return [parts.length ? " where " + parts.join(" and ") : "", parameters];
   }
 
@@ -83,14 +84,16 @@ export default function logs(panel, { rest, state, line, go }) {
     const sql = `select sequence, service, level, time, message, fields from logs${condition} order by sequence desc limit 2000`;
     line("query", literal(sql.replace(" limit 2000", "").replace(/\?/g, "\u2026")));
     try {
-      let count = 0;
-      for await (const { rows: part } of rows(sql, { parameters, batch: 50, signal: stop.signal })) {
-        const entries = part.map(([sequence, name, rank, timestamp, message, fields]) => ({ sequence, service: name, level: rank, timestamp, message, fields: fields ? JSON.parse(fields) : {} }));
-        count += entries.length;
-        lines.set([...entries.reverse(), ...lines.items]);
-        found.textContent = `${number(count)} found`;
+      const entries = [];
+      let drawn = 0;
+      const draw = () => { drawn = performance.now(); lines.set([...entries].reverse()); found.textContent = `${number(entries.length)} found`; };
+      // One row a message: in a long history the second one may be far away.
+      for await (const { rows: part } of rows(sql, { parameters, batch: 1, signal: stop.signal })) {
+        for (const [sequence, name, rank, timestamp, message, fields] of part) entries.push({ sequence, service: name, level: rank, timestamp, message, fields: fields ? JSON.parse(fields) : {} });
+        if (entries.length && performance.now() - drawn > 100) draw();
       }
-      found.textContent = count === 2000 ? "the newest 2,000 found" : `${number(count)} found`;
+      draw();
+      if (entries.length === 2000) found.textContent = "the newest 2,000 found";
     } catch (error) { if (error.name !== "AbortError") found.textContent = clean(error.message); }
   }
 
