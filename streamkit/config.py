@@ -22,6 +22,7 @@ __all__ = [
     "RetentionRule",
     "ScrapeLimits",
     "TransportLimits",
+    "WorkerLimits",
 ]
 
 KIB = 1024
@@ -379,6 +380,21 @@ class DoorLimits:
     """How long a login holds."""
     code_seconds: float = 300.0
     """How long the address that a server prints for its page can be opened, once."""
+
+    def __post_init__(self) -> None:
+        _require_positive(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerLimits:
+    """What the process that owns a store does with those that serve beside it."""
+
+    most: int = 64
+    """Processes that serve."""
+    behind_bytes: int = 8 * MIB
+    """Records on their way to one; a worker that is further behind reads them from the store."""
+    silence: float = 30.0
+    """Seconds without a sign of life until one is ended and started again."""
 
     def __post_init__(self) -> None:
         _require_positive(self)

@@ -53,6 +53,7 @@ __all__ = [
     "StreamkitError",
     "UnimplementedError",
     "error_from_status",
+    "error_named",
     "internal",
 ]
 
@@ -265,6 +266,23 @@ def error_from_status(status: Status, message: str) -> StreamkitError:
     """Return the tree's error for a status other than OK; its `status` is the one given."""
     error = _BY_STATUS[status](message or status.name)
     error.status = status
+    return error
+
+
+def error_named(
+    name: str, message: str, hint: str = "", status: Status | None = None
+) -> StreamkitError:
+    """Return the tree's error of a class's name: one that another process of ours has raised.
+    InternalError for a name that is none."""
+    kind = globals().get(name) if name in __all__ else None
+    if not (isinstance(kind, type) and issubclass(kind, StreamkitError)):
+        return InternalError(message)
+    try:
+        error = kind(message, hint=hint)
+    except TypeError:  # two of them are made of other things
+        error = kind(message)
+    if status is not None:
+        error.status = status
     return error
 
 

@@ -25,6 +25,7 @@ LAYERS = {
     "offers": 0,
     "methods": 0,
     "background": 0,
+    "intercom": 0,
     "generated": 0,
     "codec": 1,
     "transport": 2,
@@ -37,6 +38,7 @@ LAYERS = {
     "doors": 3,
     "scaffold": 3,
     "server": 4,
+    "workers": 4,
     "testing": 4,
     "cli": 4,
     "dbapi": 4,
@@ -50,6 +52,7 @@ ALLOWED_SIDEWAYS = {
     ("formats", "sanitise"),
     ("background", "errors"),
     ("listening", "errors"),
+    ("intercom", "errors"),
     ("methods", "errors"),
     ("places", "errors"),
     ("methods", "generated"),
@@ -58,6 +61,8 @@ ALLOWED_SIDEWAYS = {
     ("testing", "server"),
     ("pytest_plugin", "testing"),
     ("cli", "server"),
+    ("cli", "workers"),
+    ("workers", "server"),
 }
 """Settings raise errors; the command line starts the server; nothing imports the command line."""
 

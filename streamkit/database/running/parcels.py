@@ -11,11 +11,10 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from streamkit import errors
 from streamkit.config import QueryLimits
 from streamkit.database.base import ColumnInfo, Source
 from streamkit.database.encoding.rows import Piece
-from streamkit.errors import InternalError, StreamkitError
+from streamkit.errors import StreamkitError, error_named
 
 __all__ = [
     "END",
@@ -116,7 +115,4 @@ def _error(named: Sequence[str] | None) -> StreamkitError | None:
     if named is None:
         return None
     name, message, hint = named
-    kind = getattr(errors, name, None) if name in errors.__all__ else None
-    if not (isinstance(kind, type) and issubclass(kind, StreamkitError)):
-        return InternalError(message)
-    return kind(message, hint=hint)
+    return error_named(name, message, hint)

@@ -97,6 +97,12 @@ class Route(Generic[T]):
                 del self._items[:head]
                 self._head = 0
 
+    def skip(self, newest: int) -> None:
+        """Nothing up to `newest` is here any more: whoever has read less reads it elsewhere."""
+        self.floor = newest
+        self.base += 1  # also for a reader that had taken everything: it misses something now
+        self.seal(newest)
+
     def seal(self, newest: int) -> None:
         """Announce everything that is here, and wake who waits for it."""
         self.dirty = False
@@ -262,6 +268,16 @@ class Ring(Generic[T]):
         items = cut(found)
         return items, covered if len(items) == len(found) else items[-1].sequence
 
+    def skip(self, newest: int) -> None:
+        """Everything up to `newest` is in the store, and some of it never came here: readers find
+        it there. Nothing happens if the ring has it all."""
+        if newest <= self.newest:
+            return
+        self._drop(len(self))
+        self.newest = self.floor = newest
+        for route in self.routes.values():
+            route.skip(newest)
+
     def close(self) -> None:
         """Announce what is here and wake every reader; they read it and end. May be repeated."""
         self.closed = True
@@ -276,8 +292,11 @@ class Ring(Generic[T]):
             route.seal(self.newest)
 
     def _evict(self) -> None:
+        self._drop(len(self) - self._max_records)
+
+    def _drop(self, over: int) -> None:
+        """Drop so many of the oldest items, and as many more as are too many bytes."""
         items, head = self._items, self._head
-        over = len(items) - head - self._max_records
         while head < len(items) and (over > 0 or self._bytes > self._max_bytes):
             item = items[head]
             head += 1

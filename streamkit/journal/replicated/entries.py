@@ -19,6 +19,7 @@ from streamkit.config import JournalOptions, Retention, RetentionRule
 from streamkit.errors import EncodeError, InvalidArgumentError, StoreError, StreamkitError
 from streamkit.generated.streamservice import WriteRequest
 from streamkit.journal.base import ProducerId, Stream
+from streamkit.journal.records.rows import item_from_row
 from streamkit.journal.sqlite.requests import Append, AppendRun, Cancel, Report, Request
 
 __all__ = [
@@ -98,7 +99,13 @@ def packed(request: Request) -> bytes:
             case AppendRun():
                 head = ["M", now, request.stream.value, _runs(request.batches)]
                 messages = [message for batch, _ in request.batches for message in batch]
-                body = encode(WriteRequest(updates=messages))
+                if request.made:  # elsewhere, where they were not known to go into a log
+                    item = item_from_row[request.stream]
+                    messages = [item(row).message for row in messages]
+                if request.stream is Stream.UPDATES:
+                    body = encode(WriteRequest(updates=messages))
+                else:
+                    body = encode(WriteRequest(logs=messages))
             case Report():
                 head = ["R", now, request.create]
                 body = encode(WriteRequest(jobs=list(request.reports)))
@@ -191,7 +198,8 @@ def _runs(batches: Sequence[tuple[Sequence[Any], ProducerId | None]]) -> list[li
 
 def _append_run(head: list[Any], body: bytes, seen: float) -> AppendRun:
     _, now, stream, runs = head
-    messages = decode(WriteRequest, body).updates
+    message = decode(WriteRequest, body)
+    messages = message.updates if Stream(stream) is Stream.UPDATES else message.logs
     batches: list[tuple[Sequence[Any], ProducerId | None]] = []
     at = 0
     for name, number, count, requests in runs:

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from streamkit.errors import StoreError
 from streamkit.journal.base import new_epoch
-from streamkit.journal.sqlite.lock import StoreLock
+from streamkit.journal.sqlite.lock import StoreLock, locked
 from streamkit.journal.sqlite.schema import APPLICATION_ID, VERSION, store_error
 
 __all__ = ["copy_of", "restore_store"]
@@ -61,13 +61,13 @@ def _copy(
     prefix = f".{name}.copy-"
     with closing(connection):
         for left in glob(os.path.join(escape(folder), f"{escape(prefix)}*")):
-            os.unlink(left)  # of a server that was killed meanwhile: there is one at a time
+            _remove_left(left)
         try:
             handle, path = tempfile.mkstemp(prefix=prefix, dir=folder)  # for its owner alone
         except OSError as error:
             raise StoreError(f"no copy can be written: {error.strerror}") from None
         try:
-            os.close(handle)
+            locked(handle)  # another process of this server must not take it for left behind
             _check_room(connection, folder)
             connection.execute("vacuum into ?", (path,))
             if look is not None:
@@ -76,7 +76,19 @@ def _copy(
         except sqlite3.Error as error:
             raise store_error(error) from None
         finally:
+            os.close(handle)
             os.unlink(path)  # what is open can be read all the same
+
+
+def _remove_left(path: str) -> None:
+    """Remove the copy of a process that was killed while it made it."""
+    with suppress(OSError):  # its maker has just removed it
+        file = os.open(path, os.O_RDONLY)
+        try:
+            if locked(file):
+                os.unlink(path)
+        finally:
+            os.close(file)
 
 
 def _check_room(connection: sqlite3.Connection, folder: str) -> None:

@@ -17,6 +17,7 @@ from streamkit.journal.base import (
     ProducerId,
     Stream,
 )
+from streamkit.journal.records.items import Row
 from streamkit.journal.records.weights import weight_of
 from streamkit.journal.rules.silence import Steady
 from streamkit.journal.sqlite.filed import FileJournal
@@ -42,6 +43,8 @@ class SqliteJournal(FileJournal):
 
     _store: Callable[[str, JournalOptions], Store] = Store
     """What the thread that writes opens."""
+    on_committed: Callable[[list[Committed], dict[Stream, int]], None] | None = None
+    """Told on the loop of every commit, in order, with the oldest sequence of each stream."""
 
     def __init__(
         self,
@@ -89,6 +92,34 @@ class SqliteJournal(FileJournal):
             stream=Stream.UPDATES,
             batches=batches,
         )
+        return self._write_soon(request)
+
+    def rows_request(
+        self,
+        stream: Stream,
+        batches: Sequence[tuple[Sequence[Row], ProducerId | None]],
+        size: int,
+    ) -> AppendRun:
+        """Records that were made elsewhere, to be stored by `submit`; `size` is about what they
+        hold."""
+        return AppendRun(
+            now=self._clock(),
+            records=sum([len(rows) for rows, _ in batches]),
+            size=size,
+            stream=stream,
+            batches=batches,
+            made=True,
+        )
+
+    async def submit(self, request: AppendRun) -> list[tuple[int, int] | Exception]:
+        """Store, and return what came of each: first sequence and count, or the error."""
+        found: list[tuple[int, int] | Exception] = await self._write(request)
+        return found
+
+    def submit_soon(
+        self, request: AppendRun
+    ) -> asyncio.Future[list[tuple[int, int] | Exception]] | None:
+        """The same, begun at once; None where there is something to wait for before."""
         return self._write_soon(request)
 
     async def append_logs(
@@ -156,6 +187,8 @@ class SqliteJournal(FileJournal):
         for done in committed:
             for stream, items in done.items.items():
                 self._rings[stream].push(items)
+        if self.on_committed is not None:
+            self.on_committed(committed, oldest)
 
     async def _sweep(self, now: datetime, seen: float) -> None:
         if self._closed:

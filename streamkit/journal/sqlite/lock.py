@@ -15,7 +15,7 @@ from contextlib import suppress
 
 from streamkit.errors import StoreError
 
-__all__ = ["StoreLock"]
+__all__ = ["StoreLock", "locked"]
 
 Inode = tuple[int, int]
 
@@ -95,7 +95,7 @@ class StoreLock:
         if sys.platform == "win32":
             return  # which locks the very bytes, against SQLite too
         self._store = os.open(self.store, os.O_RDONLY | os.O_CLOEXEC)
-        if not _lock(self._store):
+        if not locked(self._store):
             raise self._in_use(self._holder())
 
     def _create(self) -> Inode:
@@ -115,7 +115,7 @@ class StoreLock:
                 self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             except OSError as error:
                 raise self._not_writable(error) from None
-            if not _lock(self._file):
+            if not locked(self._file):
                 holder = self._holder()
                 os.close(self._file)
                 self._file = -1
@@ -171,7 +171,7 @@ def _inode_of(path: str) -> Inode | None:
 if sys.platform == "win32":
     import msvcrt
 
-    def _lock(file: int) -> bool:
+    def locked(file: int) -> bool:
         try:
             msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
         except OSError:
@@ -181,7 +181,7 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def _lock(file: int) -> bool:
+    def locked(file: int) -> bool:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

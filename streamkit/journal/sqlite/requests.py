@@ -33,6 +33,8 @@ class Append(Request):
     stream: Stream
     messages: Sequence[Any]
     producer: ProducerId | None
+    made: bool = False
+    """As in AppendRun."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -41,11 +43,19 @@ class AppendRun(Request):
 
     stream: Stream
     batches: Sequence[tuple[Sequence[Any], ProducerId | None]]
+    made: bool = False
+    """Whether they are rows that were made elsewhere; their sequences are still to be given."""
 
     def apart(self) -> list[Append]:
         """The same, one by one."""
         return [
-            Append(now=self.now, stream=self.stream, messages=messages, producer=producer)
+            Append(
+                now=self.now,
+                stream=self.stream,
+                messages=messages,
+                producer=producer,
+                made=self.made,
+            )
             for messages, producer in self.batches
         ]
 

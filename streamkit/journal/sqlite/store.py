@@ -216,7 +216,7 @@ class Store:
         if known is not None:
             return Appended(*known)
         first = self.following[stream]
-        new = _TO_ROWS[stream](request.messages, first, request.now)
+        new = _to_rows(request, request.messages, first)
         self._add_records(stream, new, request.now)
         if producer is not None:
             self._remembered.keep(stream, producer, (first, len(new)), text_of(request.now))
@@ -230,7 +230,7 @@ class Store:
         if self._remembered.all_new(stream, batches):
             messages = list(chain.from_iterable([messages for messages, _ in batches]))
             try:
-                new = _TO_ROWS[stream](messages, first, run.now)
+                new = _to_rows(run, messages, first)
             except Exception:  # each for itself says whose it is
                 return self._append_apart(run)
             self._add_records(stream, new, run.now)
@@ -455,6 +455,12 @@ class Store:
         if job is None:
             raise NotFoundError(f"job {job_id!r} is no longer kept")
         return job.progress()
+
+
+def _to_rows(request: Append | AppendRun, messages: Sequence[Any], first: int) -> list[Row]:
+    if request.made:
+        return [(number, *row[1:]) for number, row in enumerate(messages, first)]
+    return _TO_ROWS[request.stream](messages, first, request.now)
 
 
 def _translated(error: Exception) -> StreamkitError:

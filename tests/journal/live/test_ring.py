@@ -25,6 +25,7 @@ SELECTORS = (
 events = st.lists(
     st.one_of(
         st.tuples(st.just("push"), st.lists(st.integers(0, 5), min_size=1, max_size=12)),
+        st.tuples(st.just("skip"), st.lists(st.integers(0, 5), min_size=1, max_size=12)),
         st.tuples(st.just("read"), st.integers(0, 3)),
         st.tuples(st.just("turn"), st.just(0)),
         st.tuples(st.just("leave"), st.integers(0, 3)),
@@ -44,10 +45,17 @@ class Model:
         self.pending: dict[int, asyncio.Task[Delivery[int]]] = {}
 
     def push(self, kinds: list[int]) -> None:
+        self.ring.push(self._store(kinds))
+
+    def skip(self, kinds: list[int]) -> None:
+        """Items that come to the history only."""
+        self.ring.skip(self._store(kinds)[-1].sequence)
+
+    def _store(self, kinds: list[int]) -> list[Item[int]]:
         first = len(self.all) + 1
         items = [Item(n, KEYS[kind % 3], kind // 3, n) for n, kind in enumerate(kinds, start=first)]
         self.all += items
-        self.ring.push(items)
+        return items
 
     async def history(self, selector: Selector, after: int, end: int) -> Page[int]:
         await asyncio.sleep(0)
@@ -94,6 +102,8 @@ async def run(script: list[tuple[str, object]], ring_records: int) -> None:
     for kind, value in script:
         if kind == "push":
             model.push(value)  # type: ignore[arg-type]  # drawn together
+        elif kind == "skip":
+            model.skip(value)  # type: ignore[arg-type]  # drawn together
         elif kind == "read":
             await model.step(value, selectors[value])  # type: ignore[arg-type, index]  # drawn together
         elif kind == "turn":

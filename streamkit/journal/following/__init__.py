@@ -1,0 +1,1 @@
+"""Processes that read beside the one that writes a store."""
