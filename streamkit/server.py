@@ -13,14 +13,14 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from ssl import SSLContext
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from streamkit.access.rules import Rules
-from streamkit.background import Companions, ended, place_of
-from streamkit.config import JournalOptions, QueryLimits, TransportLimits
-from streamkit.database import Databases, Source, SqliteSource, StoreSource, open_source
-from streamkit.errors import AbortedError, InvalidArgumentError, PreconditionError, StreamkitError
+from streamkit.background import Companions, place_of
+from streamkit.config import DoorLimits, JournalOptions, QueryLimits, TransportLimits
+from streamkit.database import Databases, SqliteSource, sources_of
+from streamkit.errors import InvalidArgumentError, PreconditionError, StreamkitError
 from streamkit.handlers import (
     AdminHandler,
     HealthHandler,
@@ -29,8 +29,10 @@ from streamkit.handlers import (
     ReflectionHandler,
     StreamService,
 )
+from streamkit.handlers.colleagues import Colleagues
+from streamkit.handlers.journal_health import watch_journal
 from streamkit.interceptors.calls import Calls
-from streamkit.interceptors.observing import begin_access_log, begin_metrics
+from streamkit.interceptors.observing import begin_access_log, begin_metrics, new_metrics
 from streamkit.journal import Journal, opened_journal
 from streamkit.listening import answers, explained, in_use
 from streamkit.methods import check_covered
@@ -52,6 +54,7 @@ from streamkit.transport.server.servables import descriptors_of, opened_methods,
 
 if TYPE_CHECKING:
     from streamkit.doors.page.page import Page
+    from streamkit.doors.page.sessions import Logins, Sessions
 
 __all__ = ["Server"]
 
@@ -61,8 +64,6 @@ Background = Callable[[], Coroutine[Any, Any, object]]
 _ANYWHERE = ("0.0.0.0", "::", "")
 """Addresses that are no name of a server."""
 
-_PACKAGE = "streamservice"
-_PINNED_SECONDS = 1.0
 _FOREVER = 1e6  # seconds: a time that never ends, for clocks
 _LARGEST_REQUEST = 4 * 1024 * 1024 - 4096
 """A stock client refuses messages over 4 MiB. What fits into a request fits into one of its
@@ -163,6 +164,7 @@ class Server:
         self._origins = tuple(allow_origins)
         self._hosts = tuple(allow_hosts)
         self._page: Page | None = None
+        self._own_sessions: Sessions | None = None
         seconds = checked_seconds(grace, "grace")
         self.grace = _FOREVER if seconds is None else seconds
         """Seconds that calls have to end when it stops."""
@@ -182,6 +184,12 @@ class Server:
         """Called when that begins."""
         self.journal: Journal | None = None
         """The journal that is served, while the server runs."""
+        self.team: Colleagues | None = None
+        self.logins: Logins | None = None
+        """Set before the start where several processes are one server: the others, and where the
+        page's logins are kept."""
+        self.answers: dict[str, Callable[[Any], Any]] = {}
+        """What the others of the team may ask this one, by name."""
 
     def configure(self, **settings: Any) -> None:
         """Change what the server was made with, by the names of its arguments, before it starts."""
@@ -190,6 +198,11 @@ class Server:
         health = self._health
         Server.__init__(self, **(self._arguments | settings))
         self._health = health
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What the server was made with, by the names of its arguments."""
+        return MappingProxyType(self._arguments)
 
     # ---- the life of a server ----
 
@@ -202,10 +215,12 @@ class Server:
         """
         if self._resources is not None:
             raise PreconditionError("this server was started before; make another one")
+        if self.team is not None:
+            self.calls.number(self.team.calls_after, self.team.calls_step)
         async with AsyncExitStack() as resources:
             if self._access_log is not None:
                 begin_access_log(resources, self.calls, self._access_log, self._access_log_every)
-            interceptors = [*await self._gates(resources), *self._interceptors]
+            interceptors = [*self._gates(resources), *self._interceptors]
             handlers = [*await self._open_ours(resources), *self._handlers]
             for service in services_of(handlers):
                 self._health.set_serving(True, service)
@@ -228,7 +243,10 @@ class Server:
                 door=self._door if self._web or self._origins else None,
             )
             resources.push_async_callback(self._grpc.close)
-            if self._metrics is not None:
+            if self._metrics is not None and self.team is not None:
+                figures = new_metrics(self, self._grpc)
+                self.answers["figures"] = lambda _: figures.tally()
+            elif self._metrics is not None:
                 self.metrics_port = await begin_metrics(resources, self._metrics, self, self._grpc)
             await self._listen(self._grpc)
             resources.push_async_callback(self._companions.stop)
@@ -290,18 +308,30 @@ class Server:
 
     def _new_page(self, described: Sequence[bytes], services: Iterable[str]) -> Page:
         from streamkit.doors.page.page import new_page
+        from streamkit.doors.page.sessions import OwnLogins
 
-        needs_token, store = self._access is not None, getattr(self.journal, "path", None)
-        return new_page(described, services, needs_token=needs_token, store=store)
+        logins = self.logins or OwnLogins(self.sessions)
+        return new_page(described, services, logins, needs_token=self._access is not None)
+
+    @property
+    def sessions(self) -> Sessions:
+        """Who has logged in on the page; kept beside the store, but for those with a token."""
+        if self._own_sessions is None:
+            from streamkit.doors.page.sessions import Sessions
+
+            store = None if self._access is not None else getattr(self.journal, "path", None)
+            file = "" if store is None else f"{store}.logins"
+            self._own_sessions = Sessions(DoorLimits(), file=file)
+        return self._own_sessions
 
     @property
     def page_address(self) -> str:
         """Where the page is opened in a browser; without rules of access with a code that is good
         once. Empty for a server without a page, or on a unix socket only."""
-        if self._page is None or self._path is not None or self._silent:
+        if not self._web or self._path is not None or self._silent:
             return ""
         scheme = "http" if self._ssl is None else "https"
-        code = "" if self._access is not None else f"?code={self._page.sessions.new_code()}"
+        code = "" if self._access is not None else f"?code={self.sessions.new_code()}"
         return f"{scheme}://{self.address}/{code}"
 
     async def stop(self, grace: float | None = None) -> None:
@@ -398,22 +428,18 @@ class Server:
 
     # ---- parts ----
 
-    async def _gates(self, resources: AsyncExitStack) -> list[ServerInterceptor]:
+    def _gates(self, resources: AsyncExitStack) -> list[ServerInterceptor]:
         """What decides about access, before anything else; nothing where nobody asked for it."""
         if self._access is None:
             return []
-        from streamkit.access.gate import Gate
+        from streamkit.access.gate import begin_gate
 
         if STORE in self._database_urls:
             raise InvalidArgumentError(
                 f"databases: {STORE!r} is how the server's own store is called in roles",
                 hint="choose another name",
             )
-        gate = Gate(self._access, open_to=opened_methods(self._handlers))
-        resources.push_async_callback(gate.close)
-        watch = asyncio.create_task(gate.watch(), name="streamkit access")
-        resources.push_async_callback(ended, watch)
-        return [gate]
+        return [begin_gate(resources, self._access, opened_methods(self._handlers))]
 
     def _on_drain(self) -> None:
         self.draining = True
@@ -428,57 +454,34 @@ class Server:
         journal = await resources.enter_async_context(
             opened_journal(self._store, self._journal_options, self._data)
         )
-        databases = Databases(self._sources(journal), self._query_limits)
+        path = getattr(journal, "path", None)  # only an engine with a file has one
+        sources = sources_of(path, self._database_urls, self._query_limits)
+        databases = Databases(sources, self._query_limits)
         resources.push_async_callback(databases.close)
         self._databases = databases
-        self._watch_journal(journal, databases)
+        watch_journal(self._health, journal, databases)
+        journal.on_lost = self._companions.fail  # who is connected is told to go elsewhere
         for name in self._database_urls:
             # A wrong path is told at once. A database elsewhere may be away and come back.
             if isinstance(databases.source(name), SqliteSource):
                 await databases.tables(name)
         self.journal = journal
+        admin = AdminHandler(
+            journal=journal,
+            databases=databases,
+            uptime=lambda: time.monotonic() - began,
+            connections=lambda: self.connections,
+            draining=lambda: self.draining,
+            calls=self.calls,
+            colleagues=self.team,
+            number=0 if self.team is None else self.team.number,
+        )
+        self.answers |= admin.answers
         return [
             StreamService(journal=journal, databases=databases, limits=self._query_limits),
             ProducerHandler(journal=journal, options=self._journal_options),
-            AdminHandler(
-                journal=journal,
-                databases=databases,
-                uptime=lambda: time.monotonic() - began,
-                connections=lambda: self.connections,
-                draining=lambda: self.draining,
-                calls=self.calls,
-            ),
+            admin,
         ]
-
-    def _watch_journal(self, journal: Journal, databases: Databases) -> None:
-        """What goes wrong in the journal is seen in the health of who writes to it; and a query
-        that keeps the store from giving space back ends, when it has had a second."""
-
-        def say() -> None:
-            for service in ("", f"{_PACKAGE}.ProducerService"):
-                self._health.set_serving(not journal.faults, service)
-
-        def release() -> None:
-            reason = AbortedError(
-                "the query ran while too much was written to the store",
-                hint="Read it faster, ask for less of it, or query a copy.",
-            )
-            databases.end_running("", reason, after=_PINNED_SECONDS)
-
-        journal.on_faults = say
-        journal.on_lost = self._companions.fail  # who is connected is told to go elsewhere
-        journal.on_pinned = release if hasattr(journal, "path") else None  # else no SQL
-
-    def _sources(self, journal: Journal) -> dict[str, Source]:
-        sources: dict[str, Source] = {}
-        path = getattr(journal, "path", None)  # only an engine with a file has one
-        if path is not None:
-            sources[""] = StoreSource(path, self._query_limits)
-        for name, url in self._database_urls.items():
-            if not name:
-                raise InvalidArgumentError("a database needs a name; the empty one is the store's")
-            sources[name] = open_source(name, url, self._query_limits)
-        return sources
 
     async def _listen(self, grpc: GrpcServer) -> None:
         if self._listener is not None:

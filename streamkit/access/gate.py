@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from streamkit.access.file import read_rules
@@ -18,13 +19,14 @@ from streamkit.access.jwt import JwtVerifier
 from streamkit.access.permit import Permit
 from streamkit.access.quota import Usages
 from streamkit.access.rules import Rules
+from streamkit.background import ended
 from streamkit.errors import AuthError, Status, StreamkitError
 from streamkit.methods import Method, method_of
 from streamkit.rights import Action, Identity
 from streamkit.transport import Context
 from streamkit.transport.server.context import Next
 
-__all__ = ["Gate"]
+__all__ = ["Gate", "begin_gate"]
 
 log = logging.getLogger(__name__)
 
@@ -214,6 +216,19 @@ class Gate:
             await asyncio.gather(self._reading, return_exceptions=True)
         if self._verifier is not None:
             await self._verifier.close()
+
+
+def begin_gate(
+    resources: AsyncExitStack,
+    source: str | os.PathLike[str] | Rules,
+    open_to: Mapping[str, frozenset[str]],
+) -> Gate:
+    """Return a gate that watches its file until the resources are closed. Raises as Gate."""
+    gate = Gate(source, open_to=open_to)
+    resources.push_async_callback(gate.close)
+    watch = asyncio.create_task(gate.watch(), name="streamkit access")
+    resources.push_async_callback(ended, watch)
+    return gate
 
 
 def _names_in(certificate: dict[str, object] | None) -> list[str]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from streamkit.database.plan import DEFAULT_ARROW_ROWS, DEFAULT_BATCH_ROWS, QueryPlan
     from streamkit.database.registry import Databases
     from streamkit.database.sources.sqlite.source import SqliteSource, StoreSource
-    from streamkit.database.sources.urls import open_source
+    from streamkit.database.sources.urls import open_source, sources_of
 
 __all__ = [
     "DEFAULT_ARROW_ROWS",
@@ -29,6 +29,7 @@ __all__ = [
     "StoreSource",
     "TableInfo",
     "open_source",
+    "sources_of",
     "text_of",
 ]
 
@@ -38,7 +39,7 @@ _HOMES = {
     "streamkit.database.registry": "Databases",
     "streamkit.database.sources.sqlite.source": "SqliteSource StoreSource",
     "streamkit.database.encoding.text": "text_of",
-    "streamkit.database.sources.urls": "open_source",
+    "streamkit.database.sources.urls": "open_source sources_of",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 

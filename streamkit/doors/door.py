@@ -85,7 +85,7 @@ class WebDoor:
             answer(call, 403 if allowed is None else 204, "", *(allowed or ()))
         elif self._page is not None and await self._page.answer(request):
             return
-        elif not self._known(request, origin):
+        elif not await self._known(request, origin):
             text = json.dumps({"code": "unauthenticated", "message": "log in first"}) + "\n"
             answer(call, 401, text, *cors, kind="application/json")
         elif (download := self._download(request)) is not None:
@@ -101,12 +101,12 @@ class WebDoor:
         else:
             await self._connect(request, _With(call, cors), cors, visit)
 
-    def _known(self, request: WebRequest, origin: str) -> bool:
+    async def _known(self, request: WebRequest, origin: str) -> bool:
         """Let a page of ours in by its login only, whose token goes on with the call; whoever is
         no browser is asked what a client of gRPC is. The guard has kept out other pages."""
         if self._mounted:
             return True
-        session = None if self._page is None else self._page.session_of(request)
+        session = None if self._page is None else await self._page.session_of(request)
         if session is not None and "authorization" not in request.headers:
             if session.token:
                 request.call.headers.append(("authorization", f"Bearer {session.token}"))

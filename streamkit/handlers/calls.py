@@ -17,7 +17,7 @@ from streamkit.handlers.paging import PAGE_BYTES, place_of, token_of
 from streamkit.journal.base import Journal
 from streamkit.transport import Context
 
-__all__ = ["LiveCall", "LiveCalls", "kick_call", "list_calls"]
+__all__ = ["LiveCall", "LiveCalls", "kick_call", "list_calls", "size_of"]
 
 _COST = 160
 """Bytes of a call in a list beside its texts."""
@@ -42,6 +42,8 @@ class LiveCalls(Protocol):
 
     def __iter__(self) -> Iterator[LiveCall]: ...
 
+    def __len__(self) -> int: ...
+
     def kick(self, call_id: int, reason: str = "") -> LiveCall:
         """End a call so that its client stays away. Raises NotFoundError."""
         ...
@@ -55,15 +57,18 @@ def list_calls(calls: LiveCalls, journal: Journal, request: ListCallsRequest) ->
         if call.id <= after:
             continue
         info = _info(call, journal)
-        size += _COST + sum(
-            len(text.encode("utf-8", "replace"))
-            for text in (info.identity, info.peer, info.method, info.resource, info.user_agent)
-        )
+        size += size_of(info)
         if size > PAGE_BYTES and reply.calls:
             reply.next_page_token = token_of("calls", reply.calls[-1].id)
             break
         reply.calls.append(info)
     return reply
+
+
+def size_of(info: CallInfo) -> int:
+    """About how many bytes a call takes in a list."""
+    texts = (info.identity, info.peer, info.method, info.resource, info.user_agent)
+    return _COST + sum(len(text.encode("utf-8", "replace")) for text in texts)
 
 
 def kick_call(calls: LiveCalls, journal: Journal, request: KickCallRequest) -> CallInfo:

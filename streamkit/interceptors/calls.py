@@ -67,9 +67,13 @@ class Calls:
 
     def __init__(self) -> None:
         self._live: dict[int, CallRecord] = {}
-        self._count = 0
+        self._last, self._step = 0, 1
         self.on_end: list[Callable[[CallRecord], None]] = []
         """Told of every call that has ended; its context then has the outcome."""
+
+    def number(self, after: int, step: int) -> None:
+        """Give numbers that the other processes of a server do not give."""
+        self._last, self._step = after, step
 
     def __iter__(self) -> Iterator[CallRecord]:
         return iter(tuple(self._live.values()))
@@ -79,8 +83,8 @@ class Calls:
 
     def begin(self, context: Context) -> None:
         """Take a call in."""
-        self._count += 1
-        record = CallRecord(self._count, context)
+        self._last += self._step
+        record = CallRecord(self._last, context)
         self._live[record.id] = record
         context.inspectors.append(record.look)
 

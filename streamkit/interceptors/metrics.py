@@ -19,13 +19,27 @@ from streamkit.journal.base import Journal, Stream
 from streamkit.terms import VERSION
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
     from prometheus_client.core import Metric
 
-__all__ = ["LAGS", "Metrics"]
+__all__ = ["LAGS", "Metrics", "new_registry"]
 
 LAGS = (0.0, 1.0, 10.0, 100.0, 1_000.0, 10_000.0, 100_000.0, 1_000_000.0)
 _OTHER = "other"
 """The method of calls for what the server does not have (gRFC A66)."""
+
+
+def new_registry() -> CollectorRegistry:
+    """One with the figures of this process. PreconditionError without prometheus_client."""
+    try:
+        from prometheus_client import CollectorRegistry, ProcessCollector
+    except ImportError:
+        raise PreconditionError(
+            "metrics need prometheus_client", hint="pip install 'streamkit-grpc[metrics]'"
+        ) from None
+    registry = CollectorRegistry(auto_describe=False)
+    ProcessCollector(registry=registry)
+    return registry
 
 
 class Metrics:
@@ -43,20 +57,13 @@ class Metrics:
         connections: Callable[[], int] = lambda: 0,
         draining: Callable[[], bool] = lambda: False,
     ) -> None:
-        try:
-            from prometheus_client import CollectorRegistry, ProcessCollector
-        except ImportError:
-            raise PreconditionError(
-                "metrics need prometheus_client", hint="pip install 'streamkit-grpc[metrics]'"
-            ) from None
         self._calls = calls
         self._figures = Figures(calls)
         self._journal = journal
         self._unknown = unknown
         self._connections = connections
         self._draining = draining
-        self.registry = CollectorRegistry(auto_describe=False)
-        ProcessCollector(registry=self.registry)
+        self.registry = new_registry()
         self.registry.register(self)
 
     def text(self, accept: str = "") -> tuple[bytes, str]:
@@ -65,6 +72,18 @@ class Metrics:
 
         encode, kind = choose_encoder(accept)
         return encode(self.registry), kind
+
+    def tally(self) -> list[Any]:
+        """Every family as plain values: name, type, text, and the samples."""
+        return [
+            (
+                family.name,
+                family.type,
+                family.documentation,
+                [(s.name, tuple(s.labels.items()), float(s.value)) for s in family.samples],
+            )
+            for family in self.collect()
+        ]
 
     def collect(self) -> Iterator[Metric]:
         """Every family with its samples."""

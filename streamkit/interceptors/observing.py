@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from contextlib import AsyncExitStack
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from streamkit.background import ended
 from streamkit.interceptors.access_log import AccessLog
@@ -14,7 +15,10 @@ from streamkit.interceptors.lines import LineWriter
 from streamkit.journal.base import Journal
 from streamkit.transport import GrpcServer
 
-__all__ = ["begin_access_log", "begin_metrics"]
+if TYPE_CHECKING:
+    from streamkit.interceptors.metrics import Metrics
+
+__all__ = ["begin_access_log", "begin_metrics", "begin_scrapes", "new_metrics"]
 
 
 class Observed(Protocol):
@@ -40,17 +44,30 @@ async def begin_metrics(
 ) -> int:
     """Let Prometheus read figures at an address; return its port. PreconditionError without the
     extra, ConnectError for an address that cannot be had."""
-    from streamkit.interceptors.metrics import Metrics
-    from streamkit.interceptors.scrape import answer_scrapes
+    return await begin_scrapes(resources, address, new_metrics(server, grpc).text)
 
-    metrics = Metrics(
+
+def new_metrics(server: Observed, grpc: GrpcServer) -> Metrics:
+    """The figures of a server. PreconditionError without the extra."""
+    from streamkit.interceptors.metrics import Metrics
+
+    return Metrics(
         server.calls,
         journal=lambda: server.journal,
         unknown=lambda: grpc.service.unknown,
         connections=lambda: grpc.connections,
         draining=lambda: server.draining,
     )
-    scrapes = await answer_scrapes(metrics.text, address)
+
+
+async def begin_scrapes(
+    resources: AsyncExitStack, address: str, text: Callable[[str], tuple[bytes, str]]
+) -> int:
+    """Answer with what `text` makes of an Accept header, in a thread; return the port. ConnectError
+    for an address that cannot be had."""
+    from streamkit.interceptors.scrape import answer_scrapes
+
+    scrapes = await answer_scrapes(text, address)
     resources.callback(scrapes.close)
     port: int = scrapes.sockets[0].getsockname()[1]
     return port

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Self
 
 import pyte
 from pytest import MonkeyPatch
@@ -89,7 +90,17 @@ class ServerProcess:
     """`streamkit serve` as a process; `address` is known once it listens."""
 
     def __init__(self, store: Path | str, *options: str, port: int = 0) -> None:
-        self.arguments = ["serve", "--store", str(store), "--port", str(port), *options]
+        self._run("--store", str(store), "--port", str(port), *options)
+
+    @classmethod
+    def of(cls, app: str, *options: str) -> Self:
+        """The same for MODULE:NAME, with nothing said about its store or port."""
+        process = cls.__new__(cls)
+        process._run(app, *options)
+        return process
+
+    def _run(self, *options: str) -> None:
+        self.arguments = ["serve", *options]
         self.process = subprocess.Popen(
             [*COMMAND, *self.arguments],
             stdin=subprocess.DEVNULL,

@@ -12,7 +12,7 @@ from streamkit.cli.options import command
 from streamkit.cli.session import Session
 
 if TYPE_CHECKING:
-    from streamkit.generated.streamservice import ServerStatus
+    from streamkit.generated.streamservice import ServerStatus, WorkerStatus
 
 __all__ = ["register"]
 
@@ -105,11 +105,23 @@ async def _status(
         lines.append(
             (stream.name, f"{count:,} records, {stream.oldest}..{stream.newest}, {watched}")
         )
+    lines += [(f"worker {worker.number}", _worker_text(worker)) for worker in status.workers]
     lines += [("FAULT", fault) for fault in status.faults]
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
         session.output.line(f"{name:<{width}}  {value}")
     return exits.OK
+
+
+def _worker_text(worker: WorkerStatus) -> str:
+    from streamkit.cli.output.records import seconds_text
+
+    if not worker.pid:
+        return f"being started, restarts {worker.restarts}"
+    uptime = seconds_text(worker.uptime.total_seconds())
+    text = f"process {worker.pid}, up for {uptime}, {worker.connections} connections"
+    text += f", {worker.calls} calls, {worker.restarts} restarts"
+    return f"{text}, went on from the file {worker.jumps} times" if worker.jumps else text
 
 
 def _status_object(server: str, status: ServerStatus, answered: float) -> dict[str, Any]:
@@ -126,6 +138,18 @@ def _status_object(server: str, status: ServerStatus, answered: float) -> dict[s
         "databases": list(status.databases),
         "draining": status.draining,
         "faults": list(status.faults),
+        "workers": [
+            {
+                "number": worker.number,
+                "pid": worker.pid,
+                "uptime_seconds": worker.uptime.total_seconds(),
+                "connections": worker.connections,
+                "calls": worker.calls,
+                "restarts": worker.restarts,
+                "jumps": worker.jumps,
+            }
+            for worker in status.workers
+        ],
         "streams": [
             {
                 "name": stream.name,

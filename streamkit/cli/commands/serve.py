@@ -14,6 +14,7 @@ import typer
 
 from streamkit.cli import exits
 from streamkit.cli.exits import UsageError, value_of
+from streamkit.cli.greeting import greet
 from streamkit.cli.input.apps import load_app
 from streamkit.cli.input.configuration import load
 from streamkit.cli.input.parsing import duration, size
@@ -23,12 +24,13 @@ from streamkit.cli.input.stores import (
     default_store,
     from_environment,
     made_ready,
-    shown,
 )
 from streamkit.cli.options import command
 from streamkit.cli.output.log import log_to_stderr
 from streamkit.cli.reloading import Child, supervise
 from streamkit.cli.session import Session
+from streamkit.cli.workers import inherited, serve_workers
+from streamkit.config import WorkerLimits
 from streamkit.supervision import given_listener, supervised
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 N = TypeVar("N", int, float)
 
+_MOST_WORKERS = WorkerLimits().most
 _QUERIES = "Queries"
 _WEB = "Browsers"
 
@@ -108,6 +111,17 @@ async def _serve(
             show_envvar=False,
             help="A database for `query --database NAME`: a SQLite file, duckdb:///file, "
             "postgresql://...; or '$VARIABLE' whose value that is.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            metavar="N",
+            help="Serve by so many processes, 0 for one a core; another one owns the store.",
+            min=0,
+            max=_MOST_WORKERS,
+            show_default=False,
         ),
     ] = None,
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
@@ -259,6 +273,10 @@ async def _serve(
 
     Live streams are told to come back.
     """
+    member = inherited(context)
+    app, workers = context.params["app"], context.params["workers"]
+    if reload and workers is not None:
+        raise UsageError("--reload is for one process: leave --workers out")
     if reload and not app:
         raise UsageError("--reload is for a MODULE:NAME of your own")
     child = Child.inherited() if reload else None
@@ -274,6 +292,8 @@ async def _serve(
         from streamkit.server import Server
 
         server = Server(**given)
+    if member is not None:
+        return exits.OK if await member.run(server) else exits.FAILED
     listener = given_listener()
     if listener is not None:
         if listener.family == socket.AF_UNIX:
@@ -281,6 +301,9 @@ async def _serve(
         if not insecure:
             _check_open(str(listener.getsockname()[0]), given)
         server.configure(listener=listener, path=None)
+    if workers is not None:
+        hello = partial(greet, session, server, app, store, given.get("access", ""))
+        return await serve_workers(session, context, server, workers, hello)
     await _run(session, server, app, store, given.get("access", ""), child)
     return exits.OK
 
@@ -366,7 +389,7 @@ async def _run(
     async with server:
         dedicate_process()
         if child is None or child.first:
-            _greet(session, server, app, store, access)
+            greet(session, server, app, store, access)
         async with supervised(f"serves on {server.address}", partial(setattr, server, "on_drain")):
             await server.serve()
     if child is None:
@@ -426,29 +449,6 @@ def _url(session: Session, name: str, url: str, typed: bool) -> str:
             f" give its URL as --database '{name}=$VARIABLE'"
         )
     return url
-
-
-def _greet(session: Session, server: Server, app: str, store: str, access: str) -> None:
-    note = session.output.note
-    note(f"streamkit serves on {server.address}")
-    if app:
-        note(f"app: {app}")
-    if store or not app:
-        note(f"store: {shown(store)}")
-    if access:
-        note(f"access: as {access} says")
-    if server.page_address:
-        note(f"page: {server.page_address}")
-    other = "" if server.address in ("localhost:50051", "127.0.0.1:50051") else server.address
-    if other:
-        note(f"  export STREAMKIT_SERVER={other}")
-    note("next, in another terminal:")
-    if app:
-        note("  streamkit describe                    the services and their methods")
-    if store or not app:
-        note("  streamkit run -- make test            any command as a job with its log")
-        note("  streamkit logs -f                     what is logged, live")
-        note('  streamkit query "SELECT * FROM jobs"  all of it as SQL')
 
 
 def is_loopback(host: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -11,10 +12,10 @@ from streamkit.database.sources.adbc.duckdb import DuckDbEngine, DuckDbFiles
 from streamkit.database.sources.adbc.engine import Engine
 from streamkit.database.sources.adbc.postgresql import PostgresEngine
 from streamkit.database.sources.adbc.source import AdbcSource
-from streamkit.database.sources.sqlite.source import SqliteSource
+from streamkit.database.sources.sqlite.source import SqliteSource, StoreSource
 from streamkit.errors import InvalidArgumentError
 
-__all__ = ["open_source"]
+__all__ = ["open_source", "sources_of"]
 
 _FORMS = "a file, sqlite:///, duckdb:///, csv:///, parquet:///, postgresql:// or adbc+DRIVER:"
 
@@ -43,6 +44,20 @@ def open_source(name: str, url: str, limits: QueryLimits | None = None) -> Sourc
         uri = f"{driver}:{rest}" if rest.startswith("//") else rest
         return AdbcSource(name, Engine(driver, uri), limits)
     raise InvalidArgumentError(f"database {name!r}: no such kind of URL; use {_FORMS}")
+
+
+def sources_of(
+    store: str | None, urls: Mapping[str, str], limits: QueryLimits
+) -> dict[str, Source]:
+    """The sources of a server: its own store, if that is a file, by the empty name, and others."""
+    sources: dict[str, Source] = {}
+    if store is not None:
+        sources[""] = StoreSource(store, limits)
+    for name, url in urls.items():
+        if not name:
+            raise InvalidArgumentError("a database needs a name; the empty one is the store's")
+        sources[name] = open_source(name, url, limits)
+    return sources
 
 
 def _of_path(name: str, path: Path, limits: QueryLimits | None) -> Source:

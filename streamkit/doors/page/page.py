@@ -7,10 +7,9 @@ import json
 from collections.abc import Iterable
 from importlib.resources import files
 
-from streamkit.config import DoorLimits
 from streamkit.doors.http.requests import WebRequest, answer
 from streamkit.doors.page.catalog import methods_json
-from streamkit.doors.page.sessions import Session, Sessions
+from streamkit.doors.page.sessions import Logins, Session
 from streamkit.errors import InvalidArgumentError
 from streamkit.transport.grpc.metadata import Headers
 
@@ -41,13 +40,10 @@ _SECONDS = 12 * 3600
 class Page:
     """Answers the addresses of the page, and knows who has logged in on it."""
 
-    def __init__(
-        self, limits: DoorLimits, *, needs_token: bool, methods: str, logins: str = ""
-    ) -> None:
+    def __init__(self, sessions: Logins, *, needs_token: bool, methods: str) -> None:
         """`needs_token`: the server has rules of access, so that a login needs one of its tokens.
-        `methods` is what the page shows of the server's methods, as JSON; `logins` a file in which
-        logins without a token outlive the server."""
-        self.sessions = Sessions(limits, file="" if needs_token else logins)
+        `methods` is what the page shows of the server's methods, as JSON."""
+        self.sessions = sessions
         self._needs_token = needs_token
         self._methods = methods
         self._files = _read_files()
@@ -56,7 +52,7 @@ class Page:
         """Answer a request for one of the page's addresses; False: it is for none of them."""
         call, path = request.call, request.path
         if path == "/" and call.method in ("GET", "HEAD") and (code := request.value("code")):
-            self._redeem(request, code)
+            await self._redeem(request, code)
         elif path in self._files and call.method in ("GET", "HEAD"):
             data, tag, kind = self._files[path]
             fresh = request.headers.get("if-none-match") == tag
@@ -65,7 +61,7 @@ class Page:
         elif path == "/session":
             await self._session(request)
         elif path == "/methods.json" and call.method == "GET":
-            if self.session_of(request) is None:
+            if await self.session_of(request) is None:
                 answer(call, 401, "log in first\n", *_SAFE)
             else:
                 answer(call, 200, self._methods, *_SAFE, kind="application/json")
@@ -73,12 +69,13 @@ class Page:
             return False
         return True
 
-    def session_of(self, request: WebRequest) -> Session | None:
+    async def session_of(self, request: WebRequest) -> Session | None:
         """Return the login that a request belongs to."""
-        return self.sessions.find(request.cookies().get(_cookie_name(request), ""))
+        cookie = request.cookies().get(_cookie_name(request), "")
+        return await self.sessions.find(cookie) if cookie else None
 
-    def _redeem(self, request: WebRequest, code: str) -> None:
-        cookie = self.sessions.redeem(code)
+    async def _redeem(self, request: WebRequest, code: str) -> None:
+        cookie = await self.sessions.redeem(code)
         # A fetch, a prefetch or a preview must not use the code up: only a visit does.
         if cookie is None:
             answer(
@@ -96,7 +93,7 @@ class Page:
         call = request.call
         if call.method == "GET":
             told = {
-                "loggedIn": self.session_of(request) is not None,
+                "loggedIn": await self.session_of(request) is not None,
                 "needsToken": self._needs_token,
             }
             answer(
@@ -109,7 +106,7 @@ class Page:
             return
         name = _cookie_name(request)
         if call.method == "DELETE":
-            self.sessions.close(request.cookies().get(name, ""))
+            await self.sessions.close(request.cookies().get(name, ""))
             answer(call, 204, "", _set_cookie(request, "", 0), *_SAFE)
             return
         try:
@@ -120,18 +117,17 @@ class Page:
         if not self._needs_token or not isinstance(token, str) or not _is_token(token):
             answer(call, 401, "this is no token\n", *_SAFE)
             return
-        cookie = self.sessions.open(token)
+        cookie = await self.sessions.open(token)
         answer(call, 204, "", _set_cookie(request, cookie, _SECONDS), *_SAFE)
 
 
 def new_page(
-    described: Iterable[bytes], services: Iterable[str], *, needs_token: bool, store: str | None
+    described: Iterable[bytes], services: Iterable[str], sessions: Logins, *, needs_token: bool
 ) -> Page:
-    """Return the page of a server: its services and their descriptors, and where its store is."""
+    """Return the page of a server: its services and their descriptors, and its logins."""
     own = files("streamkit.generated").joinpath("descriptors.binpb").read_bytes()
     methods = methods_json((*described, own), services)
-    logins = "" if store is None else f"{store}.logins"
-    return Page(DoorLimits(), needs_token=needs_token, methods=methods, logins=logins)
+    return Page(sessions, needs_token=needs_token, methods=methods)
 
 
 def _is_token(text: str) -> bool:

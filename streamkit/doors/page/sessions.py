@@ -13,10 +13,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
+from typing import Protocol
 
 from streamkit.config import DoorLimits
 
-__all__ = ["Session", "Sessions"]
+__all__ = ["Logins", "OwnLogins", "Session", "Sessions"]
 
 _MOST_BYTES = 1 << 20
 """Of the file; a thousand logins take a tenth."""
@@ -104,6 +105,37 @@ class Sessions:
             with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
                 json.dump(kept, file)
             os.replace(fresh, self._file)
+
+
+class Logins(Protocol):
+    """The sessions, wherever they are kept: another process may have them for several."""
+
+    async def redeem(self, code: str) -> str | None: ...
+
+    async def open(self, token: str) -> str: ...
+
+    async def find(self, cookie: str) -> Session | None: ...
+
+    async def close(self, cookie: str) -> None: ...
+
+
+class OwnLogins:
+    """Those of this process."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    async def redeem(self, code: str) -> str | None:
+        return self._sessions.redeem(code)
+
+    async def open(self, token: str) -> str:
+        return self._sessions.open(token)
+
+    async def find(self, cookie: str) -> Session | None:
+        return self._sessions.find(cookie)
+
+    async def close(self, cookie: str) -> None:
+        self._sessions.close(cookie)
 
 
 def _hashed(cookie: str) -> str:

@@ -391,6 +391,31 @@ class ServerStatus(betterproto.Message):
     What goes wrong beside the calls now, one line each; empty when all is well.
     """
 
+    workers: "list[WorkerStatus]" = betterproto.message_field(12)
+    """
+    Of `serve --workers`: the processes that serve. Connections and subscribers are those of all.
+    """
+
+
+@dataclass(eq=False, repr=False)
+class WorkerStatus(betterproto.Message):
+    """One process of several that serve one store."""
+
+    number: int = betterproto.uint32_field(1)
+    pid: int = betterproto.uint64_field(2)
+    """0 while it is being started."""
+
+    uptime: timedelta = betterproto.message_field(3)
+    connections: int = betterproto.uint32_field(4)
+    calls: int = betterproto.uint64_field(5)
+    restarts: int = betterproto.uint32_field(6)
+    """How often it died and was started again."""
+
+    jumps: int = betterproto.uint64_field(7)
+    """
+    How often it was too slow for what was written, and went on from the file.
+    """
+
 
 @dataclass(eq=False, repr=False)
 class StreamStatus(betterproto.Message):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from grpclib.encoding.base import CodecBase
 
@@ -78,8 +80,8 @@ class GrpcServer:
         path: str | None = None,
         listener: socket.socket | None = None,
     ) -> None:
-        """Listen on host and port (0: any free one), on a unix socket, or by a socket of TCP that
-        listens already and goes on doing so afterwards. May be repeated."""
+        """Listen on host and port (0: any free one), on a unix socket, or by a socket that listens
+        already and goes on doing so afterwards. May be repeated."""
         if path is not None and (host is not None or port is not None):
             raise InvalidArgumentError("listen on a host and port or on a path, not both")
         if self._draining:
@@ -92,7 +94,18 @@ class GrpcServer:
             secure.set_alpn_protocols(["h2"] if self._door is None else ["h2", "http/1.1"])
             timeout = self._limits.handshake_timeout
         made: asyncio.Server
-        if listener is not None:
+        if listener is not None and listener.family == socket.AF_UNIX:
+            # Its name is for whoever has made it to remove.
+            kept: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+            made = await loop.create_unix_server(
+                self._protocol,
+                sock=listener.dup(),
+                backlog=_AT_ONCE,
+                ssl=secure,
+                ssl_handshake_timeout=timeout,
+                **kept,
+            )
+        elif listener is not None:
             made = await loop.create_server(
                 self._protocol,
                 sock=listener.dup(),
