@@ -153,9 +153,11 @@ def program(*words: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def line_of(process: subprocess.Popen[str], output: Any = None) -> str:
-    text: str = (output or process.stdout).readline()
+    source = output or process.stdout
+    assert source is not None
+    text: str = source.readline()
     if not text:
-        raise SystemExit(f"{process.args} ended")
+        raise SystemExit(f"process {process.pid} has ended")
     return text.strip()
 
 
