@@ -6,6 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from streamkit.interceptors.summed import Summed, Tally
 
+Samples = list[tuple[str, tuple[tuple[str, str], ...], float]]
 Told = dict[str, Tally | None]
 
 
@@ -15,7 +16,7 @@ def tally(calls: int, connections: int, lag: int, newest: int) -> Tally:
         ("seconds_bucket", (*method, ("le", bound)), float(count))
         for bound, count in (("1.0", calls), ("+Inf", calls))
     ]
-    lags = [("streamkit_lag_records_bucket", (("le", "+Inf"),), 1.0)]
+    lags: Samples = [("streamkit_lag_records_bucket", (("le", "+Inf"),), 1.0)]
     return [
         ("calls", "counter", "Calls.", [("calls_total", method, float(calls))]),
         ("seconds", "histogram", "Time.", [*seconds, ("seconds_sum", method, calls / 2)]),

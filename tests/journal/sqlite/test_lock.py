@@ -118,7 +118,7 @@ async def test_nothing_is_acknowledged_once_the_store_is_gone(
 def test_a_lock_file_that_is_removed_while_it_is_taken_is_not_the_lock(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken = lock._lock
+    taken = lock.locked
     removals = 2
 
     def late(file: int) -> bool:
@@ -129,7 +129,7 @@ def test_a_lock_file_that_is_removed_while_it_is_taken_is_not_the_lock(
             os.unlink(f"{path}.lock")  # as its last holder does, just before it is locked here
         return locked
 
-    monkeypatch.setattr(lock, "_lock", late)
+    monkeypatch.setattr(lock, "locked", late)
     held = lock.StoreLock(str(path))
     assert removals == 0
     assert os.path.samestat(os.stat(f"{path}.lock"), os.fstat(held._file))
