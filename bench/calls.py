@@ -1,5 +1,5 @@
-"""Calls one at a time and many at once, next to grpcio, and grpclib with betterproto: what one call
-costs, by the clock and by the CPU of the side that uses more.
+"""Calls one at a time and many at once, next to grpcio, connectrpc, and grpclib with betterproto:
+what one call costs, by the clock and by the CPU of the side that uses more.
 
 Server and client are processes of their own for each figure, and the stacks are measured in turn.
 """
@@ -18,7 +18,7 @@ from typing import Any
 import trustme
 from grpc_tools import protoc
 
-from bench.wire import ROOT, Row, row, serving
+from bench.wire import ROOT, Row, row, serving, with_connect
 
 ROUNDS = 2
 
@@ -38,8 +38,9 @@ def run() -> list[Row]:
 
 
 TASKS: list[tuple[str, str, dict[str, float]]] = [
-    ("one", "unary, one at a time", {"grpc.aio": 2.0}),
+    ("one", "unary, one at a time", {}),
     ("many", "unary, 64 at once", {"grpc.aio": 2.2, "grpclib + betterproto": 2.5}),
+    ("own", "unary, a deadline and an id each", {"grpc.aio": 1.5}),
     ("links", "unary, 64 connections", {}),
     ("kib", "unary, 4 KiB, 64 at once", {}),
     ("mib", "unary, 1 MiB, 4 at once", {}),
@@ -51,16 +52,22 @@ TASKS: list[tuple[str, str, dict[str, float]]] = [
     ("piped", "bidirectional, pipelined", {"grpc.aio": 15.0}),
     ("paced", "unary, 100 a second", {}),
 ]
+TIMES = {"p50": 2.0, "p99": 1.0}
+"""How many times quicker than grpc.aio's a single call is to be."""
 STACKS = {
     "ours": ("ours", "ours"),
     "grpc.aio": ("aio", "aio"),
     "grpcio server, grpc.aio client": ("sync", "aio"),
     "grpclib + betterproto": ("stock", "stock"),
 }
+CONNECT = "connectrpc, gRPC"
+WITHOUT_CONNECT = ("links", "tls", "keys")
 CROSSED = {
     "ours to a grpc.aio client": ("ours", "aio"),
     "a client of ours at grpc.aio": ("aio", "ours"),
 }
+PREPARED = {"requests prepared beforehand": ("aio", "prepared")}
+"""What grpc.aio's server gives at most, whoever asks."""
 
 
 def prepare(folder: Path) -> None:
@@ -88,7 +95,8 @@ def prepare(folder: Path) -> None:
 
 def figures(server: str, client: str, task: str) -> Figures:
     """What a client gets from a fresh server; `busier` is calls per CPU-second."""
-    with serving("echo", server, task) as process:
+    words = ("connect", "bench.stacks.echo_connect:app")
+    with serving(*words if server == "connect" else ("echo", server, task)) as process:
         before = process.cpu
         found = measure(client, task, process.port)
         found["server"] = (process.cpu - before) / found.pop("total")
@@ -113,6 +121,10 @@ def measure(client: str, task: str, port: int) -> Figures:
 def compared(task: str, name: str, floors: dict[str, float]) -> list[Row]:
     """Rows of ours next to each other stack."""
     stacks = STACKS | (CROSSED if task in ("one", "many") else {})
+    if task == "many":
+        stacks |= PREPARED
+    if with_connect() and task not in WITHOUT_CONNECT:
+        stacks[CONNECT] = ("connect", "connect")
     best: dict[str, Figures] = {}
     for _ in range(ROUNDS):
         for stack, (server, client) in stacks.items():
@@ -121,18 +133,44 @@ def compared(task: str, name: str, floors: dict[str, float]) -> list[Row]:
             for key, value in found.items():
                 less = key in ("p50", "p99", "cpu", "server")
                 known[key] = (min if less else max)(known.get(key, value), value)
-    ours: Any = best.pop("ours")
     unit = "messages" if task in ("upload", "ping", "piped") else "calls"
     rows = []
+    if task == "many":
+        rows = crossed(name, unit, best)
+    ours: Any = best.pop("ours")
     for stack, theirs in best.items():
-        floor = floors.get(stack, 0)
+        if stack in CROSSED or stack in PREPARED:
+            continue
         if task != "paced":
+            floor = floors.get(stack, 0)
             rows.append(row(name, f"{unit}/s", ours["rate"], stack, theirs["rate"], floor))
+        if task != "paced" and stack != CONNECT:  # Envoy's own processes are not counted
             busier = f"{unit}/CPU-s, busier side"
             rows.append(row(name, busier, ours["busier"], stack, theirs["busier"], 0))
         rows += [
-            row(f"{name}, {what}", "us", ours[what], stack, theirs[what], 0, less=True)
+            row(
+                f"{name}, {what}",
+                "us",
+                ours[what],
+                stack,
+                theirs[what],
+                TIMES[what] if stack == "grpc.aio" and task == "one" else 0,
+                less=True,
+            )
             for what in ("p50", "p99")
             if what in ours
         ]
     return rows
+
+
+def crossed(name: str, unit: str, best: dict[str, Figures]) -> list[Row]:
+    """Each side of ours with grpc.aio's other side, next to grpc.aio alone, and to the most that
+    its server has to give."""
+    server, client = (best[stack]["rate"] for stack in CROSSED)
+    theirs, most = best["grpc.aio"]["rate"], best[next(iter(PREPARED))]["rate"]
+    what = f"{unit}/s"
+    return [
+        row(f"{name}, our server, its client", what, server, "grpc.aio", theirs, 1.3),
+        row(f"{name}, its server, our client", what, client, "grpc.aio", theirs, 0),
+        row(f"{name}, its server, our client", what, client, next(iter(PREPARED)), most, 0),
+    ]

@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import files
@@ -86,7 +87,8 @@ class Server:
 def serving(stack: str, *words: str) -> Iterator[Server]:
     """A server program of a stack, for the time of the block."""
     if stack == "connect":
-        command = [str(Path(sys.executable).parent / "pyvoy"), "bench.stacks.connect:app"]
+        served = words[0] if words else "bench.stacks.connect:app"
+        command = [str(Path(sys.executable).parent / "pyvoy"), served]
         command += ["--port", "0", "--log-level", "info", "--loop", "asyncio"]
     else:
         command = [sys.executable, "-m", f"bench.stacks.{stack}", "serve", *words]
@@ -101,7 +103,10 @@ def serving(stack: str, *words: str) -> Iterator[Server]:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            yield Server(process, read_port(stack, process))
+            port = read_port(stack, process)
+            if stack == "connect":  # it tells of calls that were left, and waits when nobody reads
+                threading.Thread(target=process.stdout.read, daemon=True).start()
+            yield Server(process, port)
         finally:
             if stack == "connect":
                 process.terminate()

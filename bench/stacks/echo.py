@@ -31,6 +31,10 @@ class Stack:
         """One call; returns the number that came back."""
         raise NotImplementedError
 
+    async def say_own(self, number: int, timeout: float, key: str) -> int:
+        """As `say`, with a deadline and an id of its own."""
+        raise NotImplementedError
+
     async def fail(self) -> None:
         """One call that the server refuses."""
         raise NotImplementedError
@@ -83,6 +87,10 @@ class BetterprotoClient(Stack):
 
     async def say(self, text: str, number: int, link: int = 0) -> int:
         return int((await self._stubs[link].say(self._note(text, number))).number)
+
+    async def say_own(self, number: int, timeout: float, key: str) -> int:
+        note, own = self._note("hello", number), {"x-request-id": key}
+        return int((await self._stubs[0].say(note, timeout=timeout, metadata=own)).number)
 
     async def fail(self) -> None:
         try:
@@ -271,6 +279,10 @@ def aio_client(
             note = pb.Note(text=text, number=number)
             return int((await self._stubs[link].Say(note, metadata=metadata)).number)
 
+        async def say_own(self, number: int, timeout: float, key: str) -> int:
+            note, own = pb.Note(text="hello", number=number), (("x-request-id", key),)
+            return int((await self._stubs[0].Say(note, timeout=timeout, metadata=own)).number)
+
         async def fail(self) -> None:
             try:
                 await self._stubs[0].Fail(pb.Note())
@@ -329,6 +341,23 @@ def sync_server(port_of: Callable[[int], None], plain: bool, keyed: bool) -> Non
     server.stop(None)
 
 
+# Others, which are installed with the group "bench" ---------------------------------------------
+
+
+def connect_client(
+    main: Callable[[Stack], Awaitable[None]], port: int, links: int, plain: bool, keyed: bool
+) -> None:
+    connect = importlib.import_module("bench.stacks.echo_connect")
+    asyncio.run(connect.run_client(main, port, Stack))
+
+
+def prepared_client(
+    main: Callable[[Stack], Awaitable[None]], port: int, links: int, plain: bool, keyed: bool
+) -> None:
+    """Knows one task: 64 calls at once."""
+    importlib.import_module("bench.stacks.echo_prepared").ask(port)
+
+
 # The tasks ---------------------------------------------------------------------------------------
 
 
@@ -367,8 +396,14 @@ async def perform(task: str, stack: Stack, links: int) -> None:
     async def fail(number: int, link: int) -> None:
         await stack.fail()
 
+    async def say_own(number: int, link: int) -> None:
+        timeout = 5 + number % 1000 / 37
+        assert await stack.say_own(number, timeout, f"{number:032x}") == number + 1
+
     if task in ("many", "links", "kib", "tls", "keys"):
         await measured(lambda count: at_once(64, count, say), 500)
+    elif task == "own":
+        await measured(lambda count: at_once(64, count, say_own), 500)
     elif task == "mib":
         await measured(lambda count: at_once(4, count, say), 8)
     elif task == "failing":
@@ -438,6 +473,8 @@ CLIENTS: dict[str, Callable[..., None]] = {
     "ours": ours_client,
     "stock": stock_client,
     "aio": aio_client,
+    "connect": connect_client,
+    "prepared": prepared_client,
 }
 
 
