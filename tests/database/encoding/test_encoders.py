@@ -213,3 +213,15 @@ def test_cutting_keeps_to_rows_and_bytes_and_copies_nothing() -> None:
     assert all(isinstance(p.data, memoryview) and p.data.obj is encoded.data for p in pieces)
     with pytest.raises(LimitError, match="a row of 41 bytes is over the 40"):
         list(cut(encoded, 64, 40))
+
+
+def test_lengths_around_the_bounds_of_the_tables() -> None:
+    """The tables of heads double up to a bound: a value just behind one, in each state of them."""
+    encoder = ArrowRowEncoder(["a"])
+    for length in (126, 127, 128, 254, 255, 256, 1023, 1024, 2046, 2047, 2048, 2049, 127, 20_000):
+        texts = ["x" * length, None, "", "y" * (length - 1)]
+        batch = pa.record_batch([pa.array(texts, pa.string())], names=["a"])
+        ours = encoder.encode(batch)
+        plain = RowEncoder(["a"]).encode([(text,) for text in texts])
+        assert bytes(ours.data) == plain.data, length
+        assert list(ours.ends) == plain.ends, length
