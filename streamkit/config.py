@@ -64,6 +64,9 @@ class TransportLimits:
     """What a peer may have in flight on a connection."""
     connection_buffer: int = 64 * MIB
     """Received and unread on all streams of a connection before the peer must wait."""
+    large_requests: int = 64 * MIB
+    """Of unary requests of more than 128 KiB, over all connections: being received beyond their
+    stream's window, decoded or handled at once. More wait, for the stall timeout at most."""
     send_buffer: int = 64 * KIB
     """Encoded and unsent on a stream before its handler must wait."""
     write_buffer: int = 128 * KIB

@@ -102,6 +102,10 @@ class WebExchange(ABC):
         found, self._requests = self._requests, []
         return found
 
+    async def announced(self) -> int:
+        """The one message is here before the call begins."""
+        return sum(map(len, self._requests))
+
     def fail_reading(self, error: StreamkitError) -> None:
         self._error = error
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from streamkit.handlers.room import Room
+from streamkit.room import Room
 from streamkit.transport import together
 
 __all__ = ["Short", "in_order"]

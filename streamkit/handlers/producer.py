@@ -36,7 +36,6 @@ from streamkit.generated.streamservice import (
 )
 from streamkit.handlers.paging import PAGE_BYTES, place_of, token_of
 from streamkit.handlers.pipeline import in_order
-from streamkit.handlers.room import Room
 from streamkit.handlers.runs import Runs, refused
 from streamkit.handlers.validation import (
     check_count,
@@ -52,6 +51,7 @@ from streamkit.handlers.watching import watch_jobs
 from streamkit.journal import Weighed, weight_of
 from streamkit.journal.base import Journal, ProducerId
 from streamkit.rights import Action
+from streamkit.room import Room
 from streamkit.transport import Framed, context
 from streamkit.transport.server.context import current
 

@@ -315,6 +315,13 @@ class _Exchange(GrpcExchange):
             self._requests.flush()
         return self._requests.take()
 
+    async def announced(self) -> int:
+        while not self._requests.buffer.ready:
+            self._check()
+            await self._requests.changed()
+            self._requests.flush()
+        return self._requests.buffer.announced
+
     def fail_reading(self, error: StreamkitError) -> None:
         self._requests.buffer.fail(error)
         self._requests.wake()

@@ -11,7 +11,7 @@ import pytest
 
 from streamkit.errors import LimitError
 from streamkit.handlers.pipeline import in_order
-from streamkit.handlers.room import Room
+from streamkit.room import Room
 
 ROOM = Room(1 << 30, 1 << 30)
 

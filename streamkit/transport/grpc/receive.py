@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 
 from streamkit.errors import InternalError, LimitError, StreamkitError
 from streamkit.framing import PREFIX, PREFIX_SIZE
@@ -64,6 +65,18 @@ class ReceiveBuffer:
     def ready(self) -> bool:
         """Whether `take` has something to say: messages, an error, or the end."""
         return self.size >= self._need or self.eof or self._error is not None
+
+    @property
+    def announced(self) -> int:
+        """How many bytes the next message has, at most; 0: its head is not here, or what `take`
+        raises is."""
+        if self.size < PREFIX_SIZE or self._error is not None:
+            return 0
+        head = b"".join(islice(self._chunks, PREFIX_SIZE + 1))
+        flag, length = PREFIX.unpack_from(head, self._offset)
+        if length > self._limit:
+            return 0
+        return self._limit if flag else int(length)
 
     def take(self, most: int = TAKE) -> tuple[list[bytes], int]:
         """Return the whole messages that are here (at least one, up to `most` bytes) and the

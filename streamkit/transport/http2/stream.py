@@ -120,6 +120,13 @@ class WireStream(Stream):
                 raise self.lost.fresh()
             await self._changed()
 
+    async def announced(self) -> int:
+        """As the body of an exchange has it. The peer sends no more than its window meanwhile."""
+        buffer = self.messages_in
+        while not buffer.ready and not buffer.announced and self.lost is None:
+            await self._changed()
+        return buffer.announced
+
     async def recv_data(self, size: int) -> bytes:
         """Return exactly `size` bytes, fewer only at the end of the stream."""
         while (data := self.messages_in.read(size)) is None:

@@ -38,6 +38,11 @@ class Body(Protocol):
         must not send."""
         ...
 
+    async def announced(self) -> int:
+        """How many bytes the next message has, once its head is here; what is here is not taken.
+        0: none follows, or `messages` has an error to raise."""
+        ...
+
     def fail_reading(self, error: StreamkitError) -> None:
         """Let whoever waits in `messages` get this error."""
         ...

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import sys
 import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from grpclib.encoding.base import CodecBase
 from streamkit.config import TransportLimits
 from streamkit.errors import InvalidArgumentError, LimitError, Status, StreamkitError, internal
 from streamkit.offers import Offer, offer_of
+from streamkit.room import Room
 from streamkit.transport.grpc.deadline import Served
 from streamkit.transport.log import LOG
 from streamkit.transport.server.checking import Check
@@ -66,6 +68,8 @@ class Service:
         self.limits = limits
         self.interceptors = tuple(interceptors)
         self.check = check
+        self.room = Room(limits.large_requests, sys.maxsize)
+        """For unary requests that are large; who waits holds no more than a window."""
         self.on_call = on_call
         """Told of every call as it begins, before anything can refuse it."""
         self.unknown = 0
@@ -135,7 +139,8 @@ class Call:
             self._context,
             codec=service.codec,
             aside=service._aside,
-            request_timeout=service.limits.request_timeout,
+            limits=service.limits,
+            room=service.room,
             check=service.check,
         )
         if service.on_call is not None:
@@ -171,6 +176,7 @@ class Call:
         if context.outcome is None:
             context.outcome = self._verdict or GONE
         context.end = _over  # the three would wait for the garbage collector
+        self._stream.leave_room()
         del self._stream
         self._on_done()
         if not task.cancelled() and task.exception() is not None:

@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterator
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from grpclib.exceptions import ProtocolError
 from grpclib.metadata import Deadline
 from grpclib.server import Stream
 
+from streamkit.config import TransportLimits
 from streamkit.errors import (
     DeadlineError,
     DecodeError,
@@ -26,6 +27,7 @@ from streamkit.errors import (
     UnimplementedError,
 )
 from streamkit.framing import PREFIX, PREFIX_SIZE, Framed, prefix
+from streamkit.room import Room
 from streamkit.transport.grpc.compression import compress
 from streamkit.transport.grpc.metadata import MetadataLike, encode_metadata
 from streamkit.transport.grpc.receive import Inflated
@@ -36,11 +38,13 @@ from streamkit.transport.server.outcome import Outcome, details_of
 
 __all__ = ["ServerStream", "together"]
 
+T = TypeVar("T")
 _Recv = TypeVar("_Recv")
 _Send = TypeVar("_Send")
 _TURN = 0.005  # seconds that a source which is always ready may keep the loop for itself,
 _LOOK = 7  # checked every eighth message
-_LARGE = 128 * 1024  # bytes that are decoded aside: made for it, they may take half a second
+_LARGE = 128 * 1024
+"""Bytes that are decoded aside: made for it, they may take half a second."""
 
 
 class ServerStream(Stream[_Recv, _Send]):
@@ -55,7 +59,8 @@ class ServerStream(Stream[_Recv, _Send]):
         *,
         codec: CodecBase,
         aside: Executor,
-        request_timeout: float,
+        limits: TransportLimits,
+        room: Room,
         check: Check | None = None,
     ) -> None:
         # Not super().__init__(): it wants an HTTP/2 stream, and the event dispatcher that
@@ -72,7 +77,10 @@ class ServerStream(Stream[_Recv, _Send]):
         self._framing = codec  # what messages that are encoded already are encoded with
         self._frames_fit = codec.__content_subtype__ == exchange.codec.__content_subtype__
         self._aside = aside
-        self._request_timeout = request_timeout
+        self._request_timeout = limits.request_timeout
+        self._patience = limits.stall_timeout
+        self._room = room
+        self._held = 0
         self._check = check
         deadline = exchange.deadline
         self.deadline = None if deadline is None else Deadline(_timestamp=deadline)
@@ -148,24 +156,52 @@ class ServerStream(Stream[_Recv, _Send]):
         """The one message of a unary request: exactly one, and in time."""
         if self._single_done:
             return None
-        if self.exchange.received_all:
-            messages = await self._body.messages()
+        exchange, body = self.exchange, self._body
+        if exchange.received_all:
+            if exchange.unread > _LARGE:
+                await self._take_room(exchange.unread)
+            messages = await body.messages()
         else:
-            limit = self._request_timeout
-            late = DeadlineError(f"no request message within {limit:g} s")
-            # In a context of its own: a timer must not keep what the call's holds.
-            timer = asyncio.get_running_loop().call_later(
-                limit, self._body.fail_reading, late, context=contextvars.Context()
-            )
-            try:
-                messages = await self._body.messages()
-            finally:
-                timer.cancel()
+            # What is large is let in beyond its stream's window only when there is room for it.
+            size = await self._in_time(body.announced())
+            if size > _LARGE:
+                await self._take_room(size)
+            messages = await self._in_time(body.messages())
         if not messages:
             raise UnimplementedError("the request has no message, the method takes one")
         self._single_done = True
         self.check_single(len(messages))
         return await self._decode(messages[0])
+
+    async def _in_time(self, reading: Coroutine[Any, Any, T]) -> T:
+        limit = self._request_timeout
+        late = DeadlineError(f"no request message within {limit:g} s")
+        # In a context of its own: a timer must not keep what the call's holds.
+        timer = asyncio.get_running_loop().call_later(
+            limit, self._body.fail_reading, late, context=contextvars.Context()
+        )
+        try:
+            return await reading
+        finally:
+            timer.cancel()
+
+    async def _take_room(self, size: int) -> None:
+        """Held until the call is over, as its message is."""
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._room.take(size)
+        except TimeoutError:
+            raise LimitError(
+                "too much is being sent to this server at once",
+                hint="Send it again in a moment.",
+            ) from None
+        self._held = size
+
+    def leave_room(self) -> None:
+        """The call is over."""
+        if self._held:
+            self._room.leave(self._held)
+            self._held = 0
 
     def check_single(self, count: int = 1) -> None:
         """Raise when a caller has sent more than the one message that the method takes."""

@@ -583,6 +583,9 @@ class Page:
         assert self.outcome is None
         self.outcome = outcome
 
+    async def announced(self) -> int:
+        return 0
+
     def fail_reading(self, error: StreamkitError) -> None: ...
     def flush_out(self) -> None: ...
     def drop_pending(self) -> None: ...
