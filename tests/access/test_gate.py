@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -177,10 +179,29 @@ async def collect(client: AsyncClient, topic: str, into: list[str], ready: async
             into.append(update.message)  # noqa: PERF401  # seen while it grows
 
 
-@pytest.mark.parametrize("count", [100, pytest.param(1_000, marks=pytest.mark.soak)])
+@pytest.fixture
+def others(request: pytest.FixtureRequest) -> Iterator[int]:
+    """So many processes that want all of the machine."""
+    busy = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(request.param)
+    ]
+    yield len(busy)
+    for process in busy:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize(
+    ("count", "others"),
+    [
+        (100, 0),
+        *(pytest.param(1_000, others, marks=pytest.mark.soak) for others in (0, 2)),
+    ],
+    indirect=["others"],
+)
 @pytest.mark.timeout(300)
 async def test_half_of_the_streams_are_revoked_and_the_other_half_miss_nothing(
-    file: Path, count: int
+    file: Path, count: int, others: int
 ) -> None:
     tokens = {name: add_token(file, name, ["reader"]) for name in ("kept", "lost")}
     writer = add_token(file, "writer", ["writer"])
@@ -211,14 +232,18 @@ async def test_half_of_the_streams_are_revoked_and_the_other_half_miss_nothing(
                 await asyncio.sleep(0.05)
 
         publisher = loop.create_task(publish())
-        await asyncio.sleep(0.3)
+        async with asyncio.timeout(30):
+            while any(len(got) < 3 for got in received["lost"]):
+                await asyncio.sleep(0.02)
         began = loop.time()
         await asyncio.to_thread(remove_token, file, "lost")
         ends = await asyncio.wait_for(
             asyncio.gather(*tasks["lost"], return_exceptions=True), timeout=10
         )
         seconds = loop.time() - began
-        await asyncio.sleep(0.3)
+        until = sent + 3
+        while sent < until:
+            await asyncio.sleep(0.02)
         stop.set()
         await publisher
         expected = [str(number) for number in range(sent)]
@@ -235,8 +260,11 @@ async def test_half_of_the_streams_are_revoked_and_the_other_half_miss_nothing(
         and "access was withdrawn" in str(end)
         for end in ends
     )
-    print(f"{count // 2} of {count} streams ended {seconds:.2f} s after the change")
-    assert seconds < 1
+    print(
+        f"{count // 2} of {count} streams ended {seconds:.2f} s after the change,"
+        f" {others} other processes being busy"
+    )
+    assert seconds < (2 if others else 1)  # with a third of the machine it cannot be held to one
 
 
 async def test_a_narrower_role_ends_what_it_does_not_allow(file: Path) -> None:
