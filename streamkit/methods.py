@@ -156,6 +156,7 @@ METHODS: dict[str, Method] = {
     _ADMIN + "ListCalls": Method((Action.ADMIN,)),
     _ADMIN + "KickCall": Method((Action.ADMIN,)),
     _ADMIN + "Backup": Method((Action.ADMIN,)),
+    _ADMIN + "Prune": Method((Action.ADMIN,)),
     _ADMIN + "ListTables": _DATABASE,
     _ADMIN + "DescribeTable": _DATABASE,
     # Probes have no token, and learn nothing but whether the server serves.

@@ -24,6 +24,7 @@ from streamkit.cli.commands import (
     serve,
     ship,
     token,
+    transfer,
 )
 from streamkit.cli.commands import run as execute
 from streamkit.cli.commands import updates as topics
@@ -85,6 +86,7 @@ for group in (
     catalog,
     running,
     backup,
+    transfer,
     config,
     call,
     new,

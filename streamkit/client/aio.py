@@ -20,6 +20,7 @@ from streamkit.client.reading.streams import JobWatch, LogStream, Subscription
 from streamkit.client.writing.job import JobHandle
 from streamkit.client.writing.outbox import Outbox
 from streamkit.client.writing.pump import Pump
+from streamkit.client.writing.replay import replay
 from streamkit.client.writing.together import Together
 from streamkit.client.writing.writers import LogWriter, OnDrop, Publisher, make_update
 from streamkit.errors import (
@@ -43,6 +44,9 @@ from streamkit.generated.streamservice import (
     ListTablesReply,
     ListTablesRequest,
     Producer,
+    Pruned,
+    PruneReply,
+    PruneRequest,
     PublishRequest,
     ServerStatus,
     StatusRequest,
@@ -50,6 +54,7 @@ from streamkit.generated.streamservice import (
     TableSchema,
     Update,
     WriteReply,
+    WriteRequest,
 )
 from streamkit.terms import TERMINAL
 
@@ -343,6 +348,24 @@ class AsyncClient(Link):
             metadata=self._metadata,
         )
         return await save_backup(call, path)
+
+    async def replay(self, requests: Sequence[WriteRequest]) -> list[WriteReply]:
+        """Store what others have produced: each request has its producer and number, by which the
+        server knows one that it has stored already (within a day).
+
+        Not repeated by itself: a lost connection and the first refusal are raised, and all of it
+        may be sent again.
+        """
+        call = self._channel.stream(
+            _PRODUCER + "Write", WriteRequest, WriteReply, metadata=self._metadata
+        )
+        return await replay(call, requests)
+
+    async def prune(self, *, dry_run: bool = False) -> list[Pruned]:
+        """Let the server remove what it need not keep any more, now instead of little by little;
+        or, with `dry_run`, only say what. For administrators."""
+        request = PruneRequest(dry_run=dry_run)
+        return (await self._unary(_ADMIN + "Prune", request, PruneReply)).pruned
 
     async def ping(self) -> float:
         """Seconds that one small call takes there and back."""

@@ -28,6 +28,9 @@ from streamkit.generated.streamservice import (
     ListCallsRequest,
     ListTablesReply,
     ListTablesRequest,
+    Pruned,
+    PruneReply,
+    PruneRequest,
     ServerStatus,
     StatusRequest,
     StreamStatus,
@@ -173,6 +176,12 @@ class AdminHandler(AdminServiceBase):
                     size = 0
         finally:
             self._copying = False
+
+    async def prune(self, prune_request: PruneRequest) -> PruneReply:
+        found = await self._journal.prune(dry_run=prune_request.dry_run)
+        return PruneReply(
+            [Pruned(each.stream.value, each.pattern, each.records, each.bytes) for each in found]
+        )
 
     def _known_calls(self) -> LiveCalls:
         if self._calls is None:

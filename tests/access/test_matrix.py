@@ -53,6 +53,8 @@ from streamkit.generated.streamservice import (
     ListTablesRequest,
     LogEntry,
     LogRequest,
+    PruneReply,
+    PruneRequest,
     PublishRequest,
     QueryRequest,
     QueryResult,
@@ -247,6 +249,7 @@ CASES = [
 FOR_ADMINISTRATORS = [
     Case(ADMIN + "ListCalls", ListCallsRequest(), ListCallsReply, [(A.ADMIN, "")]),
     Case(ADMIN + "Backup", BackupRequest(), BackupChunk, [(A.ADMIN, "")]),
+    Case(ADMIN + "Prune", PruneRequest(dry_run=True), PruneReply, [(A.ADMIN, "")]),
     Case(ADMIN + "KickCall", KickCallRequest(10**9), CallInfo, [(A.ADMIN, "")]),
 ]
 CASES += FOR_ADMINISTRATORS

@@ -1,4 +1,4 @@
-"""backup, restore."""
+"""backup, restore, prune."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from streamkit.cli import exits
+from streamkit.cli import exits, options
 from streamkit.cli.input.stores import default_store
 from streamkit.cli.options import command
 from streamkit.cli.session import Session
@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     command(app, "backup")(_backup)
     command(app, "restore", local=True)(_restore)
+    command(app, "prune")(_prune)
 
 
 async def _backup(
@@ -57,6 +58,30 @@ async def _restore(
     path = _path(store or str(default_store()), make=True)
     restore_store(_path(file), path, force=force)
     session.note(f"restored {path}")
+    return exits.OK
+
+
+async def _prune(
+    session: Session,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only tell; nothing is removed.")
+    ] = False,
+    output: options.JsonOutput = "pretty",
+) -> int:
+    """Remove what retention does not keep, now instead of little by little. For administrators.
+
+    Tells what is removed by each rule; those of the whole store have no pattern.
+    """
+    from streamkit.cli.rendering.tables import show_table
+
+    async with session.client() as client:
+        pruned = await client.prune(dry_run=dry_run)
+    names = ("stream", "pattern", "records", "bytes")
+    rows = [
+        dict(zip(names, (p.stream, p.pattern, str(p.records), str(p.bytes)), strict=True))
+        for p in pruned
+    ]
+    show_table(session.output, output, names, rows)
     return exits.OK
 
 

@@ -30,9 +30,12 @@ async def _tables(
     output: options.JsonOutput = "pretty",
 ) -> int:
     """List the tables that can be queried."""
+    from streamkit.cli.rendering.tables import show_table
+
     async with session.client() as client:
         tables = await client.tables(database)
-    _show(session, output, ("name", "kind"), [{"name": t.name, "kind": t.kind} for t in tables])
+    rows = [{"name": t.name, "kind": t.kind} for t in tables]
+    show_table(session.output, output, ("name", "kind"), rows)
     return exits.OK
 
 
@@ -43,32 +46,16 @@ async def _schema(
     output: options.JsonOutput = "pretty",
 ) -> int:
     """Show the columns of a table."""
+    from streamkit.cli.rendering.tables import show_table
+
     async with session.client() as client:
         schema = await client.describe(table, database)
     rows = [
         {"column": c.name, "type": c.type, "nullable": "yes" if c.nullable else "no"}
         for c in schema.columns
     ]
-    _show(session, output, ("column", "type", "nullable"), rows)
+    show_table(session.output, output, ("column", "type", "nullable"), rows)
     return exits.OK
-
-
-def _show(
-    session: Session, output: str, names: tuple[str, ...], rows: list[dict[str, str]]
-) -> None:
-    from streamkit.cli.rendering.tables import TableWriter
-    from streamkit.formats import RowWriter, TextOptions, writer_for
-    from streamkit.generated.streamservice import Column
-
-    options.one_of("-o", output, options.JSON_FORMATS)
-    columns = [Column(name=name, type="text") for name in names]
-    writer: RowWriter
-    if output == "pretty":
-        writer = TableWriter(columns, TextOptions(null=""))
-    else:
-        writer = writer_for(output, columns)
-    session.output.text(writer.begin() + writer.rows(rows) + writer.end())
-    session.output.flush()
 
 
 async def _status(

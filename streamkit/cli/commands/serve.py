@@ -18,6 +18,7 @@ from streamkit.cli.greeting import greet
 from streamkit.cli.input.apps import load_app
 from streamkit.cli.input.configuration import load
 from streamkit.cli.input.parsing import duration, size
+from streamkit.cli.input.retention import retention_rule
 from streamkit.cli.input.stores import (
     WITH_PASSWORD,
     chosen_store,
@@ -137,6 +138,15 @@ async def _serve(
     max_bytes: Annotated[
         str, typer.Option("--max-bytes", metavar="SIZE", help="Of the store; 0 sets no bound.")
     ] = "2GB",
+    retention: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--retention",
+            metavar="RULE",
+            help="Less of some: 'topics=metrics.>,age=1d,bytes=200MB,keep_last=1', or services=...;"
+            " the first that means a topic decides. `streamkit prune --dry-run` tells.",
+        ),
+    ] = None,
     durability: Annotated[
         str,
         typer.Option(
@@ -322,6 +332,9 @@ def settings_of(session: Session, context: typer.Context) -> dict[str, Any]:
         retention=Retention(
             max_age=value_of("--retain", duration, asked.retain),
             max_bytes=value_of("--max-bytes", size, asked.max_bytes),
+            rules=tuple(
+                value_of("--retention", retention_rule, text) for text in asked.retention or ()
+            ),
         ),
     )
     given: dict[str, Any] = (
@@ -399,7 +412,7 @@ async def _run(
 _OPTIONS = {
     "journal": ("store",),
     "data": ("store", "data"),
-    "journal_options": ("retain", "max_bytes", "durability"),
+    "journal_options": ("retain", "max_bytes", "retention", "durability"),
     "query_limits": (
         *("query_timeout", "max_queries", "query_memory", "query_rows", "query_bytes"),
     ),

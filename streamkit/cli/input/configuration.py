@@ -8,6 +8,10 @@
     [serve.database]
     shop = { env = "SHOP_URL" }
 
+    [[serve.retention]]
+    topics = "metrics.>"
+    age = "1d"
+
 A flag outranks the environment (STREAMKIT_SERVE_PORT), which outranks the file, which outranks the
 default. Every text may be `{ file = PATH }`, `{ env = NAME }` or `{ credential = NAME }` (a file in
 $CREDENTIALS_DIRECTORY); what holds a password must be. Keys that nobody knows are an error: a
@@ -19,6 +23,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import shlex
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -152,12 +157,20 @@ def _value(param: Any, item: Any) -> Any:
             return [f"{name}={_checked(_text(part))}" for name, part in item.items()]
         if not isinstance(item, list):
             raise ConfigurationError("give a list")
-        return [_checked(_text(part)) for part in item]
+        return [_checked(_entry(part)) for part in item]
     if isinstance(param.default, int):
         if not isinstance(item, int) or isinstance(item, bool):
             raise ConfigurationError("give a whole number")
         return item
     return _checked(_text(item))
+
+
+def _entry(item: Any) -> str:
+    """One item of a list. A table that names no other place for it is what an option of several
+    parts says: `[[serve.retention]]`."""
+    if isinstance(item, dict) and not item.keys() <= {"env", "file", "credential"}:
+        return ",".join(shlex.quote(f"{key}={_checked(_text(part))}") for key, part in item.items())
+    return _text(item)
 
 
 class _Secret(str):

@@ -11,16 +11,34 @@ from collections.abc import Mapping, Sequence
 
 from rich.cells import cell_len, set_cell_size
 
-from streamkit.formats import ColumnLike, RowWriter, TextOptions
+from streamkit.cli import options
+from streamkit.cli.output.streams import Output
+from streamkit.formats import ColumnLike, RowWriter, TextOptions, writer_for
+from streamkit.generated.streamservice import Column
 from streamkit.sanitise import sanitise
 
-__all__ = ["TableWriter"]
+__all__ = ["TableWriter", "show_table"]
 
 GAP = "  "
 NARROW = 4
 READABLE = 16
 """Columns of the terminal that a text may always have."""
 SAMPLE = 500
+
+
+def show_table(
+    output: Output, form: str, names: Sequence[str], rows: Sequence[Mapping[str, str]]
+) -> None:
+    """A small table that is there as a whole: for eyes, or as JSON. UsageError for another form."""
+    options.one_of("-o", form, options.JSON_FORMATS)
+    columns = [Column(name=name, type="text") for name in names]
+    writer: RowWriter
+    if form == "pretty":
+        writer = TableWriter(columns, TextOptions(null=""))
+    else:
+        writer = writer_for(form, columns)
+    output.text(writer.begin() + writer.rows(rows) + writer.end())
+    output.flush()
 
 
 class TableWriter(RowWriter):

@@ -25,11 +25,14 @@ from streamkit.generated.streamservice import (
     JobRequest,
     LogEntry,
     LogRequest,
+    Pruned,
     ServerStatus,
     SubscribeRequest,
     Table,
     TableSchema,
     Update,
+    WriteReply,
+    WriteRequest,
 )
 
 __all__ = ["Client"]
@@ -306,6 +309,23 @@ class Client(Blocking):
         """
         portal, client = self._ready()
         return portal.run(client.backup(path))
+
+    def replay(self, requests: Sequence[WriteRequest]) -> list[WriteReply]:
+        """Store what others have produced: each request has its producer and number, by which the
+        server knows one that it has stored already (within a day).
+
+        Not repeated by itself: a lost connection and the first refusal are raised, and all of it
+        may be sent again.
+        """
+        portal, client = self._ready()
+        return portal.run(client.replay(requests))
+
+    def prune(self, *, dry_run: bool = False) -> list[Pruned]:
+        """Let the server remove what it need not keep any more, now instead of little by little;
+        or, with `dry_run`, only say what. For administrators.
+        """
+        portal, client = self._ready()
+        return portal.run(client.prune(dry_run=dry_run))
 
     def ping(self) -> float:
         """Seconds that one small call takes there and back."""

@@ -303,6 +303,32 @@ class LogEntry(betterproto.Message):
 
 
 @dataclass(eq=False, repr=False)
+class PruneRequest(betterproto.Message):
+    dry_run: bool = betterproto.bool_field(1)
+    """Nothing is removed."""
+
+
+@dataclass(eq=False, repr=False)
+class PruneReply(betterproto.Message):
+    pruned: "list[Pruned]" = betterproto.message_field(1)
+
+
+@dataclass(eq=False, repr=False)
+class Pruned(betterproto.Message):
+    """What retention removes of one stream by one rule."""
+
+    stream: str = betterproto.string_field(1)
+    """updates, logs or jobs."""
+
+    pattern: str = betterproto.string_field(2)
+    """Of the rule; empty for what is kept of the whole store."""
+
+    records: int = betterproto.uint64_field(3)
+    bytes: int = betterproto.uint64_field(4)
+    """Approximately."""
+
+
+@dataclass(eq=False, repr=False)
 class BackupRequest(betterproto.Message):
     pass
 
@@ -764,6 +790,23 @@ class AdminServiceStub(betterproto.ServiceStub):
         ):
             yield response
 
+    async def prune(
+        self,
+        prune_request: "PruneRequest",
+        *,
+        timeout: "float | None" = None,
+        deadline: "Deadline | None" = None,
+        metadata: "MetadataLike | None" = None
+    ) -> "PruneReply":
+        return await self._unary_unary(
+            "/streamservice.AdminService/Prune",
+            prune_request,
+            PruneReply,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        )
+
 
 class ProducerServiceStub(betterproto.ServiceStub):
     async def publish(
@@ -1045,6 +1088,9 @@ class AdminServiceBase(ServiceBase):
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
         yield BackupChunk()
 
+    async def prune(self, prune_request: "PruneRequest") -> "PruneReply":
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+
     async def __rpc_get_status(
         self, stream: "grpclib.server.Stream[StatusRequest, ServerStatus]"
     ) -> None:
@@ -1090,6 +1136,13 @@ class AdminServiceBase(ServiceBase):
             request,
         )
 
+    async def __rpc_prune(
+        self, stream: "grpclib.server.Stream[PruneRequest, PruneReply]"
+    ) -> None:
+        request = await stream.recv_message()
+        response = await self.prune(request)
+        await stream.send_message(response)
+
     def __mapping__(self) -> "dict[str, grpclib.const.Handler]":
         return {
             "/streamservice.AdminService/GetStatus": grpclib.const.Handler(
@@ -1127,6 +1180,12 @@ class AdminServiceBase(ServiceBase):
                 grpclib.const.Cardinality.UNARY_STREAM,
                 BackupRequest,
                 BackupChunk,
+            ),
+            "/streamservice.AdminService/Prune": grpclib.const.Handler(
+                self.__rpc_prune,
+                grpclib.const.Cardinality.UNARY_UNARY,
+                PruneRequest,
+                PruneReply,
             ),
         }
 

@@ -38,6 +38,7 @@ SOME: dict[str, Any] = {
     "query-memory": "64MB",
     "query-bytes": "5MB",
     "metrics": "127.0.0.1:0",
+    "retention": ["topics=metrics.>,age=1d", "services=api-*,bytes=5MB,keep_last=1"],
 }
 
 
