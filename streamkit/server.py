@@ -176,7 +176,7 @@ class Server:
         self._health = HealthHandler()
         self._resources: AsyncExitStack | None = None
         self._grpc: GrpcServer | None = None
-        self._databases: Databases | None = None
+        self.databases: Databases | None = None
         self._stopped = asyncio.Event()
         self.draining = False
         """Whether the server is on its way down and takes no new calls."""
@@ -252,8 +252,8 @@ class Server:
             resources.push_async_callback(self._companions.stop)
             for work in self._background:
                 self.spawn(work())
-            if self._databases is not None:
-                self._databases.prepare()
+            if self.databases is not None:
+                self.databases.prepare()
             self._companions.check()
             self._resources = resources.pop_all()
 
@@ -458,7 +458,7 @@ class Server:
         sources = sources_of(path, self._database_urls, self._query_limits)
         databases = Databases(sources, self._query_limits)
         resources.push_async_callback(databases.close)
-        self._databases = databases
+        self.databases = databases
         watch_journal(self._health, journal, databases)
         journal.on_lost = self._companions.fail  # who is connected is told to go elsewhere
         for name in self._database_urls:

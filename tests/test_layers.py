@@ -24,6 +24,7 @@ LAYERS = {
     "places": 0,
     "room": 0,
     "offers": 0,
+    "histogram": 0,
     "methods": 0,
     "background": 0,
     "intercom": 0,

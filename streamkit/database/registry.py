@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 
@@ -18,6 +19,7 @@ from streamkit.database.running.turns import Turns
 from streamkit.database.running.work import Runner
 from streamkit.errors import LimitError, NotFoundError, StreamkitError
 from streamkit.framing import Framed
+from streamkit.histogram import QUERY_SECONDS, Histogram
 
 __all__ = ["Databases"]
 
@@ -39,6 +41,9 @@ class Databases:
         self._children: Children | None = None
         self._turns = Turns(self.limits, self._end_unread)
         self._running: dict[RunningQuery, str] = {}
+        self.seconds: dict[tuple[str, str], Histogram] = {}
+        """How long queries took that have ended, by database and outcome: done, failed, or left by
+        their readers. The first one of its kind makes its entry; names of databases are few."""
         self._preparing: asyncio.Task[None] | None = None
 
     @property
@@ -88,11 +93,22 @@ class Databases:
         query = RunningQuery(name, runner, plan, self.limits, lambda: self._ended(query, owner))
         self._running[query] = owner
         query.start()
+        outcome = "left"
         try:
             async with aclosing(query.frames()) as frames:
                 yield frames
+            outcome = "done"
+        except Exception:
+            outcome = "failed"
+            raise
         finally:
+            figures = self.seconds.setdefault((name, outcome), Histogram(QUERY_SECONDS))
+            figures.add(query.seconds)
             await query.close()
+
+    def running_now(self) -> dict[str, int]:
+        """How many queries run, by database. May be asked in any thread."""
+        return dict.fromkeys(self._sources, 0) | Counter(q.database for q in tuple(self._running))
 
     def end_running(self, name: str, reason: StreamkitError, *, after: float) -> int:
         """End the queries on one database that have run for so many seconds; how many they are."""

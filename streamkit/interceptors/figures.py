@@ -3,13 +3,12 @@ nothing while it runs. Those that run are asked when somebody wants to know."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
-
 from streamkit.errors import Status
+from streamkit.histogram import Histogram
 from streamkit.interceptors.access_log import reason_of
 from streamkit.interceptors.calls import CallRecord, Calls
 
-__all__ = ["REASONS", "SECONDS", "SIZES", "Ended", "Figures", "Histogram"]
+__all__ = ["REASONS", "SECONDS", "SIZES", "Ended", "Figures"]
 
 SECONDS = (
     0.0, 0.00001, 0.00005, 0.0001, 0.0003, 0.0006, 0.0008, 0.001, 0.002, 0.003, 0.004, 0.005,
@@ -39,29 +38,6 @@ REASONS = frozenset(
     ]
 )
 """Why calls end. Whatever else a handler may have set counts as "other"."""
-
-
-class Histogram:
-    """How many values lie up to each bound, and their sum."""
-
-    __slots__ = ("_bounds", "counts", "sum")
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self._bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.sum = 0.0
-
-    def add(self, value: float) -> None:
-        self.counts[bisect_left(self._bounds, value)] += 1
-        self.sum += value
-
-    def buckets(self) -> list[tuple[str, float]]:
-        """Each bound with how many values are not larger, as Prometheus has it."""
-        total, found = 0, []
-        for bound, count in zip((*map(str, self._bounds), "+Inf"), self.counts, strict=True):
-            total += count
-            found.append((bound, float(total)))
-        return found
 
 
 class Ended:

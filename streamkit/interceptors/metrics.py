@@ -7,24 +7,30 @@ because each would be a series of its own, for ever.
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from streamkit.errors import PreconditionError, Status
+from streamkit.histogram import Histogram
 from streamkit.interceptors.calls import Calls
-from streamkit.interceptors.figures import Figures, Histogram
-from streamkit.journal.base import Journal, Stream
-from streamkit.terms import VERSION
+from streamkit.interceptors.figures import Figures
+from streamkit.journal.base import Journal, Stream, Tally
+from streamkit.rights import STORE
+from streamkit.terms import TERMINAL, VERSION
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from prometheus_client.core import Metric
 
+    from streamkit.database import Databases
+
 __all__ = ["LAGS", "Metrics", "new_registry"]
 
 LAGS = (0.0, 1.0, 10.0, 100.0, 1_000.0, 10_000.0, 100_000.0, 1_000_000.0)
+_STATUSES = ("pending", "running", *TERMINAL)
 _OTHER = "other"
 """The method of calls for what the server does not have (gRFC A66)."""
 
@@ -56,6 +62,7 @@ class Metrics:
         unknown: Callable[[], int] = lambda: 0,
         connections: Callable[[], int] = lambda: 0,
         draining: Callable[[], bool] = lambda: False,
+        databases: Callable[[], Databases | None] = lambda: None,
     ) -> None:
         self._calls = calls
         self._figures = Figures(calls)
@@ -63,6 +70,9 @@ class Metrics:
         self._unknown = unknown
         self._connections = connections
         self._draining = draining
+        self._databases = databases
+        self._moved: dict[int, tuple[int, float]] = {}
+        """Of each stream that runs: how much it had sent at a scrape, and since when no more."""
         self.registry = new_registry()
         self.registry.register(self)
 
@@ -93,6 +103,9 @@ class Metrics:
         journal = self._journal()
         if journal is not None:
             yield from _of_journal(journal)
+        databases = self._databases()
+        if databases is not None:
+            yield from _of_databases(databases)
 
     def _of_grpc(self) -> Iterator[Metric]:
         from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
@@ -136,15 +149,20 @@ class Metrics:
         lags, longest, journal = Histogram(LAGS), 0, self._journal()
         for (method, _), figures in list(self._figures.ended.items()):
             messages[method] += figures.messages
+        now, moved = time.monotonic(), {}
         for call in self._calls:
             context = call.context
             messages[context.method] += context.messages_sent
             if context.streams_replies:
                 streams[context.method] += 1
+                seen, since = self._moved.get(call.id, (0, call.began))
+                sent_now = context.messages_sent
+                moved[call.id] = (sent_now, since if seen == sent_now else now)
             if journal is not None and context.place is not None:
                 lag = journal.lag(context.place, context.pending)
                 longest = max(longest, lag)
                 lags.add(lag)
+        self._moved = moved
         label = ["grpc_method"]
         live = GaugeMetricFamily("streamkit_streams", "Streams that run.", labels=label)
         for method, count in sorted(streams.items()):
@@ -170,6 +188,11 @@ class Metrics:
         for result, count in self._figures.resumed.items():
             resumes.add_metric([result], count)
         yield resumes
+        yield GaugeMetricFamily(
+            "streamkit_idle_seconds_max",
+            "Of the stream that has sent nothing for longest, as far as scrapes tell.",
+            max((now - since for _, since in moved.values()), default=0.0),
+        )
         if journal is not None:
             behind = HistogramMetricFamily(
                 "streamkit_lag_records", "How far the streams that run are behind, now."
@@ -219,6 +242,11 @@ def _of_journal(journal: Journal) -> Iterator[Metric]:
         readers.add_metric([stream.value], journal.subscribers(stream))
     yield sequence
     yield readers
+    yield from _of_tally(journal.tally)
+    jobs = GaugeMetricFamily("streamkit_jobs", "Jobs that are stored.", labels=["status"])
+    for status, count in sorted((dict.fromkeys(_STATUSES, 0) | journal.count_jobs()).items()):
+        jobs.add_metric([status], count)
+    yield jobs
     yield GaugeMetricFamily(
         "streamkit_faults", "What goes wrong in the journal now.", len(journal.faults)
     )
@@ -232,6 +260,50 @@ def _of_journal(journal: Journal) -> Iterator[Metric]:
             with suppress(OSError):  # there is no log between two checkpoints
                 size = os.path.getsize(file)
             yield GaugeMetricFamily(name, text, size)
+
+
+def _of_tally(tally: Tally) -> Iterator[Metric]:
+    from prometheus_client.core import (
+        CounterMetricFamily,
+        GaugeMetricFamily,
+        HistogramMetricFamily,
+    )
+
+    yield CounterMetricFamily(
+        "streamkit_gaps", "Readers that missed what retention had removed.", tally.gaps
+    )
+    yield GaugeMetricFamily(
+        "streamkit_catching_up", "Readers that read from far back, now.", tally.catching_up
+    )
+    removed = CounterMetricFamily(
+        "streamkit_removed", "Records that retention removed.", labels=["stream", "reason"]
+    )
+    for labels, count in sorted(tally.removed.items()):
+        removed.add_metric(list(labels), count)
+    yield removed
+    if tally.commits is not None:
+        commits = HistogramMetricFamily(
+            "streamkit_commit_seconds", "How long it took to make writes durable."
+        )
+        _add(commits, [], tally.commits)
+        yield commits
+
+
+def _of_databases(databases: Databases) -> Iterator[Metric]:
+    from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
+
+    running = GaugeMetricFamily("streamkit_queries", "Queries that run.", labels=["database"])
+    for name, count in sorted(databases.running_now().items()):
+        running.add_metric([name or STORE], count)
+    yield running
+    seconds = HistogramMetricFamily(
+        "streamkit_query_seconds",
+        "How long queries took that have ended.",
+        labels=["database", "outcome"],
+    )
+    for (name, outcome), figures in sorted(databases.seconds.copy().items()):
+        _add(seconds, [name or STORE, outcome], figures)
+    yield seconds
 
 
 def _name(path: str) -> str:

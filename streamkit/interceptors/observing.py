@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Protocol
 
 from streamkit.background import ended
+from streamkit.database import Databases
 from streamkit.interceptors.access_log import AccessLog
 from streamkit.interceptors.calls import Calls
 from streamkit.interceptors.lines import LineWriter
@@ -27,6 +28,7 @@ class Observed(Protocol):
     calls: Calls
     journal: Journal | None
     draining: bool
+    databases: Databases | None
 
 
 def begin_access_log(
@@ -57,6 +59,7 @@ def new_metrics(server: Observed, grpc: GrpcServer) -> Metrics:
         unknown=lambda: grpc.service.unknown,
         connections=lambda: grpc.connections,
         draining=lambda: server.draining,
+        databases=lambda: server.databases,
     )
 
 

@@ -12,14 +12,16 @@ from __future__ import annotations
 import asyncio
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, BinaryIO, Generic, NamedTuple, Self, TypeVar
 
+from streamkit.config import Retention
 from streamkit.errors import StoreError, UnimplementedError
 from streamkit.generated.streamservice import JobProgress, JobReport, LogEntry, Update
+from streamkit.histogram import Histogram
 from streamkit.patterns import Exact, Globs, Patterns, Topics, is_glob, is_topic_pattern
 from streamkit.terms import TERMINAL, Position, Stream
 
@@ -205,6 +207,19 @@ class Pruned(NamedTuple):
     bytes: int
 
 
+class Tally(NamedTuple):
+    """What a journal has counted since it was opened, for figures."""
+
+    gaps: int = 0
+    """Readers that were told of a gap, or ended by one."""
+    catching_up: int = 0
+    """Readers that are reading from far back, now."""
+    commits: Histogram | None = None
+    """Seconds that each transaction took; None: there are none."""
+    removed: Mapping[tuple[str, str], int] = {}
+    """Records that retention removed, by stream and by why: age, size, rule."""
+
+
 class JobPage(NamedTuple):
     """Some jobs of a list, and whether there are more."""
 
@@ -349,6 +364,15 @@ class Journal(ABC):
         stream, _, sequence = place
         return max(0, self.bounds(Stream(stream)).newest - sequence) if pending else 0
 
+    @property
+    def tally(self) -> Tally:
+        """What was counted so far. May be asked in any thread."""
+        return Tally()
+
+    def count_jobs(self) -> dict[str, int]:
+        """How many jobs there are, by status. May be asked in any thread, and waits for a disk."""
+        return {}
+
     @abstractmethod
     async def status(self) -> JournalStatus:
         """Figures for a person."""
@@ -362,6 +386,11 @@ class Journal(ABC):
     async def prune(self, *, dry_run: bool = False) -> list[Pruned]:
         """Apply what time brings, to the end, and return what retention removes; with `dry_run`
         only say what it would. Goes on by itself, too, about every second. Raises StoreError."""
+
+    def retain(self, retention: Retention) -> None:
+        """From now on keep what this says. Raises UnimplementedError where only a new start
+        changes that."""
+        raise UnimplementedError("this journal keeps what it was opened with")
 
     @abstractmethod
     async def close(self) -> None:

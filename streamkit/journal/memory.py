@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -166,6 +167,9 @@ class MemoryJournal(EngineJournal):
         if not dry_run:
             await self.sweep()
         return found
+
+    def count_jobs(self) -> dict[str, int]:
+        return Counter(job.status for job in tuple(self._jobs.values()))
 
     async def close(self) -> None:
         if not self._closed:

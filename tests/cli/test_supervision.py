@@ -72,6 +72,49 @@ def test_the_manager_hears_in_order(tmp_path: Path) -> None:
     assert "EXTEND_TIMEOUT_USEC=10000000" in after
 
 
+def test_a_hangup_takes_over_what_it_can_and_tells_the_rest(tmp_path: Path) -> None:
+    file, log = tmp_path / "streamkit.toml", tmp_path / "log"
+    file.write_text('[serve]\nretain = "1d"\nmax-queries = 4\n')
+    heard: list[str] = []
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,
+        log.open("w") as errors,
+    ):
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(20)
+
+        def until(start: str) -> None:
+            heard.append("")
+            while not heard[-1].startswith(start):
+                heard[-1] = manager.recv(4096).decode()
+
+        arguments = ["--port", "0", "--retention", "topics=a,age=1h", "--config", str(file)]
+        process = subprocess.Popen(
+            [*COMMAND, "serve", "--store", str(tmp_path / "x.db"), *arguments],
+            stdin=subprocess.DEVNULL,
+            stderr=errors,
+            env=environment() | {"NOTIFY_SOCKET": str(tmp_path / "notify")},
+        )
+        try:
+            until("READY=1")
+            for text in (
+                '[serve]\nretain = "2d"\nmax-queries = 5\nlog-format = "json"\n',
+                "[serve]\nretian = 1\n",
+            ):
+                file.write_text(text)
+                process.send_signal(signal.SIGHUP)
+                until("RELOADING=1\nMONOTONIC_USEC=")
+                until("READY=1")
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+    text = log.read_text()
+    assert "read the settings again: --retain, --log-format" in text
+    assert "only a restart changes --max-queries" in text
+    assert "keeping the former settings: " in text and "did you mean serve.retain?" in text
+    assert '"logger": "streamkit.cli.reconfiguring"' in text  # in the format of the new file
+
+
 def test_the_socket_of_the_manager_is_served_and_checked() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"

@@ -19,12 +19,19 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from streamkit.client import AsyncClient
-from streamkit.errors import InvalidArgumentError, PreconditionError, UnimplementedError
+from streamkit.config import JournalOptions, Retention, RetentionRule
+from streamkit.errors import (
+    InvalidArgumentError,
+    PreconditionError,
+    StreamkitError,
+    UnimplementedError,
+)
 from streamkit.generated.streamservice import StatusRequest
 from streamkit.interceptors.calls import Calls
 from streamkit.interceptors.figures import SECONDS, SIZES
 from streamkit.interceptors.metrics import Metrics
 from streamkit.interceptors.scrape import answer_scrapes
+from streamkit.journal.base import Tally
 from streamkit.server import Server
 from streamkit.terms import Position
 from streamkit.transport import Channel
@@ -73,6 +80,62 @@ async def measured() -> AsyncIterator[tuple[Server, AsyncClient]]:
         AsyncClient(server.address) as client,
     ):
         yield server, client
+
+
+async def test_the_journal_and_the_queries_are_counted(tmp_path: Path) -> None:
+    rules = (RetentionRule(pattern="metrics.>", keep_last=1),)
+    options = JournalOptions(retention=Retention(rules=rules), ring_records=4)
+    async with (
+        Server(
+            journal=tmp_path / "x.db", journal_options=options, port=0, metrics="127.0.0.1:0"
+        ) as server,
+        AsyncClient(server.address) as client,
+    ):
+        for n in range(10):
+            await client.publish("metrics.cpu", n)
+        async with client.job("build"):
+            pass
+        await client.prune()
+        async with client.query("select 1 as one") as rows:
+            assert [row["one"] async for row in rows]
+        with pytest.raises(StreamkitError):
+            async for _ in client.query("select nonsense"):
+                pass
+        async with client.subscribe("metrics.>"):
+            first = await scrape(server)
+            seen = await scrape(server)
+        assert seen.of("streamkit_removed_total", stream="updates", reason="rule") == 9
+        assert seen.of("streamkit_removed_total", stream="logs", reason="age") == 0
+        assert seen.of("streamkit_commit_seconds_count") >= 11
+        assert seen.of("streamkit_jobs", status="completed") == 1
+        assert seen.of("streamkit_jobs", status="lost") == 0
+        assert seen.of("streamkit_queries", database="store") == 0
+        done = {"database": "store", "outcome": "done"}
+        assert seen.of("streamkit_query_seconds_count", **done) == 1
+        failed = done | {"outcome": "failed"}
+        assert seen.of("streamkit_query_seconds_count", **failed) == 1
+        assert seen.of("streamkit_catching_up") == 0 and seen.of("streamkit_gaps_total") == 0
+        idle = [each.of("streamkit_idle_seconds_max") for each in (first, seen)]
+        assert 0 <= idle[0] < idle[1]
+
+
+async def test_a_gap_is_counted() -> None:
+    options = JournalOptions(retention=Retention(max_age=0, max_bytes=4_000), ring_records=4)
+    async with (
+        Server(
+            journal=":memory:", journal_options=options, port=0, metrics="127.0.0.1:0"
+        ) as server,
+        AsyncClient(server.address) as client,
+    ):
+        assert server.journal is not None
+        for _ in range(50):
+            await client.publish("a", "x" * 200)
+        await client.prune()
+        start = Position(server.journal.epoch, 1)
+        with pytest.raises(StreamkitError):
+            async with client.subscribe("a", start=start) as updates:
+                await anext(aiter(updates))
+        assert (await scrape(server)).of("streamkit_gaps_total") == 1
 
 
 async def test_calls_and_streams_are_counted() -> None:
@@ -185,6 +248,8 @@ async def test_ten_thousand_streams_are_read_quickly() -> None:
         bounds=lambda stream: (1, 9),
         subscribers=lambda stream: 0,
         faults=(),
+        tally=Tally(),
+        count_jobs=dict,
     )
     for _ in range(10_000):
         context: Any = SimpleNamespace(

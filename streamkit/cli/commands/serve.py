@@ -28,6 +28,7 @@ from streamkit.cli.input.stores import (
 )
 from streamkit.cli.options import command
 from streamkit.cli.output.log import log_to_stderr
+from streamkit.cli.reconfiguring import reconfigured
 from streamkit.cli.reloading import Child, supervise
 from streamkit.cli.session import Session
 from streamkit.cli.workers import inherited, serve_workers
@@ -293,8 +294,7 @@ async def _serve(
     if reload and child is None:
         return await supervise(session, Path.cwd())
     given = settings_of(session, context)
-    store = given["journal"] or ""
-    made_ready(store)
+    made_ready(given["journal"] or "")
     if app:
         server = load_app(app)
         server.configure(**_chosen(context, given))
@@ -311,10 +311,11 @@ async def _serve(
         if not insecure:
             _check_open(str(listener.getsockname()[0]), given)
         server.configure(listener=listener, path=None)
+    store, rules = given["journal"] or "", given.get("access", "")
+    hello = partial(greet, session, server, app, store, rules)
     if workers is not None:
-        hello = partial(greet, session, server, app, store, given.get("access", ""))
         return await serve_workers(session, context, server, workers, hello)
-    await _run(session, server, app, store, given.get("access", ""), child)
+    await _run(session, context, server, hello, child)
     return exits.OK
 
 
@@ -393,7 +394,7 @@ def _check_open(host: str, given: dict[str, Any]) -> None:
 
 
 async def _run(
-    session: Session, server: Server, app: str, store: str, access: str, child: Child | None
+    session: Session, context: typer.Context, server: Server, hello: Any, child: Child | None
 ) -> None:
     from streamkit.process import dedicate_process
 
@@ -402,8 +403,11 @@ async def _run(
     async with server:
         dedicate_process()
         if child is None or child.first:
-            greet(session, server, app, store, access)
-        async with supervised(f"serves on {server.address}", partial(setattr, server, "on_drain")):
+            hello()
+        async with (
+            reconfigured(context, server, partial(settings_of, session)),
+            supervised(f"serves on {server.address}", partial(setattr, server, "on_drain")),
+        ):
             await server.serve()
     if child is None:
         session.note("stopped")

@@ -9,10 +9,11 @@ import asyncio
 import logging
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import replace
 from datetime import datetime
 
 from streamkit.background import Recurring
-from streamkit.config import JournalOptions
+from streamkit.config import JournalOptions, Retention
 from streamkit.errors import InvalidArgumentError, PreconditionError
 from streamkit.journal.base import (
     Bounds,
@@ -25,6 +26,7 @@ from streamkit.journal.base import (
     Selector,
     Start,
     Stream,
+    Tally,
 )
 from streamkit.journal.live.reader import Manner, Page, Reader
 from streamkit.journal.live.ring import Ring
@@ -48,6 +50,15 @@ class EngineJournal(Journal):
         self._oldest: dict[Stream, int] = {}
         self._rings: dict[Stream, Ring[Record]] = {}
         self._background = [self._recurring("sweeping the journal", self.sweep)]
+
+    @property
+    def tally(self) -> Tally:
+        rings = tuple(self._rings.values())
+        return Tally(sum(ring.gaps for ring in rings), sum(ring.behind for ring in rings))
+
+    def retain(self, retention: Retention) -> None:
+        self._options = replace(self._options, retention=retention)
+        self._believed.max_age = retention.max_age
 
     def _start(self, epoch: str, bounds: dict[Stream, Bounds]) -> None:
         self.epoch = epoch

@@ -90,6 +90,7 @@ class Reader(Generic[T]):
         """What is there from the beginning on, then what comes, until the ring is closed."""
         ring = self._ring
         route = ring.join(self._selector)
+        behind = 0
         if self._manner.heartbeat is not None:
             self._touch()
             self._tick()
@@ -104,9 +105,13 @@ class Reader(Generic[T]):
                 if cursor < route.base:
                     if position >= route.floor:
                         cursor = route.cursor_after(position)
+                        ring.behind -= behind
+                        behind = 0
                         continue
                     if ring.closed:
                         return
+                    ring.behind += 1 - behind
+                    behind = 1
                     delivery, position = await self._behind(position, ring.newest)
                 elif cursor < route.sealed:
                     cursor, delivery = self._take(route, cursor)
@@ -128,6 +133,7 @@ class Reader(Generic[T]):
                     yield delivery
         finally:
             ring.leave(route)
+            ring.behind -= behind
             if self._timer is not None:
                 self._timer.cancel()
 
@@ -169,6 +175,7 @@ class Reader(Generic[T]):
 
     def _lose(self, position: int, oldest: int) -> Loss:
         loss = Loss(position + 1, oldest - 1)
+        self._ring.gaps += 1
         if self._manner.tell_loss:
             return loss
         raise StreamGapError(

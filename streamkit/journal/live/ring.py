@@ -170,6 +170,10 @@ class Ring(Generic[T]):
         self.floor = newest
         """Every item after this sequence is here."""
         self.closed = False
+        self.gaps = 0
+        """How often a reader was told, or ended, because what it was to read was gone."""
+        self.behind = 0
+        """Following readers that read from the store, or from far back, to catch up."""
         self.routes: dict[Selector, Route[T]] = {}
         self._max_records = max_records
         self._max_bytes = max_bytes

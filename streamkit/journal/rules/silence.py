@@ -54,7 +54,8 @@ class BelievedClock:
     def __init__(self, wall: Callable[[], datetime], steady: Steady, max_age: float) -> None:
         self._wall = wall
         self._steady = steady
-        self._max_age = max_age
+        self.max_age = max_age
+        """Seconds after which nothing is kept any more."""
         self._began = (wall(), steady())
         self._jumped: float | None = None
 
@@ -68,7 +69,7 @@ class BelievedClock:
             return wall
         if self._jumped is None:
             self._jumped = steady
-        if steady - self._jumped > self._max_age:
+        if steady - self._jumped > self.max_age:
             self._began = (wall, steady)
             return wall
         return expected

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import datetime
+from pathlib import Path
 from typing import BinaryIO
 
 from streamkit.config import JournalOptions
@@ -66,6 +69,11 @@ class FileJournal(EngineJournal):
     async def status(self) -> JournalStatus:
         size = bytes_of(self.path)
         return JournalStatus(self.path, self._options.durability, size, self.faults)
+
+    def count_jobs(self) -> dict[str, int]:
+        with closing(sqlite3.connect(f"{Path(self.path).as_uri()}?mode=ro", uri=True)) as opened:
+            found = opened.execute("select status, count(*) from jobs group by status").fetchall()
+        return dict(found)
 
     async def copy(self) -> BinaryIO:
         return await copy_of(self.path)

@@ -16,6 +16,7 @@ from streamkit.journal.base import (
     Clock,
     ProducerId,
     Stream,
+    Tally,
 )
 from streamkit.journal.records.items import Row
 from streamkit.journal.records.weights import weight_of
@@ -194,13 +195,21 @@ class SqliteJournal(FileJournal):
         if self._closed:
             return
         try:
-            while await self._writer.write(Sweep(now=now, seen=seen, aged=self._believed())):
+            kept = self._options.retention
+            while await self._writer.write(
+                Sweep(now=now, seen=seen, aged=self._believed(), retention=kept)
+            ):
                 pass
             while await self._writer.write(Ask(now=now)):  # a step of retention follows each commit
                 pass
         except StoreError:
             if self._writer.refusal is None:  # else it is told already
                 raise
+
+    @property
+    def tally(self) -> Tally:
+        writer = self._writer
+        return super().tally._replace(commits=writer.commits, removed=writer.removed)
 
     async def _watch(self) -> None:
         """Whether the store is still the file that was opened. While it is not, nothing is stored:

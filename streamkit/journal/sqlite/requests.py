@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from streamkit.config import Retention
 from streamkit.generated.streamservice import JobReport
 from streamkit.journal.base import Item, ProducerId, Record, Stream
 
@@ -83,6 +84,8 @@ class Sweep(Request):
 
     seen: float
     aged: datetime
+    retention: Retention
+    """What is kept from now on."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -104,23 +104,31 @@ class Retention:
     ) -> None:
         self._connection = connection
         self.path = path
-        self._settings = options.retention
         self._oldest = oldest
         self._following = following
         self._sizes = sizes
-        bound = options.retention.max_bytes
-        self._most_requests = min(options.remembered_bytes, bound // SHARE or 1 << 62)
         self._cuts: dict[Stream, int] = {}
         self._horizon = ""
         self._requests_horizon = ""
-        self._rules = Rules(connection, options.retention.rules, self._remove_some)
         self._shrunk = False
-        self._most_wal = wal_bound(options.retention)
-        self._next_wal = self._most_wal
+        self.removed: dict[tuple[str, str], int] = {
+            (stream.value, why): 0 for stream in TABLES for why in ("age", "size", "rule")
+        }
+        """Records, by stream and by why."""
+        self.keep(options)
         self.behind = False
         """Whether the last step left so much above the bound that writes have to wait."""
         self.pinned = False
         """Whether a reader kept the WAL from being emptied when it was too large."""
+
+    def keep(self, options: config.JournalOptions) -> None:
+        """Keep what these options say, from the next look on."""
+        self._settings = options.retention
+        bound = options.retention.max_bytes
+        self._most_requests = min(options.remembered_bytes, bound // SHARE or 1 << 62)
+        self._rules = Rules(self._connection, options.retention.rules, self._remove_some)
+        self._most_wal = wal_bound(options.retention)
+        self._next_wal = self._most_wal
 
     def look(self, now: datetime) -> None:
         """Find out what time made too old; the steps that follow remove it."""
@@ -164,7 +172,7 @@ class Retention:
     def _remove_old(self) -> bool:
         for stream, cut in self._cuts.items():
             if self._oldest[stream] < cut:
-                self._remove(stream, min(cut, self._oldest[stream] + _CHUNK))
+                self._remove(stream, min(cut, self._oldest[stream] + _CHUNK), "age")
                 return True
         self._cuts.clear()
         if self._horizon:
@@ -201,7 +209,7 @@ class Retention:
         else:
             stream = Stream(table) if table != "job_events" else Stream.JOBS
             excess = self._excess(table, used, over)
-            self._remove(stream, self._oldest[stream] + self._chunk(stream, excess))
+            self._remove(stream, self._oldest[stream] + self._chunk(stream, excess), "size")
         self.behind = over > bound // 4
         return True
 
@@ -269,7 +277,7 @@ class Retention:
 
     # ---- the removal itself ----
 
-    def _remove(self, stream: Stream, cut: int) -> None:
+    def _remove(self, stream: Stream, cut: int, why: str) -> None:
         cut = min(cut, self._following[stream])
         table = TABLES[stream]
         execute = self._connection.execute
@@ -280,7 +288,8 @@ class Retention:
                 (f"next.{stream}", self._following[stream]),
             )
             self._sizes.add(table, -self._sizes.of(table, "sequence < ?", (cut,)))
-            execute(f"delete from {table} where sequence < ?", (cut,))
+            gone = execute(f"delete from {table} where sequence < ?", (cut,)).rowcount
+            self.removed[(stream.value, why)] += gone
             if stream is Stream.LOGS:
                 for severity in range(4):
                     execute(
@@ -315,7 +324,8 @@ class Retention:
                     f" (select severity, sequence from logs where {where})",
                     parameters,
                 )
-            execute(f"delete from {table} where {where}", parameters)
+            gone = execute(f"delete from {table} where {where}", parameters).rowcount
+            self.removed[(stream.value, "rule")] += gone
 
         self._transact(remove)
         (oldest,) = execute(f"select min(sequence) from {table}").fetchone()

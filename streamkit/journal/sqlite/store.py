@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -124,6 +124,11 @@ class Store:
     def epoch(self) -> str:
         row = self._connection.execute("select value from meta where key = 'epoch'").fetchone()
         return str(row[0])
+
+    @property
+    def removed(self) -> Mapping[tuple[str, str], int]:
+        """How many records retention has removed, by stream and by why."""
+        return self._retention.removed
 
     @property
     def pinned(self) -> bool:
@@ -318,6 +323,10 @@ class Store:
             except ValueError:  # a row that somebody else has changed: it must not stop the others
                 _logger.exception("job %r cannot be read and is not watched any more", job_id)
                 self._silences.forget(job_id)
+        if request.retention != self._options.retention:
+            self._options = replace(self._options, retention=request.retention)
+            self._look_after = request.retention.max_bytes // 16
+            self._retention.keep(self._options)
         try:
             self._retention.look(request.aged)
         except sqlite3.Error as error:

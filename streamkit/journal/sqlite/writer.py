@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from streamkit.config import JournalOptions
 from streamkit.errors import InternalError, StoreError
+from streamkit.histogram import COMMIT_SECONDS, Histogram
 from streamkit.journal.base import Stream
 from streamkit.journal.sqlite.requests import Committed, Request
 from streamkit.journal.sqlite.store import Store
@@ -59,6 +61,10 @@ class Writer:
         self._wake = threading.Condition()
         self._idle = False
         self._told = ""
+        self.commits = Histogram(COMMIT_SECONDS)
+        """How long each group of requests took to become durable."""
+        self.removed: Mapping[tuple[str, str], int] = {}
+        """What retention has removed."""
         self._draining = False
         self._closing = False
         self._opened: asyncio.Future[tuple[str, dict[Stream, int], dict[Stream, int]]] = (
@@ -139,6 +145,7 @@ class Writer:
             except BaseException as error:  # whoever opens raises it
                 self._call(self._fail_opening, error)
                 return
+            self.removed = store.removed
             started = (store.epoch, dict(store.oldest), dict(store.following))
             self._call(self._finish_opening, started)
             try:
@@ -163,8 +170,11 @@ class Writer:
 
     def _commit(self, store: Store, requests: list[Request]) -> list[Committed]:
         """Commit; a mistake of ours fails these requests and ends nothing."""
+        began = time.perf_counter()
         try:
-            return store.commit(requests)
+            committed = store.commit(requests)
+            self.commits.add(time.perf_counter() - began)
+            return committed
         except Exception as error:  # it fails these requests and ends nothing
             _logger.exception("writing to the journal failed")
             store.undo()

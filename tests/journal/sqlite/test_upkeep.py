@@ -294,9 +294,9 @@ async def test_retention_goes_in_small_steps_between_the_writes(
     removed: list[int] = []
     remove = StoreRetention._remove
 
-    def noted(retention: StoreRetention, stream: Stream, cut: int) -> None:
+    def noted(retention: StoreRetention, stream: Stream, cut: int, why: str) -> None:
         removed.append(cut - retention._oldest[stream])
-        remove(retention, stream, cut)
+        remove(retention, stream, cut, why)
 
     monkeypatch.setattr(StoreRetention, "_remove", noted)
     async with await opened(path, options, clock=clock) as journal:
