@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from streamkit.codec import decode, encode
@@ -110,6 +110,7 @@ class AdminHandler(AdminServiceBase):
             connections=sum(answer["connections"] for answer in told),
             draining=self._draining(),
             faults=list(store.faults) if close else [],
+            now=datetime.now(UTC),
             workers=[] if owner is None else workers_of(owner, told),
         )
 

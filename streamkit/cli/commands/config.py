@@ -17,7 +17,7 @@ from streamkit.cli.input.configuration import NOT_IN_FILE, configuration, places
 from streamkit.cli.options import Group, command
 from streamkit.cli.session import Session
 
-__all__ = ["register"]
+__all__ = ["configured", "register"]
 
 _FILE = typer.Option(
     "--config", metavar="FILE", envvar="STREAMKIT_CONFIG", help="Instead of the usual places."
@@ -42,7 +42,7 @@ async def _show(
     session: Session, context: typer.Context, config: Annotated[str, _FILE] = ""
 ) -> int:
     """Show each option of `serve` with its value and where that comes from. No password is."""
-    serve = _serve(context, config)
+    serve = configured(context, config)
     found = configuration(serve)
     line = session.output.line
     line(f"# {found.path or 'no file'}")
@@ -64,7 +64,7 @@ async def _check(
     session: Session, context: typer.Context, config: Annotated[str, _FILE] = ""
 ) -> int:
     """Check the file, and the files it names, without starting a server."""
-    serve = _serve(context, config)
+    serve = configured(context, config)
     given = settings_of(session, serve)
     if "access" in given:
         from streamkit.access.file import read_rules
@@ -83,7 +83,7 @@ async def _init(
     ] = "",
 ) -> int:
     """Write a file with every option, its meaning and its default, all commented out."""
-    text = "\n".join(_lines(_serve(context, "", read=False))) + "\n"
+    text = "\n".join(_lines(configured(context, "", read=False))) + "\n"
     if file == "-":
         session.output.line(text.rstrip("\n"))
         return exits.OK
@@ -102,7 +102,7 @@ def _write(path: Path, text: str) -> None:
         raise UsageError(f"{path} is there already") from None
 
 
-def _serve(context: typer.Context, config: str, *, read: bool = True) -> typer.Context:
+def configured(context: typer.Context, config: str, *, read: bool = True) -> typer.Context:
     """The command `serve` as it would start with the file, the environment and no flag."""
     found: Any = context.find_root().command
     serve = found.commands["serve"]

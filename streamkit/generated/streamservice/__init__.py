@@ -422,6 +422,9 @@ class ServerStatus(betterproto.Message):
     Of `serve --workers`: the processes that serve. Connections and subscribers are those of all.
     """
 
+    now: datetime = betterproto.message_field(13)
+    """The server's clock."""
+
 
 @dataclass(eq=False, repr=False)
 class WorkerStatus(betterproto.Message):
