@@ -123,6 +123,8 @@ def _read(context: typer.Context, value: str) -> Configuration:
     found = Configuration(path)
     for key, item in given.items():
         name = str(options[key].name)
+        if item == []:  # as `config init` writes what is not set
+            continue
         try:
             found.values[name] = _value(options[key], item)
         except ConfigurationError as error:
@@ -158,7 +160,7 @@ def _value(param: Any, item: Any) -> Any:
         if not isinstance(item, list):
             raise ConfigurationError("give a list")
         return [_checked(_entry(part)) for part in item]
-    if isinstance(param.default, int):
+    if isinstance(param.default, int) or param.get_runtime_param().annotation is int:
         if not isinstance(item, int) or isinstance(item, bool):
             raise ConfigurationError("give a whole number")
         return item

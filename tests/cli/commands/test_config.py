@@ -30,6 +30,7 @@ SOME: dict[str, Any] = {
     "allow-origin": ["https://a.example", "https://b.example"],
     "allow-host": ["a.example"],
     "max-queries": 3,
+    "workers": 2,
     "query-rows": 7,
     "host": "127.0.0.2",
     "durability": "full",
