@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from pathlib import Path
 
@@ -15,18 +16,33 @@ from tests.web.test_page import HOSTILE
 CODE = "Boolean(document.querySelector('.lines .row'))"
 
 
-async def _feed(address: str, rate: int, seconds: float) -> int:
-    """Log at a steady rate."""
-    loop = asyncio.get_running_loop()
+FEED = """
+import asyncio, sys, time
+from streamkit import AsyncClient
+
+async def main(address, rate, seconds):
     sent = 0
     async with AsyncClient(address) as client, client.log_writer("api") as log:
-        began = loop.time()
-        while (passed := loop.time() - began) < seconds:
+        began = time.monotonic()
+        while (passed := time.monotonic() - began) < seconds:
             while sent < passed * rate:
                 await log.send(f"request {sent} of somebody was answered in {sent % 97} ms")
                 sent += 1
             await asyncio.sleep(0.01)
-    return sent
+    print(sent)
+
+asyncio.run(main(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])))
+"""
+"""Logs at a steady rate; in a process of its own, as this one has the server."""
+
+
+async def _feed(address: str, rate: int, seconds: float) -> int:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", FEED, address, str(rate), str(seconds),
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    told, _ = await process.communicate()
+    return int(told)
 
 
 @pytest.mark.parametrize(
