@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # The tests start hundreds of processes: each would compile again all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-all check soak bench generate docs clean
+.PHONY: help demo test test-all check soak bench pictures generate docs clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -38,6 +38,9 @@ soak: $(READY) ## the long proofs
 bench: $(READY) ## side by side with the peers, one table
 	$(BIN)/python -m pip install --quiet --group bench
 	$(BIN)/python -m bench
+
+pictures: $(READY) ## docs/pictures: the page, as Chromium shows it
+	$(BIN)/python scripts/pictures.py
 
 generate: $(READY) ## schema -> messages, the asynchronous client -> blocking, the program -> docs/reference
 	$(BIN)/python scripts/generate.py

@@ -1,92 +1,166 @@
-"""Server-sent events to one reader and to many, next to FastAPI's own on uvicorn.
+"""Server-sent events and gRPC-Web to one reader and to many, next to FastAPI and connectrpc.
 
     python -m bench doors
 
-Ours come from a store on disk and are resumable, the peer's are made from memory. Servers and
-readers are processes of their own; the readers count events and look at nothing.
+Ours come from a store on disk and are resumable, the peers' are made from memory. Servers and
+readers are processes of their own; the readers count events and look at nothing. Rates are by the
+clock, and once more by the server's CPU, which says the same on a busy machine.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-from bench.wire import ROOT, Row, row
+import psutil
+
+from bench.wire import ROOT, Row, Server, generate, row, with_connect
 
 __all__ = ["run"]
 
 EVENTS = 20_000
-LIVE = 100
-TOGETHER = 1_000
-READERS = 200
 ROUNDS = 2
-ONE, MANY = 5.0, 20.0
-"""How many times the peer's rate ours has to be: for one reader, and in fan-out."""
+READERS = 200
+MANY = 1_000
+IDLE = 2_000
+FLOOR_ONE, FLOOR_MANY, FLOOR_IDLE = 5.0, 20.0, 32.0
+"""How many times the peer's rate ours has to be, for one reader and in fan-out; KiB of an idle
+reader."""
+
+Rates = tuple[float, float]
+"""Events per second, and per CPU-second of the server."""
 
 
 def run() -> list[Row]:
-    """Measure both in turns; the best round of each counts."""
-    peer = importlib.util.find_spec("fastapi") is not None
-    stacks = ["ours", "fastapi"] if peer else ["ours"]
-    one: dict[str, list[float]] = {stack: [] for stack in stacks}
-    single: dict[str, list[float]] = {stack: [] for stack in stacks}
-    many: dict[str, list[float]] = {stack: [] for stack in stacks}
+    """Measure all in turns; the best round of each counts."""
+    with tempfile.TemporaryDirectory() as folder:
+        generate(Path(folder))
+        os.environ |= {"BENCH_SCHEMA": folder, "BENCH_EVENTS": str(EVENTS)}
+        doors = {"ours": "events"}
+        webs = {"ours": "web"}
+        if importlib.util.find_spec("fastapi") is not None:
+            doors["FastAPI, uvicorn"] = "fastapi"
+        if importlib.util.find_spec("connectrpc") is not None:
+            webs["connectrpc, uvicorn"] = "connect-uvicorn"
+        if with_connect():
+            webs["connectrpc, pyvoy"] = "connect-pyvoy"
+        rows = []
+        for what, contenders in (("events", doors), ("gRPC-Web", webs)):
+            rows += _compared(what, contenders)
+            print(f"  {what} measured", file=sys.stderr, flush=True)
+        return [*rows, *_idle()]
+
+
+def _compared(what: str, contenders: dict[str, str]) -> list[Row]:
+    tasks = {
+        f"{what} to one reader": (1, EVENTS, ""),
+        f"{what} to {READERS} readers, one by one": (READERS, 100, "1 by 1"),
+        f"{what} to {READERS} readers, as a stream": (READERS, 1_000, "together"),
+        f"{what} to {MANY} readers, as a stream": (MANY, 200, "together"),
+    }
+    found: dict[tuple[str, str], Rates] = {}
     for _ in range(ROUNDS):
-        for stack in stacks:
-            for found, figure in zip((one, single, many), _measure(stack), strict=True):
-                found[stack].append(figure)
-    name = "FastAPI, uvicorn" if peer else "none"
-    other = "fastapi" if peer else "ours"
-    return [
-        row("events to one reader", "events/s", max(one["ours"]), name, max(one[other]), ONE),
-        row(
-            f"to {READERS} readers, published one by one", "deliveries/s",
-            max(single["ours"]), name, max(single[other]), 0,
-        ),
-        row(
-            f"to {READERS} readers, published as a stream", "deliveries/s",
-            max(many["ours"]), name, max(many[other]), MANY,
-        ),
-    ]  # fmt: skip
+        for name, stack in contenders.items():
+            with _served(stack) as server:
+                for task, (readers, events, how) in tasks.items():
+                    rates = _measured(server, stack, readers, events, how)
+                    best = found.get((name, task), (0.0, 0.0))
+                    found[name, task] = (max(best[0], rates[0]), max(best[1], rates[1]))
+    rows = []
+    for task, (readers, _, _) in tasks.items():
+        floor = FLOOR_ONE if readers == 1 else FLOOR_MANY
+        for name in [other for other in contenders if other != "ours"] or ["ours"]:
+            for unit, at in (("a second", 0), ("a CPU-second", 1)):
+                ours, peer = found["ours", task][at], found[name, task][at]
+                rows.append(row(task, unit, ours, name, peer, floor))
+    return rows
 
 
-def _measure(stack: str) -> tuple[float, float, float]:
-    server = subprocess.Popen(
-        [sys.executable, "-m", "bench.stacks.events", stack, str(EVENTS)],
-        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert server.stdout is not None and server.stdin is not None
-    try:
-        port = server.stdout.readline().strip()
-        paths = ("/v1/updates?all=1&topic=orders.*", "/v1/updates?topic=live")
-        everything, live = paths if stack == "ours" else ("/all", "/live")
-        alone = json.loads(_reader(port, everything, 1, EVENTS).communicate()[0])
-        single = _fan_out(server, port, live, LIVE, f"1 by 1 {LIVE}")
-        together = _fan_out(server, port, live, TOGETHER, str(TOGETHER))
-        return alone, single, together
-    finally:
-        server.kill()
-        server.communicate()
+@contextmanager
+def _served(stack: str) -> Iterator[Server]:
+    command = [sys.executable, "-m", "bench.stacks.events", stack, str(EVENTS)]
+    if stack in ("events", "web"):
+        command[3] = "ours"
+    elif stack == "connect-uvicorn":
+        command = [sys.executable, "-m", "bench.stacks.events_connect", "uvicorn"]
+    elif stack == "connect-pyvoy":
+        voy = str(Path(sys.executable).parent / "pyvoy")
+        command = [voy, "bench.stacks.events_connect:app", "--port", "0", "--log-level", "info"]
+        command += ["--loop", "asyncio"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT if stack == "connect-pyvoy" else None, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                if stack != "connect-pyvoy" or "listening" in line.lower():
+                    yield Server(process, int(line.rstrip().rstrip("/").rpartition(":")[2]))
+                    break
+            else:
+                raise SystemExit(f"{stack} did not start")
+        finally:
+            process.kill()
 
 
-def _reader(port: str, path: str, readers: int, events: int) -> subprocess.Popen[str]:
-    words = ["read", port, path, str(readers), str(events)]
+def _measured(server: Server, stack: str, readers: int, events: int, how: str) -> Rates:
+    door = {"connect-uvicorn": "connect", "connect-pyvoy": "connect"}.get(stack, stack)
+    before = _cpu(server)
+    making: subprocess.Popen[str] | None = None
+    topic = "live"
+    if readers == 1:
+        topic = "orders" if door == "connect" else "orders.*"
+    reading = _reader(server, door, topic, readers, events)
+    assert reading.stdout is not None and server.process.stdin is not None
+    if readers > 1:
+        assert reading.stdout.readline() == "ready\n"
+        before = _cpu(server)
+        if door == "connect":
+            making = _reader(server, door, f"make/{events}|{how}", 1, 1)
+        else:
+            one = "1 by 1 " if how == "1 by 1" else ""
+            server.process.stdin.write(f"{one}{events}\n")
+            server.process.stdin.flush()
+    rate: float = json.loads(reading.communicate()[0])
+    if making is not None:
+        making.communicate()
+    return rate, readers * events / max(_cpu(server) - before, 0.01)
+
+
+def _cpu(server: Server) -> float:
+    """CPU seconds of a server and the processes that it has started."""
+    own = psutil.Process(server.process.pid)
+    times = [one.cpu_times() for one in (own, *own.children(recursive=True))]
+    return float(sum(time.user + time.system for time in times))
+
+
+def _reader(
+    server: Server, door: str, topic: str, readers: int, events: int
+) -> subprocess.Popen[str]:
+    words = ["read", str(server.port), door, topic, str(readers), str(events)]
     return subprocess.Popen(
         [sys.executable, "-m", "bench.stacks.events", *words],
-        cwd=ROOT, stdout=subprocess.PIPE, text=True,
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
-def _fan_out(
-    server: subprocess.Popen[str], port: str, path: str, events: int, command: str
-) -> float:
-    readers = _reader(port, path, READERS, events)
-    assert readers.stdout is not None and server.stdin is not None
-    assert readers.stdout.readline() == "ready\n"
-    server.stdin.write(f"{command}\n")
-    server.stdin.flush()
-    found: float = json.loads(readers.stdout.readline())
-    readers.wait()
-    return found
+def _idle() -> list[Row]:
+    """What an idle reader of events costs, with a connection of its own."""
+    with _served("events") as server:
+        sizes = []
+        for readers in (100, IDLE):  # what the first ones load is not theirs
+            with _reader(server, "events", "live", readers, 0) as reading:
+                assert reading.stdout is not None
+                assert reading.stdout.readline() == "ready\n"
+                sizes.append(server.memory)
+                reading.communicate("")
+        each = (sizes[1] - sizes[0]) / (IDLE - 100) / 1024
+    name = f"an idle reader of events, of {IDLE}"
+    return [row(name, "KiB", each, "the bound", FLOOR_IDLE, 1, less=True)]

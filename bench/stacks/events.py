@@ -1,7 +1,7 @@
-"""Programs of `bench doors`: servers of events, ours and FastAPI's, and one reader of both.
+"""Programs of `bench doors`: servers of events, ours and FastAPI's, and one reader of all.
 
     python -m bench.stacks.events ours|fastapi EVENTS      serves; prints its port
-    python -m bench.stacks.events read PORT PATH READERS EVENTS
+    python -m bench.stacks.events read PORT DOOR TOPIC READERS EVENTS
 
 A line on a server's standard input makes it send that many live events.
 """
@@ -16,6 +16,8 @@ import time
 from collections.abc import AsyncIterator
 from importlib import import_module
 from typing import Any
+
+from bench.stacks import load
 
 TEXT = "an order of 3 pieces, to be sent to the usual address, paid by card"
 
@@ -105,40 +107,80 @@ async def fastapi(events: int) -> None:
     await asyncio.wait([serving, commands], return_when=asyncio.FIRST_COMPLETED)
 
 
+_MARK = TEXT[-12:].encode()
+"""Once in every event, whatever it is wrapped in."""
+
+
+def asked(door: str, topic: str, everything: bool) -> bytes:
+    """The bytes of a request for a stream, by the door through which it is asked for."""
+    if door == "events":
+        more = "&all=1" if everything else ""
+        return f"GET /v1/updates?topic={topic}{more} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode()
+    if door == "fastapi":
+        path = "/all" if everything else "/live"
+        return f"GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode()
+    # A SubscribeRequest by hand: its topics, who makes live ones, and for ours that all is wanted.
+    name, _, how = topic.partition("|")
+    body = _field(1, name.encode()) + (_field(2, how.encode()) if how else b"")
+    if everything and door == "web":
+        body += _field(10, b"\x10\x01")  # all that is kept
+    framed = b"\0" + len(body).to_bytes(4, "big") + body
+    head = (
+        "POST /streamservice.StreamService/SubscribeToUpdates HTTP/1.1\r\nhost: localhost\r\n"
+        f"content-type: application/grpc-web+proto\r\ncontent-length: {len(framed)}\r\n\r\n"
+    )
+    return head.encode() + framed
+
+
+def _field(number: int, data: bytes) -> bytes:
+    return bytes([number << 3 | 2, len(data)]) + data
+
+
 class _Reader(asyncio.Protocol):
     """Counts the events of one response."""
 
-    def __init__(self, path: str, events: int) -> None:
-        self._path, self._left = path, events
+    def __init__(self, request: bytes, events: int) -> None:
+        self._request, self._left = request, events
         self._tail = b""
         self.begun = asyncio.Event()
         self.done = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert hasattr(transport, "write")
-        transport.write(f"GET {self._path} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
+        transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
         self.begun.set()
-        self._left -= (self._tail + data).count(b"\ndata: ")
-        self._tail = data[-6:]
+        self._left -= (self._tail + data).count(_MARK)
+        self._tail = data[-len(_MARK) + 1 :]
         if self._left <= 0:
             self.done.set()
 
+    def connection_lost(self, error: BaseException | None) -> None:
+        self.done.set()
 
-async def read(port: int, path: str, readers: int, events: int) -> None:
-    """Read; print the events per second, all readers together, and wait for a line before that."""
+
+async def read(port: int, door: str, topic: str, readers: int, events: int) -> None:
+    """Read; print the events per second, all readers together. Several say that they are ready
+    first; without events they stay until the end of the input."""
+    load.raise_file_limit()
     loop = asyncio.get_running_loop()
+    request = asked(door, topic, everything=readers == 1)
     found = []
     started = time.perf_counter()
     for _ in range(readers):
-        _, reader = await loop.create_connection(lambda: _Reader(path, events), "127.0.0.1", port)
+        _, reader = await loop.create_connection(
+            lambda: _Reader(request, events or 1), "127.0.0.1", port
+        )
         found.append(reader)
-        if readers > 1:
-            await reader.begun.wait()
     if readers > 1:
+        for reader in found:
+            await reader.begun.wait()
         print("ready", flush=True)
         started = time.perf_counter()
+    if not events:
+        await asyncio.to_thread(sys.stdin.read)
+        return
     for reader in found:
         await reader.done.wait()
     print(json.dumps(readers * events / (time.perf_counter() - started)), flush=True)
@@ -149,9 +191,10 @@ def main() -> None:
 
     what, *words = sys.argv[1:]
     if what == "read":
-        port, path, readers, events = words
-        uvloop.run(read(int(port), path, int(readers), int(events)))
+        port, door, topic, readers, events = words
+        uvloop.run(read(int(port), door, topic, int(readers), int(events)))
     else:
+        load.raise_file_limit()
         uvloop.run({"ours": ours, "fastapi": fastapi}[what](int(words[0])))
 
 

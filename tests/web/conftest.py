@@ -41,10 +41,24 @@ async def browser(chromium: Process) -> AsyncIterator[Browser]:
     await browser.close()
 
 
+@pytest.fixture(
+    params=[
+        pytest.param((1400, False), id="wide"),
+        pytest.param((1400, True), id="wide dark", marks=pytest.mark.soak),
+        pytest.param((400, False), id="narrow", marks=pytest.mark.soak),
+        pytest.param((400, True), id="narrow dark", marks=pytest.mark.soak),
+    ]
+)
+def look(request: pytest.FixtureRequest) -> tuple[int, bool]:
+    """Width and darkness of the page; all of them in the long run."""
+    found: tuple[int, bool] = request.param
+    return found
+
+
 @pytest.fixture
-async def tab(browser: Browser, server: Server) -> AsyncIterator[Tab]:
+async def tab(browser: Browser, server: Server, look: tuple[int, bool]) -> AsyncIterator[Tab]:
     """A page that is logged in. Nothing may have gone wrong in it at the end."""
-    tab = await browser.tab()
+    tab = await browser.tab(look[0], 800, look[1])
     await tab.open(server.page_address)
     await tab.sees("Jobs")
     yield tab
