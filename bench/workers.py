@@ -35,7 +35,9 @@ from streamkit.journal.sqlite.journal import SqliteJournal
 
 __all__ = ["run"]
 
-MESSAGES = 1500
+MESSAGES = 250
+PACE = 0.04
+"""Seconds from one message to the next: enough for all subscribers to have it."""
 SUBSCRIBERS = 400
 READERS = 2
 """Processes that the subscribers are divided among."""
@@ -95,8 +97,10 @@ def deliveries(workers: int, messages: int) -> float:
 async def publish(address: str, messages: int) -> None:
     """One after the other, a little apart: each is a wake-up of its own."""
     async with AsyncClient(address) as client:
+        began = time.monotonic()
         for number in range(messages):
             await client.publish("fan.out", f"{number} {TEXT}")
+            await asyncio.sleep(began + (number + 1) * PACE - time.monotonic())
 
 
 async def read(address: str, subscribers: int, messages: int) -> None:

@@ -27,6 +27,7 @@ HANDLES = {
     "Subscription": "SyncStream[SubscribeRequest, Update]",
     "LogStream": "SyncStream[LogRequest, LogEntry]",
     "JobWatch": "SyncStream[JobRequest, JobProgress]",
+    "JobEvents": "SyncStream[WatchJobsRequest, JobProgress]",
 }
 """What an asynchronous method hands out -> what its twin does."""
 
@@ -36,7 +37,10 @@ WORDS = {
 }
 """Words of docstrings that are not true of the twin."""
 
-ALIASES = ("SubscribeRequest", "LogRequest", "LogEntry", "JobRequest", "JobProgress", "Update")
+ALIASES = (
+    *("SubscribeRequest", "LogRequest", "LogEntry", "JobRequest", "JobProgress", "Update"),
+    "WatchJobsRequest",
+)
 
 _used: set[str] = set()
 

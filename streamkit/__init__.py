@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         ClientEvent,
         Cursor,
         Iteration,
+        JobEvents,
         JobHandle,
         JobWatch,
         KeyCursor,
@@ -105,6 +106,7 @@ if TYPE_CHECKING:
         Table,
         TableSchema,
         Update,
+        WatchJobsRequest,
     )
     from streamkit.journal import (
         Appended,
@@ -188,6 +190,7 @@ __all__ = [
     "InvalidArgumentError",
     "Item",
     "Iteration",
+    "JobEvents",
     "JobFailedError",
     "JobHandle",
     "JobPage",
@@ -256,6 +259,7 @@ __all__ = [
     "TransportLimits",
     "UnimplementedError",
     "Update",
+    "WatchJobsRequest",
     "__version__",
     "after",
     "as_events",
@@ -274,7 +278,7 @@ __all__ = [
 _HOMES = {
     "streamkit.access.rules": ("Rules"),
     "streamkit.client": (
-        "AsyncClient ClientEvent Cursor Iteration JobHandle JobWatch KeyCursor Last "
+        "AsyncClient ClientEvent Cursor Iteration JobEvents JobHandle JobWatch KeyCursor Last "
         "LogStream LogWriter OnDrop OnEvent OnLoss Parameters Publisher Query Reconnect "
         "RecordStream ResumingCall Retry RetryBudget StartAt Subscription after last "
         "resume since"
@@ -295,7 +299,7 @@ _HOMES = {
     ),
     "streamkit.generated.streamservice": (
         "CallInfo Column Gap JobProgress JobReport JobRequest LogEntry LogRequest QueryResult "
-        "ServerStatus SubscribeRequest Table TableSchema Update"
+        "ServerStatus SubscribeRequest Table TableSchema Update WatchJobsRequest"
     ),
     "streamkit.journal": (
         "Appended Bounds Delivery Hub Item JobPage Journal JournalStatus Loss "

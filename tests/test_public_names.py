@@ -92,7 +92,7 @@ HANDED_OUT = {
 NOT_FOR_USERS = {
     *("Rules.by_tokens", "Rules.grants_of"),
     *("Carrier.submit", "Channel.new_call", "Channel.request", "JobHandle.on_reply"),
-    *("Server.health", "Server.mounted"),
+    *("Server.health", "Server.mounted", "Server.sessions"),
     *("GrpcServer", "Carrier"),
 }
 """What stubs and streamkit itself call, and parts that are there for benchmarks and tests."""

@@ -24,6 +24,7 @@ from streamkit.cli.commands import (
     running,
     serve,
     ship,
+    sink,
     token,
     transfer,
 )
@@ -84,6 +85,7 @@ for group in (
     jobs,
     logs,
     ship,
+    sink,
     catalog,
     running,
     doctor,

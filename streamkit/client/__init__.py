@@ -13,7 +13,13 @@ from streamkit.client.reading.own import resume
 from streamkit.client.reading.query import Parameters, Query
 from streamkit.client.reading.resume import ResumingCall
 from streamkit.client.reading.start import Last, Position, StartAt, after, last, since
-from streamkit.client.reading.streams import JobWatch, LogStream, RecordStream, Subscription
+from streamkit.client.reading.streams import (
+    JobEvents,
+    JobWatch,
+    LogStream,
+    RecordStream,
+    Subscription,
+)
 from streamkit.client.retry import Retry, RetryBudget, backoff, is_retryable
 from streamkit.client.token import TokenSource, token_file
 from streamkit.client.writing.job import JobHandle
@@ -24,6 +30,7 @@ __all__ = [
     "ClientEvent",
     "Cursor",
     "Iteration",
+    "JobEvents",
     "JobHandle",
     "JobWatch",
     "KeyCursor",

@@ -16,7 +16,7 @@ from streamkit.client.reading import streams
 from streamkit.client.reading.cursor import OnLoss
 from streamkit.client.reading.query import Parameters, Query, make_request
 from streamkit.client.reading.start import StartAt
-from streamkit.client.reading.streams import JobWatch, LogStream, Subscription
+from streamkit.client.reading.streams import JobEvents, JobWatch, LogStream, Subscription
 from streamkit.client.writing.job import JobHandle
 from streamkit.client.writing.outbox import Outbox
 from streamkit.client.writing.pump import Pump
@@ -190,6 +190,15 @@ class AsyncClient(Link):
         Raises NotFoundError for an unknown job after `wait` seconds.
         """
         return streams.job_watch(self._setting(), job_id, wait=wait, start=start, on_loss=on_loss)
+
+    def job_events(
+        self, *jobs: str, start: StartAt | None = None, on_loss: OnLoss | None = None
+    ) -> JobEvents:
+        """Every change of some jobs; "*" stands for any characters, and none means all of them.
+
+        Without a start the present states of jobs that have not ended come first.
+        """
+        return streams.job_events(self._setting(), jobs, start=start, on_loss=on_loss)
 
     def job(
         self,

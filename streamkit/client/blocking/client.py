@@ -31,6 +31,7 @@ from streamkit.generated.streamservice import (
     Table,
     TableSchema,
     Update,
+    WatchJobsRequest,
     WriteReply,
     WriteRequest,
 )
@@ -197,6 +198,16 @@ class Client(Blocking):
         return SyncStream(
             portal, lambda: client.watch_job(job_id, wait=wait, start=start, on_loss=on_loss)
         )
+
+    def job_events(
+        self, *jobs: str, start: StartAt | None = None, on_loss: OnLoss | None = None
+    ) -> SyncStream[WatchJobsRequest, JobProgress]:
+        """Every change of some jobs; "*" stands for any characters, and none means all of them.
+
+        Without a start the present states of jobs that have not ended come first.
+        """
+        portal, client = self._ready()
+        return SyncStream(portal, lambda: client.job_events(*jobs, start=start, on_loss=on_loss))
 
     def job(
         self,

@@ -23,6 +23,7 @@ from streamkit.generated.streamservice import (
     StreamOptions,
     SubscribeRequest,
     Update,
+    WatchJobsRequest,
 )
 from streamkit.terms import Position
 from streamkit.transport.grpc.deadline import duration
@@ -30,12 +31,13 @@ from streamkit.transport.grpc.deadline import duration
 if TYPE_CHECKING:
     from streamkit.transport import Channel
 
-__all__ = ["JobWatch", "LogStream", "RecordStream", "Subscription", "open_stream"]
+__all__ = ["JobEvents", "JobWatch", "LogStream", "RecordStream", "Subscription", "open_stream"]
 
-Request = TypeVar("Request", SubscribeRequest, LogRequest, JobRequest)
+Request = TypeVar("Request", SubscribeRequest, LogRequest, JobRequest, WatchJobsRequest)
 Record = TypeVar("Record", Update, LogEntry, JobProgress)
 
 SERVICE = "/streamservice.StreamService/"
+_WATCH_JOBS = "/streamservice.ProducerService/WatchJobs"
 
 
 class RecordStream(ResumingCall[Request, Record], Generic[Request, Record]):
@@ -69,6 +71,7 @@ class RecordStream(ResumingCall[Request, Record], Generic[Request, Record]):
 Subscription = RecordStream[SubscribeRequest, Update]
 LogStream = RecordStream[LogRequest, LogEntry]
 JobWatch = RecordStream[JobRequest, JobProgress]
+JobEvents = RecordStream[WatchJobsRequest, JobProgress]
 
 
 class Setting:
@@ -172,6 +175,24 @@ def job_watch(
     return open_stream(setting, "WatchJobProgress", JobRequest, JobProgress, cursor)
 
 
+def job_events(
+    setting: Setting, jobs: Sequence[str], *, start: StartAt | None, on_loss: OnLoss | None
+) -> JobEvents:
+    """WatchJobs."""
+
+    def build(place: StartFrom | None) -> WatchJobsRequest:
+        options = setting.options(live=True, latest=False, on_loss=on_loss)
+        request = WatchJobsRequest(jobs=list(jobs), options=options)
+        if place is not None:
+            request.start = place
+        return request
+
+    cursor: JournalCursor[WatchJobsRequest, JobProgress] = JournalCursor(
+        build, start_from(start), endless=True, on_loss=_told(on_loss, setting, "jobs")
+    )
+    return open_stream(setting, _WATCH_JOBS, WatchJobsRequest, JobProgress, cursor)
+
+
 def open_stream(
     setting: Setting,
     method: str,
@@ -181,7 +202,7 @@ def open_stream(
 ) -> RecordStream[Request, Record]:
     stream = RecordStream(
         setting.channel,
-        SERVICE + method,
+        method if method.startswith("/") else SERVICE + method,
         request_type,
         record_type,
         cursor=cursor,

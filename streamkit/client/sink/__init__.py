@@ -1,0 +1,1 @@
+"""A server's records into the tables of a database."""

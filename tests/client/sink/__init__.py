@@ -1,0 +1,1 @@
+"""A server's records in tables of PostgreSQL."""
