@@ -185,7 +185,10 @@ class Owner:
         """Make what each worker's socket is made of."""
         settings = self._server.settings
         listener, path = settings["listener"], settings["path"]
-        if listener is not None:
+        if listener is not None:  # of systemd, say; all of them take from it
+            name = listener.getsockname()
+            if isinstance(name, tuple):
+                self._configure(port=name[1])
             return
         if path is not None:
             listener = await asyncio.to_thread(bound_path, os.fspath(path))

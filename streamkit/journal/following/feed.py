@@ -113,7 +113,9 @@ class Feed:
         follower = Follower(self, self._limits)
         await follower.line.start(sock)
         journal = self._journal
-        hello = (journal.path, journal.epoch, self.bounds(), journal.faults)
+        url, durability, *_ = await journal.status()
+        store = (journal.path, journal.epoch, url, durability)
+        hello = (store, self.bounds(), journal.faults)
         follower.line.tell(HELLO, hello)  # nothing was committed since: none of this awaits
         self._followers[follower] = None
         return follower
@@ -151,7 +153,7 @@ class Feed:
         if kind == CANCEL:
             return _encoded_one(journal.cancel_job(*value))
         if kind == SWEEP:
-            return journal.sweep()
+            return _done(journal.prune())
         return _nothing()
 
     def _committed(self, committed: list[Committed], oldest: dict[Stream, int]) -> None:
@@ -174,6 +176,10 @@ async def _encoded(work: Coroutine[Any, Any, Any]) -> list[bytes]:
 
 async def _encoded_one(work: Coroutine[Any, Any, Any]) -> list[bytes]:
     return [encode(await work)]
+
+
+async def _done(work: Coroutine[Any, Any, Any]) -> None:
+    await work
 
 
 async def _nothing() -> None:

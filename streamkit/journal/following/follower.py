@@ -17,6 +17,7 @@ from streamkit.intercom import Intercom, error_from
 from streamkit.journal.base import (
     Appended,
     Clock,
+    JournalStatus,
     ProducerId,
     Record,
     Selector,
@@ -65,6 +66,8 @@ class FollowerJournal(FileJournal):
         self._line = line
         self._background.clear()  # what time brings is the other's to apply
         self._told_faults: tuple[str, ...] = ()
+        self._shown = ["", ""]
+        """The store and its durability, as the other process tells of them."""
         self._waiting = 0
         self._turn = asyncio.Lock()
         self._room: asyncio.Future[None] | None = None
@@ -79,9 +82,9 @@ class FollowerJournal(FileJournal):
 
         def told(kind: int, value: Any) -> None:
             if kind == HELLO:
-                path, epoch, bounds, faults = value
+                (path, epoch, *shown), bounds, faults = value
                 journal = cls(path, options, clock, steady, line)
-                journal._told_faults = faults
+                journal._shown, journal._told_faults = shown, faults
                 journal._start(epoch, bounds_of(bounds))
                 greeted.set_result(journal)
             else:
@@ -102,6 +105,10 @@ class FollowerJournal(FileJournal):
     @property
     def faults(self) -> tuple[str, ...]:
         return self._told_faults
+
+    async def status(self) -> JournalStatus:
+        url, durability = self._shown
+        return (await super().status())._replace(url=url, durability=durability)
 
     # ---- what is told ----
 
