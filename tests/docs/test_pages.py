@@ -21,6 +21,7 @@ ELSEWHERE = {
     "tutorial.md": "tests/cli/test_docs.py",
     "proxies.md": "tests/docs/test_proxies.py",
     "fastapi.md": "tests/docs/test_fastapi.py",
+    "growing.md": "tests/docs/test_growing.py",
 }
 """Pages that a test of their own works through."""
 
