@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # The tests start hundreds of processes: each would compile again all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-all check soak bench pictures generate docs clean
+.PHONY: help demo test test-all check cover mutate soak bench pictures generate docs clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -30,6 +30,17 @@ check: $(READY) ## the linters
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+cover: $(READY) ## which lines the tests run; fails below the floor (best on Python 3.12 or later)
+	$(BIN)/python -m pip install --quiet --group proof
+	COVERAGE_CORE=sysmon $(BIN)/python -m coverage run -m pytest -q $(TESTS)
+	$(BIN)/python -m coverage report --skip-covered
+
+mutate: $(READY) ## small mistakes put into the code: how many do the tests notice? (Python 3.12 or later)
+	$(BIN)/python -m pip install --quiet --group proof
+	$(BIN)/python scripts/mutate.py map -q
+	$(BIN)/python scripts/mutate.py run
+	$(BIN)/python scripts/mutate.py show
 
 soak: $(READY) ## the long proofs
 	$(BIN)/python -m pip install --quiet --group soak

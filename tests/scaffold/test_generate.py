@@ -361,6 +361,7 @@ async def use(channel: streamkit.Channel, places: Sequence[Order]) -> Order:
 """
 
 
+@pytest.mark.soak
 def test_the_generated_code_and_a_service_on_it_are_clean_for_both_type_checkers(
     tmp_path: Path,
 ) -> None:

@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -48,8 +49,8 @@ def test_four_live_panes(tmp_path: Path, rows: int, columns: int) -> None:
         titles = re.findall(r"─ (streamkit .*?) ─", frame)
         assert [title.split()[1] for title in sorted(titles)] == sorted(VERBS), frame
         if columns == 80:  # they are the same in every layout
-            for title in titles:
-                check_command(title)
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(check_command, titles))
         pressed = time.monotonic()
         terminal.interrupt()
         assert terminal.wait(10) == 0
@@ -61,7 +62,7 @@ def test_four_live_panes(tmp_path: Path, rows: int, columns: int) -> None:
 
 def test_plain_and_bounded(tmp_path: Path) -> None:
     env = {"TMPDIR": str(tmp_path), "HOME": str(tmp_path)}
-    done = streamkit("demo", "--seconds", "3", env=env)
+    done = streamkit("demo", "--seconds", "2", env=env)
     assert done.returncode == 0
     panes = {line.split(" | ")[0].strip() for line in done.stdout.splitlines() if " | " in line}
     assert panes == {"logs", "updates", "jobs", "query"}

@@ -71,7 +71,7 @@ def test_the_reader_reads_what_hpack_reads() -> None:
 
 def test_the_reader_refuses_what_hpack_refuses() -> None:
     refused = 0
-    for seed in range(4000):
+    for seed in range(1200):
         rng = random.Random(seed)
         encoder, reader, oracle = Encoder(), BlockReader(), Decoder()
         for _ in range(3):
@@ -90,7 +90,7 @@ def test_the_reader_refuses_what_hpack_refuses() -> None:
                 refused += 1
                 break
             assert raw(reader.read(data)) == expected, seed
-    assert refused > 500
+    assert refused > 150
 
 
 def test_a_list_over_the_limit_is_refused_while_it_is_read() -> None:
