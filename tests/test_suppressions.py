@@ -15,7 +15,8 @@ BROAD = {"Exception", "BaseException", "CancelledError"}
 """What is caught by these names is more than what somebody thought of."""
 
 
-WAITS = ("suppress(TimeoutError)", "contextlib.suppress(TimeoutError)")
+PLAIN = {"TimeoutError", "FileNotFoundError", "ProcessLookupError"}
+"""That a wait ends by its time, or that what is to go has gone, says itself."""
 
 
 def sources() -> list[Path]:
@@ -65,10 +66,9 @@ def swallowing(path: Path) -> Iterator[tuple[int, int]]:
         elif isinstance(node, ast.With | ast.AsyncWith):
             for item in node.items:
                 call = item.context_expr
-                named = isinstance(call, ast.Call) and ast.unparse(call.func).endswith("suppress")
-                # That a wait ends by its time says itself.
-                if named and ast.unparse(call) not in WAITS:
-                    yield node.lineno, node.body[0].lineno
+                if isinstance(call, ast.Call) and ast.unparse(call.func).endswith("suppress"):
+                    if not PLAIN.issuperset(map(ast.unparse, call.args)):
+                        yield node.lineno, node.body[0].lineno
 
 
 def test_what_silences_a_checker_says_why() -> None:

@@ -122,7 +122,7 @@ class Member:
 
     def _has_last_word(self) -> bool:
         os.set_blocking(self._beginning.last_word, False)
-        with suppress(BlockingIOError):
+        with suppress(BlockingIOError):  # nothing was said
             return bool(os.read(self._beginning.last_word, 1))
         return False
 

@@ -200,7 +200,7 @@ def _answer_with(answer: Reply, done: asyncio.Future[Any]) -> None:
 async def _answered(work: Coroutine[Any, Any, Any], answer: Reply) -> None:
     try:
         answer(_plain(await work))
-    except Exception as error:
+    except Exception as error:  # whoever asked must hear of it
         answer(_told(error))
 
 

@@ -386,7 +386,7 @@ class NatsLog(Log):
     async def _acknowledged(self, message: Msg) -> None:
         refused = ""
         if b'"error"' in message.data:
-            with suppress(ValueError, LookupError):
+            with suppress(ValueError, LookupError):  # then it says no more than that
                 refused = (
                     f"the log takes no more: {json.loads(message.data)['error']['description']}"
                 )
@@ -445,7 +445,7 @@ class NatsLog(Log):
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise self._away(error) from None
         finally:
-            with suppress(nats.errors.Error, OSError):
+            with suppress(nats.errors.Error, OSError):  # what was read counts
                 await subscription.unsubscribe()
 
     async def _consumer(self, stream: str, start: int, config: dict[str, Any]) -> str:
