@@ -7,6 +7,7 @@ import re
 import tokenize
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 SILENCED = re.compile(r"#\s*(noqa|type:\s*ignore|pragma|pyright:|ruff:)")
@@ -65,10 +66,10 @@ def swallowing(path: Path) -> Iterator[tuple[int, int]]:
                 yield node.lineno, node.body[0].lineno
         elif isinstance(node, ast.With | ast.AsyncWith):
             for item in node.items:
-                call = item.context_expr
-                if isinstance(call, ast.Call) and ast.unparse(call.func).endswith("suppress"):
-                    if not PLAIN.issuperset(map(ast.unparse, call.args)):
-                        yield node.lineno, node.body[0].lineno
+                call: Any = item.context_expr
+                named = isinstance(call, ast.Call) and ast.unparse(call.func).endswith("suppress")
+                if named and not PLAIN.issuperset(map(ast.unparse, call.args)):
+                    yield node.lineno, node.body[0].lineno
 
 
 def test_what_silences_a_checker_says_why() -> None:
