@@ -189,3 +189,9 @@ def test_the_page_about_endings_says_what_the_table_says() -> None:
     wanted = {status.name: STATUSES.get(status, final) for status in Status if status.value}
     for ending, (verdict, why) in {**wanted, **ENDINGS}.items():
         assert rows.get(ending) == (verdict.name.lower(), why), ending
+
+
+def test_a_limit_that_names_its_time_is_met_more_than_five_times() -> None:
+    retry = Retry(EVEN, chance=middle)
+    wish = {"grpc-retry-pushback-ms": "1000"}
+    assert None not in [retry.delay(LimitError("wait for your turn"), wish) for _ in range(9)]

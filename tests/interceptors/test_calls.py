@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -56,3 +57,15 @@ async def test_a_kicked_client_stays_away() -> None:
         assert not [call for call in await client.calls() if call.resource == "orders"]
         with pytest.raises(NotFoundError):
             await client.kick(call.id)
+
+
+async def test_pages_of_calls_have_each_once_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small call after one that did not fit any more waits for the next page, too."""
+    monkeypatch.setattr("streamkit.handlers.calls.PAGE_BYTES", 1500)
+    async with serve() as address, AsyncClient(address) as client, AsyncExitStack() as stack:
+        topics = [f"{n}" + "x" * length for n, length in enumerate((200, 100, 240, 1, 240, 1, 240))]
+        for topic in topics:
+            await stack.enter_async_context(client.subscribe(topic))
+        found = [call for call in await client.calls() if call.resource]
+    assert "".join(call.resource[0] for call in found) == "0123456"
+    assert [call.id for call in found] == sorted(call.id for call in found)

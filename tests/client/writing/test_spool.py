@@ -57,3 +57,14 @@ def test_what_is_kept_is_found_unless_its_run_goes_on(
         assert path == spool.path
         assert [r.producer.sequence for r in read_requests(number)] == [1, 2, 3]
     assert os.stat(spool.path).st_mode & 0o077 == 0
+
+
+def test_what_cannot_be_left_behind_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path / "spool", 1000)
+    assert spool.put(request(1))
+    monkeypatch.setattr(Spool, "_write", lambda self, place, data: False)
+    assert not spool.keep([], [request(2)])
+    assert not Spool(tmp_path / "none", 0).keep([], [request(2)])
+    spool.close()

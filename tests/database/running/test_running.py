@@ -336,3 +336,12 @@ async def test_arrow_of_sqlite_is_typed_by_its_first_rows(tmp_path: Path) -> Non
     with pytest.raises(QueryError, match="'i' begins as int64 and changes later"):
         await messages_of(databases, "SELECT * FROM t", arrow=True)
     await databases.close()
+
+
+async def test_a_column_of_sqlite_has_a_type_if_its_values_have_one(databases: Databases) -> None:
+    sql = "SELECT 1 AS one, 'x' AS mixed UNION ALL SELECT 2, 2.5 UNION ALL SELECT 3, NULL"
+    first, *_ = await messages_of(databases, sql, columns=True)
+    assert [(column.name, column.type) for column in first.columns] == [
+        ("one", "INTEGER"),
+        ("mixed", ""),
+    ]

@@ -274,3 +274,19 @@ async def test_a_cancelled_connect_leaves_nothing() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert ended.is_set()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+async def test_a_number_is_not_asked_for(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has the number needs no thread that asks a resolver."""
+
+    async def getaddrinfo(*asked: object, **more: object) -> Any:
+        raise AssertionError(asked)
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+
+    async def dial(endpoint: Endpoint) -> str:
+        return endpoint.place
+
+    place = await Addresses(f"{host}:50051").connect(dial, lambda _: None)
+    assert place == host.strip("[]")

@@ -258,3 +258,10 @@ async def test_the_short_way_is_h2s(role: str, monkeypatch: pytest.MonkeyPatch) 
         short, long = await play(seed, short=True), await play(seed, short=False)
         assert short[0] == long[0], seed
         assert short[1:] == long[1:], seed
+
+
+@pytest.mark.parametrize("ending", [b"\x80" * 12 + b"\0", b"\xff" * 5 + b"\x7f"])
+def test_an_integer_without_an_end_or_a_sense_is_refused(ending: bytes) -> None:
+    """One of many bytes that add nothing, and one of few that add too much."""
+    with pytest.raises(HPACKError, match="integer"):
+        BlockReader().read(b"\xff" + ending)
