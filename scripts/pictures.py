@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from streamkit import AsyncClient, Server  # noqa: E402  # found by the line above
-from tests.web.chromium import BINARY, Browser, Process, Tab  # noqa: E402
+from tests.web.chromium import BINARY, Browser, Process, Tab  # noqa: E402  # after the path is set
 
 FOLDER = ROOT / "docs" / "pictures"
 LINES = [

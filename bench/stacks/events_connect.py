@@ -64,7 +64,7 @@ def endpoints(service: Service) -> Mapping[str, Any]:
     return {load.SUBSCRIBE: Endpoint.server_stream(INFO, service.subscribe)}
 
 
-class Application(ConnectASGIApplication[Service]):  # type: ignore[misc, unused-ignore]
+class Application(ConnectASGIApplication[Service]):  # type: ignore[misc, unused-ignore]  # an untyped base
     """What uvicorn and pyvoy serve."""
 
     path = f"/{SERVICE}"
@@ -81,7 +81,7 @@ async def main() -> None:
     config = uvicorn.Config(app, port=0, log_level="warning", access_log=False, lifespan="off")
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
-    while not server.started:  # noqa: ASYNC110 - nothing of it can be awaited
+    while not server.started:  # noqa: ASYNC110  # nothing of it can be awaited
         await asyncio.sleep(0.01)
     print(server.servers[0].sockets[0].getsockname()[1], flush=True)
     await serving
