@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from streamkit import config
+from streamkit.cli.input import following, ledger, lines
+from streamkit.transport.grpc import details
 
 TABLE = (Path(__file__).resolve().parents[1] / "docs" / "limits.md").read_text()
 ROWS = [
@@ -32,6 +34,22 @@ def test_a_bound_is_the_default_of_its_setting(row: list[str]) -> None:
         number = re.fullmatch(r"([\d.,]+) ?([KMG]iB|)", bound)
         assert number is not None, bound
         assert default == float(number[1].replace(",", "")) * UNITS[number[2]], row
+
+
+CONSTANTS = {
+    "details of an error that a handler raises": details.MOST,
+    "one line that `run` and `ship` read": lines.MAX_LINE,
+    "files that `ship` has open at a time": following.MOST_OPEN,
+    "files whose place `ship` remembers": following.MOST_PLACES,
+    "the file in which it remembers them": ledger.REWRITE_AT,
+}
+
+
+@pytest.mark.parametrize("what", CONSTANTS)
+def test_a_bound_without_a_setting_is_what_the_program_has(what: str) -> None:
+    [bound] = [row[1] for row in ROWS if row[0] == what]
+    number, _, unit = bound.partition(" ")
+    assert CONSTANTS[what] == int(number) * UNITS[unit]
 
 
 @pytest.mark.parametrize("kind", [config.RequestLimits, config.JournalOptions, config.Retention])
