@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
 from typing import Any
 
 from streamkit.errors import InternalError, StreamkitError
 
-__all__ = ["Companions", "Recurring", "ended", "place_of"]
+__all__ = ["Companions", "Recurring", "all_ended", "ended", "place_of"]
+
+_AGAIN = 1.0
 
 LOG = logging.getLogger("streamkit")
 
@@ -30,6 +32,16 @@ async def ended(task: asyncio.Task[None]) -> None:
     """Cancel a task and wait until it has ended, however it does."""
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def all_ended(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """The same for tasks that use what is not ours: Python 3.11's `wait_for` may swallow a
+    cancellation (cpython #86296), so one that goes on is cancelled again."""
+    left = {task for task in tasks if not task.done()}
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=_AGAIN)
 
 
 class Companions:
@@ -117,8 +129,7 @@ class Recurring:
 
     async def stop(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await all_ended([self._task])
 
     async def _run(self) -> None:
         while True:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import resource
 import sys
 from typing import Any
 
 from streamkit.config import JournalOptions, Retention, TransportLimits
+from streamkit.errors import StreamkitError
 from streamkit.process import dedicate_process
 from streamkit.server import Server
 from streamkit.transport.loop import run
@@ -22,6 +24,7 @@ async def main(settings: dict[str, Any]) -> None:
     limits = TransportLimits(stall_timeout=settings.get("stall_timeout", 30.0))
     async with Server(
         journal=settings["store"],
+        data=settings.get("data", ""),
         port=settings.get("port", 0),
         journal_options=options,
         limits=limits,
@@ -32,5 +35,12 @@ async def main(settings: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     die_with_parent()
+    given = json.loads(sys.argv[1])
+    if "file_bytes" in given:  # as on a disk of that size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (given["file_bytes"], given["file_bytes"]))
     dedicate_process()  # as `streamkit serve` and `Server.run` do
-    run(main(json.loads(sys.argv[1])))
+    try:
+        run(main(given))
+    except StreamkitError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(3) from None

@@ -18,7 +18,7 @@ from functools import partial
 from hashlib import blake2b
 from typing import Any
 
-from streamkit.background import place_of
+from streamkit.background import all_ended, place_of
 from streamkit.config import JournalOptions, LogLimits
 from streamkit.errors import PreconditionError, StoreError, StreamkitError
 from streamkit.journal.base import Bounds, Clock, JournalStatus, Pruned, Stream
@@ -65,7 +65,7 @@ class ReplicatedJournal(SqliteJournal):
             ReplicaStore, life=log.life
         )
         super().__init__(path, options, clock, steady)
-        self._log = log
+        self.log = log
         self._limits = limits
         self._steady = steady
         self._outbox = Outbox(log.append, limits, options.waiting_bytes)
@@ -122,13 +122,13 @@ class ReplicatedJournal(SqliteJournal):
         found = await self._reads.run(place_in)
         self._place, self._before, self._chain = found.place, found.before, found.chain
         self._term, self._holder = found.term, found.holder
-        status = await self._log.status()
+        status = await self.log.status()
         self._unkept = status.bytes
         last = status.last
         self._recognised = not found.place
         self._state = State(found.place, found.chain, ())
         bounds = {stream: Bounds(oldest[stream], following[stream] - 1) for stream in Stream}
-        self._start(self._log.life, bounds)
+        self._start(self.log.life, bounds)
         for work in (self._tail(), self._outbox.run(), self._outbox.repeat()):
             self._work(work)
         # Also where there is nothing to apply: it might be another log.
@@ -165,7 +165,7 @@ class ReplicatedJournal(SqliteJournal):
     # ---- following ----
 
     async def _tail(self) -> None:
-        async with aclosing(self._log.tail(self._place)) as entries:
+        async with aclosing(self.log.tail(self._place)) as entries:
             async for some in entries:
                 for entry in some:
                     if entry.place == self._place:
@@ -177,7 +177,7 @@ class ReplicatedJournal(SqliteJournal):
         """The log must be the one that was read before."""
         if _chained(self._before, entry.data) != self._chain:
             raise StoreError(
-                f"the log {self._log.name} went another way: what stands at its place"
+                f"the log {self.log.name} went another way: what stands at its place"
                 f" {entry.place} is not what this server has applied",
                 hint="an older copy of its files was put back and written to; see growing.md",
             )
@@ -187,7 +187,7 @@ class ReplicatedJournal(SqliteJournal):
     async def _take(self, entry: LogEntry) -> None:
         if entry.place != self._place + 1:
             raise StoreError(
-                f"the log {self._log.name} goes on at {entry.place} after {self._place}",
+                f"the log {self.log.name} goes on at {entry.place} after {self._place}",
                 hint="entries were removed from it; give this server an empty --data",
             )
         origin, number, requests = read(entry.data, self._attendance.seen())
@@ -314,7 +314,7 @@ class ReplicatedJournal(SqliteJournal):
         if not early and self._unkept < max(self._limits.snapshot_bytes, bytes_of(self.path) // 2):
             return
         self._unkept = 0
-        await keep_snapshot(self._log, self.path, self._limits)
+        await keep_snapshot(self.log, self.path, self._limits)
 
     # ---- how far behind ----
 
@@ -323,7 +323,7 @@ class ReplicatedJournal(SqliteJournal):
         it takes no writes. Runs by itself every second; a test with its own clock calls it."""
         now = self._steady()
         try:
-            last = (await self._log.status()).last
+            last = (await self.log.status()).last
         except StoreError as error:
             if now - self._answered < self._limits.lag:
                 return
@@ -370,9 +370,7 @@ class ReplicatedJournal(SqliteJournal):
             self._end(StoreError(f"following the log failed: {type(error).__name__}"))
 
     async def _stop_working(self) -> None:
-        for task in self._working:
-            task.cancel()
-        await asyncio.gather(*self._working, return_exceptions=True)
+        await all_ended(self._working)
 
     def _end(self, error: StoreError) -> None:
         """Nothing is applied any more: whoever serves this journal has to leave."""
@@ -390,7 +388,14 @@ class ReplicatedJournal(SqliteJournal):
 
     async def status(self) -> JournalStatus:
         found = await super().status()
-        return found._replace(url=self._log.url, durability="replicated")
+        told = ["replicated"]
+        with suppress(StoreError):
+            log = await self.log.status()
+            behind = max(0, log.last - self._state.place)
+            told += [f"{behind} entries behind the log", *log.notes]
+        if self.holds:
+            told.append("this server decides what time brings")
+        return found._replace(url=self.log.url, durability=", ".join(told))
 
     async def close(self) -> None:
         if self._closed:
@@ -409,7 +414,8 @@ class ReplicatedJournal(SqliteJournal):
         self._outbox.refusal = StoreError("the journal is closed")
         self._outbox.give_up(self._outbox.refusal)
         await self._stop_working()
-        await self._writer.drain()
+        with suppress(StoreError):  # of a store that is broken, which was told
+            await self._writer.drain()
         self._end_readers()
         await self._release()
 
@@ -421,7 +427,7 @@ class ReplicatedJournal(SqliteJournal):
 
     async def _release(self) -> None:
         await super()._release()
-        await self._log.close()
+        await self.log.close()
 
 
 def _chained(chain: str, data: bytes) -> str:

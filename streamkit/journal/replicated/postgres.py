@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from streamkit.background import all_ended
 from streamkit.errors import PreconditionError, StoreError
 from streamkit.journal.base import new_epoch
 from streamkit.journal.replicated.log import Log, LogEntry, LogStatus, Snapshot
@@ -193,8 +194,7 @@ class PostgresLog(Log):
 
     async def close(self) -> None:
         if self._listener is not None:
-            self._listener.cancel()
-            await asyncio.gather(self._listener, return_exceptions=True)
+            await all_ended([self._listener])
         for line in (self._writing, self._asking, self._reading, self._listening):
             await line.close()
 

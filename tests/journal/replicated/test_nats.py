@@ -99,7 +99,7 @@ async def test_snapshots_come_back_as_they_were_given(nats: Brokers, name: str) 
 
 
 async def test_streams_and_servers_that_would_lose_what_they_acknowledged_are_refused(
-    nats: Brokers, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nats: Brokers, name: str, tmp_path: Path
 ) -> None:
     import nats as client
 
@@ -128,7 +128,6 @@ async def test_streams_and_servers_that_would_lose_what_they_acknowledged_are_re
     with running_brokers(jetstream=False) as off:
         await refused(off.url(name), "JetStream is off")
         await refused(off.url(name, "&sync=lazy"), "nobody answers for JetStream")
-    monkeypatch.setattr("streamkit.journal.replicated.nats._CONNECT", 0.3)
     await refused("nats://127.0.0.1:1/x", "does not answer")
 
 

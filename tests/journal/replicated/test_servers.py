@@ -13,9 +13,13 @@ from streamkit.config import JournalOptions, LogLimits, Retention
 from streamkit.errors import AlreadyExistsError, LimitError, StoreError
 from streamkit.generated.streamservice import JobReport
 from streamkit.journal import Appended, Journal, ProducerId, Start, Stream
+from streamkit.journal.records.items import log_rows, update_rows
+from streamkit.journal.replicated.journal import ReplicatedJournal
 from streamkit.testing.journal.support import (
     Clock,
     following,
+    log,
+    logs,
     pass_time,
     stored,
     texts,
@@ -228,3 +232,19 @@ async def test_a_server_that_is_cut_off_says_so_and_comes_back(
         await journal.measure()
         assert (await journal.append_updates(updates("x"), ProducerId("p", 1))).count == 1
         assert texts(await stored(journal, topics())) == ["x"]
+
+
+async def test_records_that_another_process_has_made_go_the_same_way(
+    servers: tuple[Journal, Journal], clock: Clock
+) -> None:
+    a, b = servers
+    assert isinstance(a, ReplicatedJournal)
+    rows = update_rows(updates("x", "y", "z"), 0, clock())
+    batches = [(rows[:2], ProducerId("p", 1)), (rows[2:], ProducerId("p", 2)), (rows[:1], None)]
+    stored_at = await a.submit(a.rows_request(Stream.UPDATES, batches, 100))
+    assert stored_at == [(1, 2), (3, 1), (4, 1)]
+    lines = log_rows([log("l", "warn")], 0, clock())
+    assert await a.submit(a.rows_request(Stream.LOGS, [(lines, None)], 10)) == [(1, 1)]
+    assert (await b.append_updates(updates("z"), ProducerId("p", 2))).first == 3
+    assert texts(await stored(b, topics())) == ["x", "y", "z", "x"]
+    assert texts(await stored(b, logs())) == ["l"]

@@ -1,0 +1,213 @@
+"""A connection to JetStream: questions and answers, and a stream as it comes.
+
+Of nats-py this uses the connection, subscriptions and requests alone: its own readers do not
+survive every way in which a server can go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from streamkit.errors import StoreError
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
+
+__all__ = ["Away", "JetStream", "Refused"]
+
+_SECOND = 1_000_000_000  # JetStream counts in nanoseconds
+_EXPIRES = 5
+_SILENCE = 1.25
+"""Seconds without a heartbeat, of which there are two in one, that a consumer is believed."""
+_ANSWER = 5.0
+_CONNECT = 3
+_ATTEMPTS = 2
+"""Of each server, at the start."""
+_PAUSE = 0.2
+_PENDING = 64 * 1024 * 1024
+
+
+class Away(StoreError):
+    """JetStream does not answer now; it may again."""
+
+
+class Refused(StoreError):
+    """JetStream has answered that it cannot: with a status, and a number of its own."""
+
+    def __init__(self, error: dict[str, Any]) -> None:
+        super().__init__(f"JetStream: {error.get('description', 'refused')}")
+        self.code = int(error.get("code", 0))
+        self.number = int(error.get("err_code", 0))
+
+
+class JetStream:
+    """One connection, made anew by itself after it broke. `url` is what may be shown of where."""
+
+    def __init__(self, client: Client, url: str) -> None:
+        self.client = client
+        self._url = url
+
+    @classmethod
+    async def connect(cls, servers: Sequence[str], url: str, **connecting: Any) -> JetStream:
+        """Raises Away when nobody answers in a few attempts."""
+        import nats
+        import nats.errors
+
+        async def quiet(error: Exception) -> None:
+            """It would be printed; what does not work is told by who notices."""
+
+        try:
+            client = await nats.connect(
+                list(servers),
+                name="streamkit",
+                connect_timeout=_CONNECT,
+                max_reconnect_attempts=_ATTEMPTS,
+                reconnect_time_wait=_PAUSE,
+                allow_reconnect=True,
+                error_cb=quiet,
+                ping_interval=5,
+                max_outstanding_pings=2,
+                pending_size=_PENDING,
+                **connecting,
+            )
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise _away(url, error) from None
+        # The bound was for the first time: from now on it is to try for ever.
+        client.options["max_reconnect_attempts"] = -1
+        return cls(client, url)
+
+    async def publish(self, subject: str, data: bytes, reply: str) -> None:
+        """Send, without waiting for what is answered to `reply`. Raises Away."""
+        import nats.errors
+
+        try:
+            await self.client.publish(subject, data, reply=reply)
+        except (nats.errors.Error, OSError) as error:
+            raise _away(self._url, error) from None
+
+    async def hear(self, answered: Callable[[Msg], Awaitable[None]]) -> str:
+        """A place for answers, and what is done with each."""
+        inbox = self.client.new_inbox()
+        await self.client.subscribe(inbox, cb=answered, pending_msgs_limit=0, pending_bytes_limit=0)
+        return inbox
+
+    async def info(self, stream: str) -> dict[str, Any]:
+        """What a stream is and holds. Raises Away or Refused."""
+        return await self.api(f"STREAM.INFO.{stream}", {})
+
+    async def api(self, verb: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Ask JetStream for something. Raises Away or Refused."""
+        return await self.ask(f"$JS.API.{verb}", json.dumps(body).encode())
+
+    async def ask(self, subject: str, data: bytes) -> dict[str, Any]:
+        """Send, and return the answer of JetStream. Raises Away or Refused."""
+        import nats.errors
+
+        try:
+            reply = await self.client.request(subject, data, timeout=_ANSWER)
+            found: dict[str, Any] = json.loads(reply.data)
+        except nats.errors.NoRespondersError:
+            raise Away(
+                f"nobody answers for JetStream at {self._url}",
+                hint="switch it on: `jetstream { store_dir: ... }` in the servers' configuration",
+            ) from None
+        except (nats.errors.Error, OSError, ValueError, TimeoutError) as error:
+            raise _away(self._url, error) from None
+        if "error" in found:
+            raise Refused(found["error"])
+        return found
+
+    async def close(self) -> None:
+        if not self.client.is_closed:
+            await self.client.close()
+
+    async def pulled(
+        self, stream: str, start: int, batch: int
+    ) -> AsyncGenerator[list[tuple[int, Msg]], None]:
+        """The messages of a stream from a place on, without end, at most so many on their way.
+        Raises Away when it falls silent."""
+        import nats.errors
+
+        client = self.client
+        made = await self._consumer(stream, start)
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{made}"
+        waiting: deque[Msg] = deque()
+        woken = asyncio.Event()
+
+        async def arrived(message: Msg) -> None:
+            waiting.append(message)
+            woken.set()
+
+        ask = json.dumps(
+            {"batch": batch, "expires": _EXPIRES * _SECOND, "idle_heartbeat": _SECOND // 2}
+        ).encode()
+        inbox = client.new_inbox()
+        subscription = await client.subscribe(
+            inbox, cb=arrived, pending_msgs_limit=0, pending_bytes_limit=0
+        )
+        try:
+            await client.publish(subject, ask, reply=inbox)
+            left = batch
+            while True:
+                found: list[tuple[int, Msg]] = []
+                again = False
+                while waiting and len(found) < batch:
+                    message = waiting.popleft()
+                    place = _place_of(message)
+                    if place is not None:
+                        found.append((place, message))
+                        left -= 1
+                    elif (message.headers or {}).get("Status") != "100":
+                        again = True  # the question is over: it expired, or was answered
+                if again or left <= batch // 2:
+                    await client.publish(subject, ask, reply=inbox)
+                    left = batch if again else left + batch
+                if found:
+                    yield found
+                elif not waiting:
+                    woken.clear()
+                    async with asyncio.timeout(_SILENCE):
+                        await woken.wait()
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            raise _away(self._url, error) from None
+        finally:
+            with suppress(nats.errors.Error, OSError):  # what was read counts
+                await subscription.unsubscribe()
+
+    async def _consumer(self, stream: str, start: int) -> str:
+        wanted = {
+            "ack_policy": "none",
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": start,
+            "replay_policy": "instant",
+            "mem_storage": True,
+            "num_replicas": 1,
+            "inactive_threshold": 30 * _SECOND,
+        }
+        body = {"stream_name": stream, "config": wanted}
+        try:
+            made = await self.api(f"CONSUMER.CREATE.{stream}", body)
+        except Refused as error:
+            raise Away(error.message) from None
+        return str(made["name"])
+
+
+def _away(url: str, error: BaseException) -> Away:
+    text = f"{error}".strip() or type(error).__name__
+    return Away(f"the log at {url} does not answer: {text}")
+
+
+def _place_of(message: Msg) -> int | None:
+    """Where a message stands in its stream; None for what is none."""
+    reply = message.reply or ""
+    if not reply.startswith("$JS.ACK."):
+        return None
+    tokens = reply.split(".")
+    # With the domain and the account in it, it is longer.
+    return int(tokens[7] if len(tokens) >= 11 else tokens[5])
