@@ -64,17 +64,23 @@ export class Lines {
   set(items) { this.items = items; this.base = 0; this.rows.forEach((row) => row.remove()); this.rows.clear(); this.ask(); }
   hold(on) { this.follow = !on; if (!on) { this.missed = 0; this.onHold(0); } this.ask(); }
   scrolled() {
-    const end = this.node.scrollTop + this.node.clientHeight >= this.items.length * this.height - 30;
-    if (!end && this.follow && !this.moving) this.hold(true);
-    else if (end && !this.follow && this.node.scrollTop > 0) this.hold(false);
+    // What `paint` has moved says nothing about what somebody wants, who may have paused meanwhile.
+    const moved = this.moving;
     this.moving = false;
+    const end = this.node.scrollTop + this.node.clientHeight >= this.items.length * this.height - 30;
+    if (!moved && !end && this.follow) this.hold(true);
+    else if (!moved && end && !this.follow && this.node.scrollTop > 0) this.hold(false);
     this.ask();
   }
   show(index) { this.follow = false; this.space.style.height = this.items.length * this.height + "px"; this.node.scrollTop = index * this.height - this.node.clientHeight / 2; this.marked = this.base + index; this.ask(); }
   ask() { if (!this.asked) { this.asked = true; requestAnimationFrame(() => { this.asked = false; this.paint(); }); } }
   paint() {
     this.space.style.height = this.items.length * this.height + "px";
-    if (this.follow) { this.moving = true; this.node.scrollTop = this.items.length * this.height; }
+    if (this.follow) {
+      const before = this.node.scrollTop;
+      this.node.scrollTop = this.items.length * this.height;
+      if (this.node.scrollTop !== before) this.moving = true;
+    }
     const first = Math.max(0, Math.floor(this.node.scrollTop / this.height) - 5);
     const last = Math.min(this.items.length, first + Math.ceil(this.node.clientHeight / this.height) + 10);
     for (const [key, row] of this.rows) {
