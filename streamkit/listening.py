@@ -44,7 +44,7 @@ def bound_path(path: str) -> socket.socket:
     if answers(path):
         raise in_use(f"unix:{path}")
     with explained(f"unix:{path}"):
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):  # there was none
             if stat.S_ISSOCK(os.stat(path).st_mode):
                 os.unlink(path)  # of a process that ended without doing so
         listener = socket.socket(socket.AF_UNIX)

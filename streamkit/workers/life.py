@@ -117,12 +117,12 @@ class Life:
     def terminate(self) -> None:
         """Ask it to end; a second time, to end at once."""
         if self._process is not None and not self.ended:
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError):  # it has ended just now
                 self._process.terminate()
 
     def kill(self) -> None:
         if self._process is not None and not self.ended:
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError):  # as above
                 self._process.kill()
 
     def _told(self, kind: int, value: Any) -> None:
