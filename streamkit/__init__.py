@@ -58,6 +58,9 @@ if TYPE_CHECKING:
         SyncJob,
         SyncQuery,
     )
+    from streamkit.client.blocking.stubs import (
+        SyncReplies,
+    )
     from streamkit.client.blocking.track import (
         track,
     )
@@ -253,6 +256,7 @@ __all__ = [
     "SyncLogWriter",
     "SyncPublisher",
     "SyncQuery",
+    "SyncReplies",
     "SyncStream",
     "Table",
     "TableSchema",
@@ -287,6 +291,7 @@ _HOMES = {
     "streamkit.client.blocking.handles": ("SyncLogWriter SyncPublisher SyncStream"),
     "streamkit.client.blocking.logging": ("StreamHandler"),
     "streamkit.client.blocking.results": ("SyncJob SyncQuery"),
+    "streamkit.client.blocking.stubs": ("SyncReplies"),
     "streamkit.client.blocking.track": ("track"),
     "streamkit.config": (
         "Backoff JournalOptions QueryLimits Retention RetentionRule TransportLimits"

@@ -4,7 +4,7 @@ One run of protoc reads every file and gives their descriptors; betterproto's pl
 these directly, so that nothing has to be found on PATH; what it writes is completed here. Each
 package gets
 
-- `__init__.py`: its messages, bases and stubs, and `DESCRIPTORS`, from which a server of streamkit
+- `__init__.py`: its messages, bases, stubs and their blocking twins, and `DESCRIPTORS`, from which a server of streamkit
   answers reflection, without being told;
 - `descriptors.binpb`: the file behind it, with the comments of the schema;
 - `py.typed`, since the code is typed.
@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 
 from streamkit.errors import InvalidArgumentError, PreconditionError
 from streamkit.scaffold.sources import Sources, find_sources
+from streamkit.scaffold.twins import with_twins
 
 if TYPE_CHECKING:
     from betterproto.lib.google.protobuf import FileDescriptorProto
@@ -248,8 +249,8 @@ def _completed(text: str, package: str, members: list[FileDescriptorProto]) -> s
     text = _HEADER.sub("", text, count=1).lstrip("\n")
     # A call without a request ends before its handler runs; the type checkers cannot know.
     text = _REQUEST.sub(r"\g<0>\g<1>assert request is not None\n", text)
-    text = text.replace("(betterproto.ServiceStub):", "(streamkit.ServiceStub):")
     try:
+        text = with_twins(text)
         tree = ast.parse(text)
     except SyntaxError as error:
         line = (error.text or "").strip()
@@ -303,7 +304,7 @@ def _after_imports(text: str, tree: ast.Module) -> tuple[str, str]:
         if not isinstance(node, ast.Import | ast.ImportFrom | ast.If):
             break
         last = node.end_lineno or 0
-    ours = "from importlib.resources import files\nimport streamkit.codec\n"
+    ours = "from importlib.resources import files\nimport streamkit.codec\nimport typing\n"
     head = ours + "".join(lines[:last])
     return head, "".join(lines[last:]).lstrip("\n")
 

@@ -179,7 +179,7 @@ async def _slow_query(client: AsyncClient, direct: AsyncClient) -> float:
     while True:
         began = loop.time()
         async with direct.query(SLOW.format(count)) as query:
-            assert [row async for row in query] == [{"n": str(count)}]
+            assert [row async for row in query] == [{"n": count}]
         took = loop.time() - began
         if took > 0.5:
             break
@@ -187,5 +187,5 @@ async def _slow_query(client: AsyncClient, direct: AsyncClient) -> float:
     count = int(count * 2 * IDLE / took)
     began = loop.time()
     async with client.query(SLOW.format(count), timeout=120) as query:
-        assert [row async for row in query] == [{"n": str(count)}]
+        assert [row async for row in query] == [{"n": count}]
     return loop.time() - began

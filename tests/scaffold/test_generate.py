@@ -358,6 +358,28 @@ async def use(channel: streamkit.Channel, places: Sequence[Order]) -> Order:
     async for order in stub.talk(places, metadata={"a": "b"}):
         return order
     return await stub.put(places)
+
+
+def script(client: streamkit.Client, places: Sequence[Order]) -> int:
+    stub = client.stub(OrdersStub, timeout=3)
+    for order in stub.watch(Place(), metadata={"a": "b"}):
+        print(order.number)
+    with stub.talk(places) as replies:
+        for reply in replies:
+            return reply.number
+    return stub.put(iter(places)).number
+"""
+
+WRONG = """
+import streamkit
+from shop import OrdersStub, Place
+
+
+def script(client: streamkit.Client) -> str:
+    stub = client.stub(OrdersStub)
+    for order in stub.watch("a place"):
+        print(order.nothing)
+    return stub.put([])
 """
 
 
@@ -373,8 +395,9 @@ def test_the_generated_code_and_a_service_on_it_are_clean_for_both_type_checkers
         ("other", "yield place"),
     ):
         (src / f"{name}.py").write_text(SERVICE.replace("BODY", body))
+    (src / "wrong.py").write_text(WRONG)
     (src / "pyproject.toml").write_text('[tool.basedpyright]\ntypeCheckingMode = "standard"\n')
-    files = ["good.py", "forgotten.py", "other.py", "shop"]
+    files = ["good.py", "forgotten.py", "other.py", "wrong.py", "shop"]
     mypy = subprocess.Popen(
         [sys.executable, "-m", "mypy", "--strict", *files, f"--cache-dir={CACHE}"],
         cwd=src, stdout=subprocess.PIPE, text=True,
@@ -388,6 +411,8 @@ def test_the_generated_code_and_a_service_on_it_are_clean_for_both_type_checkers
     assert set(found) == {
         *(("forgotten", code) for code in ("return", "override")),
         ("other", "misc"),
+        *(("wrong", code) for code in ("arg-type", "attr-defined", "return-value")),
     }, said
     lines = re.findall(r"src/(\w+).*? - error: ", pyright.stdout)
-    assert set(lines) == {"forgotten", "other"}, pyright.stdout
+    assert set(lines) == {"forgotten", "other", "wrong"}, pyright.stdout
+    assert lines.count("wrong") == 3, pyright.stdout

@@ -171,7 +171,7 @@ async def _queries(client: AsyncClient, world: World, view: DemoView) -> None:
 
     while True:
         async with client.query(QUERY, database=DATABASE) as query:
-            rows = [row async for row in query.rows()]
+            rows = [row async for row in query.texts()]
             view.table(query.columns, rows)
         await asyncio.sleep(QUERY_EVERY)
 

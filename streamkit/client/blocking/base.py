@@ -6,14 +6,20 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from streamkit.client.aio import AsyncClient
 from streamkit.client.blocking.portal import Portal, abandon
 from streamkit.client.blocking.stubs import SyncStub
 from streamkit.errors import ConnectError
 
+if TYPE_CHECKING:
+    from streamkit.transport import ServiceStub
+
 __all__ = ["Blocking"]
+
+Twin = TypeVar("Twin")
+"""What a stub is without an event loop."""
 
 
 class Blocking:
@@ -53,6 +59,24 @@ class Blocking:
         finally:
             portal.close()
 
+    @overload
+    def stub(
+        self,
+        kind: type[ServiceStub[Twin]],
+        *,
+        timeout: float | None = ...,
+        metadata: Mapping[str, str] | None = ...,
+    ) -> Twin: ...
+
+    @overload
+    def stub(
+        self,
+        kind: type,
+        *,
+        timeout: float | None = ...,
+        metadata: Mapping[str, str] | None = ...,
+    ) -> Any: ...
+
     def stub(
         self,
         kind: type,
@@ -63,7 +87,9 @@ class Blocking:
         """A generated stub of a service of your own, on this client's connection.
 
         Its methods are those of `kind` without `async`: one reply is returned, a stream of replies
-        is an iterator. `timeout` and `metadata` are those of calls that have none.
+        is an iterator (SyncReplies). `timeout` and `metadata` are those of calls that have none.
+        For type checkers it is what `streamkit gen` wrote beside the stub: OrdersSyncStub for
+        OrdersStub.
         """
         made: dict[AsyncClient, Any] = {}
 

@@ -125,23 +125,25 @@ class SyncQueryBase(_Handle[Query]):
         """The result as Arrow record batches; see Query."""
         return self._iterate(self._twin.record_batches)
 
-    def rows(self) -> Iterator[dict[str, str]]:
-        """One dict per row; NULL is an absent key."""
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """One dict per row of Python values, as the columns' types say; see Query."""
+        return map(self._values("rows").named, self.texts())
+
+    def tuples(self) -> Iterator[tuple[Any, ...]]:
+        """As `rows`, in the order of the columns and without their names."""
+        return map(self._values("tuples").of, self.texts())
+
+    def texts(self) -> Iterator[dict[str, str]]:
+        """One dict per row of the text that the server sends; NULL is an absent key."""
         for batch in self.batches():
             for row in batch.rows:
                 yield row.columns
 
-    def records(self) -> Iterator[dict[str, Any]]:
-        """One dict per row of Python values, as the columns' types say; see Query."""
-        return self._iterate(self._twin.records)
-
-    def tuples(self) -> Iterator[tuple[Any, ...]]:
-        """As `records`, in the order of the columns and without their names; see Query."""
+    def _values(self, what: str) -> RowValues:
         self._portal.run(self._twin.start())
-        values = RowValues(self._twin.columns)
-        return map(values.of, self.rows())
+        return self._twin._values(what)
 
-    def __iter__(self) -> Iterator[dict[str, str]]:
+    def __iter__(self) -> Iterator[dict[str, Any]]:
         return self.rows()
 
     def _iterate(self, make: Callable[[], Iteration[Item]]) -> Iterator[Item]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 from streamkit.client.blocking.portal import Portal
 
 __all__ = ["SyncReplies", "SyncStub"]
 
 _END: Any = object()
+Reply = TypeVar("Reply")
 
 
 class SyncStub:
@@ -48,25 +49,25 @@ class SyncStub:
         return [name for name in dir(self._kind) if not name.startswith("_")]
 
 
-class SyncReplies:
+class SyncReplies(Generic[Reply]):
     """The replies of one call, in the order in which they come.
 
     Closing it, leaving it as a context manager and letting go of it end the call.
     """
 
-    def __init__(self, portal: Portal, replies: AsyncIterator[Any]) -> None:
+    def __init__(self, portal: Portal, replies: AsyncIterator[Reply]) -> None:
         self._portal = portal
         self._replies = replies
         self._over = False
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Reply]:
         return self
 
-    def __next__(self) -> Any:
+    def __next__(self) -> Reply:
         if self._over:
             raise StopIteration
         try:
-            found = self._portal.run(_next(self._replies))
+            found: Reply = self._portal.run(_next(self._replies))
         except BaseException:
             self.close()
             raise

@@ -91,7 +91,6 @@ class Query:
         self._heard = 0.0
         """When the call last gave a sign of life."""
         self._columns: list[Column] = []
-        self._names: list[str] = []
         self._started = False
         self.schema: pyarrow.Schema | None = None
         """Of an Arrow result, once it has begun to be read."""
@@ -171,11 +170,37 @@ class Query:
                 raise
             raise ConnectError(f"the result broke off: {error}", hint="Run it again.") from error
 
-    def rows(self) -> Iteration[dict[str, str]]:
-        """One dict per row; NULL is an absent key."""
+    def rows(self) -> Iteration[dict[str, Any]]:
+        """One dict per row of Python values, as the columns' types say; NULL is None.
+
+        See streamkit.client.reading.values for which type gives what. A query that was made with
+        `columns=False` has only `texts`.
+        """
         return Iteration(self._rows)
 
-    async def _rows(self) -> AsyncGenerator[dict[str, str], None]:
+    async def _rows(self) -> AsyncGenerator[dict[str, Any], None]:
+        async with aclosing(self.texts()) as rows:
+            await self.start()
+            values = self._values("rows")
+            async for row in rows:
+                yield values.named(row)
+
+    def tuples(self) -> Iteration[tuple[Any, ...]]:
+        """As `rows`, in the order of the columns and without their names."""
+        return Iteration(self._tuples)
+
+    async def _tuples(self) -> AsyncGenerator[tuple[Any, ...], None]:
+        async with aclosing(self.texts()) as rows:
+            await self.start()
+            values = self._values("tuples")
+            async for row in rows:
+                yield values.of(row)
+
+    def texts(self) -> Iteration[dict[str, str]]:
+        """One dict per row of the text that the server sends; NULL is an absent key."""
+        return Iteration(self._texts)
+
+    async def _texts(self) -> AsyncGenerator[dict[str, str], None]:
         if self._request.format == ARROW:
             raise InvalidArgumentError("rows: this query was made with format='arrow'")
         async with aclosing(self._batches()) as batches:
@@ -183,33 +208,14 @@ class Query:
                 for row in batch.rows:
                     yield row.columns
 
-    def records(self) -> Iteration[dict[str, Any]]:
-        """One dict per row of Python values, as the columns' types say; NULL is None.
-
-        See streamkit.client.reading.values for which type gives what. Needs `columns=True`.
-        """
-        return Iteration(self._records)
-
-    async def _records(self) -> AsyncGenerator[dict[str, Any], None]:
-        async with aclosing(self.tuples()) as found:
-            async for values in found:
-                yield dict(zip(self._names, values, strict=True))
-
-    def tuples(self) -> Iteration[tuple[Any, ...]]:
-        """As `records`, in the order of the columns and without their names."""
-        return Iteration(self._tuples)
-
-    async def _tuples(self) -> AsyncGenerator[tuple[Any, ...], None]:
+    def _values(self, what: str) -> RowValues:
         if not self._request.columns:
-            raise InvalidArgumentError("records: this query was made with columns=False")
-        await self.start()
-        values = RowValues(self._columns)
-        self._names = values.names
-        async with aclosing(self._rows()) as rows:
-            async for row in rows:
-                yield values.of(row)
+            raise InvalidArgumentError(
+                f"{what}: this query was made with columns=False", hint="read its `texts`"
+            )
+        return RowValues(self._columns)
 
-    def __aiter__(self) -> Iteration[dict[str, str]]:
+    def __aiter__(self) -> Iteration[dict[str, Any]]:
         return self.rows()
 
     async def to_arrow(self) -> pyarrow.Table:

@@ -84,6 +84,12 @@ class RowValues:
         self.names = [column.name for column in columns]
         self._converters = [_CONVERTERS.get(family_of(column.type)) for column in columns]
 
+    def named(self, row: Mapping[str, str]) -> dict[str, Any]:
+        """As `of`, by the names of the columns. A server that tells no columns gives its text."""
+        if not self.names:
+            return dict(row)
+        return dict(zip(self.names, self.of(row), strict=True))
+
     def of(self, row: Mapping[str, str]) -> tuple[Any, ...]:
         """The values of a row; None for NULL."""
         return tuple(

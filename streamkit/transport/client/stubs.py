@@ -20,6 +20,11 @@ from streamkit.transport.grpc.deadline import checked_seconds
 
 if TYPE_CHECKING:
     from betterproto.grpc.grpclib_client import MetadataLike
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    Twin = TypeVarWithDefault("Twin", default=Any)
+else:
+    Twin = TypeVar("Twin")
 
 __all__ = ["Replies", "ServiceStub", "take_over"]
 
@@ -27,10 +32,11 @@ Reply = TypeVar("Reply")
 Messages = Iterable[Any] | AsyncIterable[Any]
 
 
-class ServiceStub(grpclib_client.ServiceStub):
+class ServiceStub(grpclib_client.ServiceStub, Generic[Twin]):
     """What stubs that `streamkit gen` writes derive from: betterproto's, with true types.
 
-    Its own ask for a protocol that its messages do not keep, which pyright tells every user.
+    Its own ask for a protocol that its messages do not keep, which pyright tells every user. `Twin`
+    is what `streamkit.Client.stub` makes of the stub: the same methods without `async`.
     """
 
     if TYPE_CHECKING:

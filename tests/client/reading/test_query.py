@@ -68,7 +68,7 @@ async def play(path: str, request: Any) -> AsyncIterator[Any]:
 async def test_rows_come_in_order() -> None:
     async with query(FakeChannel(play)) as rows:
         assert [(c.name, c.type) for c in rows.columns] == [("n", "INTEGER")]
-        assert [row["n"] async for row in rows] == ["1", "2", "3", "4", "5"]
+        assert [row["n"] async for row in rows] == [1, 2, 3, 4, 5]
         assert rows.total_rows == 5
 
 
@@ -104,7 +104,7 @@ async def test_before_its_first_batch_a_query_is_repeated() -> None:
         yield [result(1, "1", last=True)]
 
     async with query(FakeChannel(late)) as rows:
-        assert [row["n"] async for row in rows] == ["1"]
+        assert [row["n"] async for row in rows] == [1]
     assert attempts == 3
 
 
@@ -119,7 +119,7 @@ async def test_after_its_first_batch_it_never_is() -> None:
         async with query(channel) as rows:
             async for row in rows:
                 got.append(row["n"])  # noqa: PERF401  # kept when the loop ends by an error
-    assert got == ["1", "2"]
+    assert got == [1, 2]
     assert len(channel.requests) == 1
 
 
@@ -290,7 +290,7 @@ async def test_signs_of_life_are_no_batches() -> None:
         yield [result(2, "2", last=True, total=2)]
 
     async with query(FakeChannel(beating)) as rows:
-        assert [row["n"] async for row in rows] == ["1", "2"]
+        assert [row["n"] async for row in rows] == [1, 2]
         assert rows.total_rows == 2
 
 

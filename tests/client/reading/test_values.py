@@ -74,18 +74,24 @@ RECORDS = [
 ]
 
 
-async def test_records_have_python_values(shop: str) -> None:
+async def test_rows_have_python_values(shop: str) -> None:
     async with serve(databases={"shop": shop}) as address, AsyncClient(address) as client:
         async with client.query("SELECT * FROM t", database="shop") as query:
-            assert [record async for record in query.records()] == RECORDS
+            assert [row async for row in query] == RECORDS
+        async with client.query("SELECT i, r FROM t", database="shop") as query:
+            assert [row async for row in query.texts()] == [{"i": "1", "r": "0.5"}, {}]
+        async with client.query("SELECT count(*) AS n, sum(r) AS r FROM t", database="shop") as one:
+            assert [row async for row in one] == [{"n": 2, "r": 0.5}], "a value has a type as well"
         async with client.query("SELECT i, s FROM t", database="shop") as query:
             assert [values async for values in query.tuples()] == [(1, "x"), (None, None)]
         frame = await client.query("SELECT * FROM t", database="shop").to_polars()
         assert frame.schema["i"] == polars.Int64
         assert frame.rows(named=True) == RECORDS
         with pytest.raises(InvalidArgumentError, match="columns=False"):
-            async for _ in client.query("SELECT 1", columns=False).records():
+            async for _ in client.query("SELECT 1", columns=False):
                 pass
+        texts = client.query("SELECT 1 AS one", columns=False).texts()
+        assert [row async for row in texts] == [{"one": "1"}]
 
 
 async def test_and_in_blocking_code(shop: str) -> None:
@@ -94,10 +100,18 @@ async def test_and_in_blocking_code(shop: str) -> None:
     def read(address: str) -> None:
         with Client(address) as client:
             with client.query("SELECT * FROM t", database="shop") as query:
-                assert list(query.records()) == RECORDS
+                assert list(query) == RECORDS
             with client.query("SELECT i, s FROM t", database="shop") as query:
                 assert list(query.tuples()) == [(1, "x"), (None, None)]
+            with client.query("SELECT i FROM t", database="shop", columns=False) as query:
+                with pytest.raises(InvalidArgumentError, match="columns=False"):
+                    list(query)
+                assert list(query.texts()) == [{"i": "1"}, {}]
             assert client.query("SELECT i FROM t", database="shop").to_polars().height == 2
 
     async with serve(databases={"shop": shop}) as address:
         await asyncio.to_thread(read, address)
+
+
+def test_a_server_that_tells_no_columns_gives_its_text() -> None:
+    assert RowValues([]).named({"n": "1"}) == {"n": "1"}
