@@ -40,12 +40,15 @@ class MessagePlan:
 
 
 def plan_of(cls: type[betterproto.Message]) -> MessagePlan:
-    """Read the class. Raises NameError when a type named in an annotation cannot be found."""
+    """Read the class. Raises NameError when a type named in an annotation cannot be found, and
+    TypeError for a class that is no message or has an enum of another kind than betterproto's."""
+    if not (issubclass(cls, betterproto.Message) and dataclasses.is_dataclass(cls)):
+        raise TypeError(f"{cls.__qualname__} is no message class of betterproto's")
     module = sys.modules.get(cls.__module__)
     hints = typing.get_type_hints(cls, vars(module) if module else {}, {})
     written = tuple(
         _field(one.name, one.metadata["betterproto"], hints[one.name])
-        for one in dataclasses.fields(cls)  # type: ignore[arg-type]  # every message is one
+        for one in dataclasses.fields(cls)
     )
     groups: dict[str, list[str]] = {}
     for one in written:
@@ -102,6 +105,9 @@ def _field(name: str, meta: betterproto.FieldMetadata, hint: Any) -> Field:
 def _typed(name: str, number: int, proto_type: str, hint: Any, *, wraps: str = "") -> Field:
     hint = _without_none(hint)
     if proto_type == betterproto.TYPE_ENUM:
+        if not (isinstance(hint, type) and issubclass(hint, betterproto.Enum)):
+            shown = getattr(hint, "__qualname__", hint)
+            raise TypeError(f"{name}: {shown} is no betterproto.Enum, which an enum field needs")
         return Field(name, number, "enum", target=hint)
     if proto_type != betterproto.TYPE_MESSAGE:
         return Field(name, number, proto_type)

@@ -4,8 +4,8 @@ One run of protoc reads every file and gives their descriptors; betterproto's pl
 these directly, so that nothing has to be found on PATH; what it writes is completed here. Each
 package gets
 
-- `__init__.py`: its messages, bases, stubs and their blocking twins, and `DESCRIPTORS`, from which a server of streamkit
-  answers reflection, without being told;
+- `__init__.py`: its messages, bases, stubs and their blocking twins, and `DESCRIPTORS`, from which
+  a server of streamkit answers reflection, without being told;
 - `descriptors.binpb`: the file behind it, with the comments of the schema;
 - `py.typed`, since the code is typed.
 """

@@ -30,7 +30,7 @@ def with_twins(text: str) -> str:
 def _twin(stub: ast.ClassDef) -> Iterator[str]:
     name = stub.name.removesuffix("Stub")
     yield f"class {name}SyncStub(typing.Protocol):"
-    yield f'    """What `streamkit.Client.stub({stub.name})` gives: its methods, without `async`."""'
+    yield f'    """What `streamkit.Client.stub({stub.name})` gives: the same without `async`."""'
     for method in stub.body:
         if isinstance(method, ast.AsyncFunctionDef):
             yield ""

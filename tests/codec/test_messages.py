@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import enum
 import io
 import json
 import pickle
@@ -552,3 +553,32 @@ def test_classes_are_the_same_whatever_was_imported_first(text: str) -> None:
         [sys.executable, "-c", f"{text}\n{STRICT}"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+class Plain(enum.IntEnum):
+    A = 0
+
+
+@dataclass(eq=False, repr=False)
+class Counted(betterproto.Message):
+    kind: int = betterproto.enum_field(1)
+
+
+@dataclass(eq=False, repr=False)
+class Named(betterproto.Message):
+    kind: Plain = betterproto.enum_field(1)  # noqa: RUF009  # as betterproto declares them
+
+
+@dataclass(eq=False, repr=False)
+class Nameless(betterproto.Message):
+    kind: betterproto.Enum = betterproto.enum_field(1)  # noqa: RUF009  # as above
+
+
+def test_an_enum_of_another_kind_is_refused_with_its_name() -> None:
+    for cls, shown in ((Counted, "int"), (Named, "Plain")):
+        with pytest.raises(TypeError, match=f"kind: {shown} is no betterproto.Enum"):
+            decode(cls, b"\x08\x01")
+    assert decode(Nameless, b"\x08\x05").kind == 5, "betterproto's own, which has no members"
+    wrong: Any = betterproto.Enum
+    with pytest.raises(TypeError, match="Enum is no message class"):
+        decode(wrong, b"")
