@@ -19,6 +19,7 @@ $(READY): pyproject.toml
 
 demo: $(READY) ## a server, producers and a live view of all four streams
 	$(BIN)/streamkit demo
+	@echo 'next: . $(BIN)/activate   and then streamkit is a command, for example: streamkit serve'
 
 test: $(READY) ## the tests
 	$(BIN)/python -m pytest
@@ -50,7 +51,8 @@ bench: $(READY) ## side by side with the peers, one table
 	$(BIN)/python -m pip install --quiet --group bench
 	$(BIN)/python -m bench
 
-pictures: $(READY) ## docs/pictures: the page, as Chromium shows it
+pictures: $(READY) ## docs/pictures: the demo on a terminal, and the page as Chromium shows it
+	$(BIN)/python scripts/filming.py
 	$(BIN)/python scripts/pictures.py
 
 generate: $(READY) ## schema -> messages, the asynchronous client -> blocking, the program -> docs/reference

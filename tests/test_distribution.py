@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 import streamkit
 from streamkit.terms import VERSION
+from tests import wheels
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -57,3 +62,97 @@ def test_names_and_versions_agree() -> None:
     assert PROJECT["name"] == "streamkit-grpc"
     assert list(PROJECT["scripts"]) == ["streamkit"]
     assert PROJECT["version"] == streamkit.__version__ == VERSION
+
+
+# ---- installed as a stranger installs it; from the index, so these are in `make soak` ----
+
+PRERELEASE = "betterproto==2.0.0b7"
+OLD_UV = "uv==0.11.32"
+"""The last that takes a release that is not final only where somebody names it."""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return wheels.build(tmp_path_factory.mktemp("wheel"))
+
+
+def smoke(environment: wheels.Environment, folder: Path) -> None:
+    """What a person does first, with what was installed."""
+    folder.mkdir()
+    demo = ("demo", "--plain", "--seconds", "2")
+    shown = wheels.run(environment.bin / "streamkit", *demo, cwd=folder, PATH=environment.path)
+    assert "demo" in shown.stdout + shown.stderr
+    wheels.run(environment.bin / "streamkit", "new", "shop", cwd=folder)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("extras", ["", "[speed,arrow,jwt,metrics,gen]"])
+@pytest.mark.parametrize("resolution", ["lowest-direct", "highest"])
+def test_the_lowest_and_the_highest_of_what_is_asked_for_work(
+    wheel: Path, tmp_path: Path, resolution: str, extras: str
+) -> None:
+    if shutil.which("uv") is None:
+        pytest.skip("uv is not installed: it finds the lowest versions")
+    environment = wheels.Environment(tmp_path / "environment")
+    environment.install(f"{wheel}{extras}", PRERELEASE, resolution=resolution)
+    smoke(environment, tmp_path / "work")
+    if extras:
+        project = tmp_path / "work" / "shop"
+        said = wheels.run(
+            environment.bin / "streamkit", "gen", "protos", "--out", "shop", "--check", cwd=project
+        )
+        assert "up to date" in said.stderr
+        needed = "import pyarrow, duckdb, jwt, prometheus_client, uvloop"
+        wheels.run(environment.python, "-c", needed, cwd=project)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_it_lives_beside_other_users_of_h2_and_grpc(wheel: Path, tmp_path: Path) -> None:
+    environment = wheels.Environment(tmp_path / "environment")
+    environment.install(wheel, "httpx[http2]", "hypercorn", "grpcio", "protobuf")
+    code = (
+        "import grpc, h2.connection, httpx, hypercorn, streamkit; streamkit.Server;"
+        "httpx.Client(http2=True).close()"
+    )
+    wheels.run(environment.python, "-c", code, cwd=tmp_path)
+    smoke(environment, tmp_path / "work")
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("uv", ["uv", OLD_UV])
+def test_uv_old_and_new_runs_and_installs_it(wheel: Path, tmp_path: Path, uv: str) -> None:
+    tools = wheels.Environment(tmp_path / "tools")
+    tools.install(uv)
+    program = tools.bin / "uv"
+    shown = wheels.run(
+        program, "tool", "run", "--with", PRERELEASE, "--from", wheel,
+        "streamkit", "demo", "--plain", "--seconds", "2", cwd=tmp_path,
+    )  # fmt: skip
+    assert "demo" in shown.stdout + shown.stderr
+    where = {"UV_TOOL_DIR": str(tmp_path / "t"), "UV_TOOL_BIN_DIR": str(tmp_path / "b")}
+    wheels.run(program, "tool", "install", "--with", PRERELEASE, wheel, cwd=tmp_path, **where)
+    version = wheels.run(tmp_path / "b" / "streamkit", "--version", cwd=tmp_path)
+    assert version.stdout.strip() == f"streamkit {VERSION}"
+    # What README tells about the pin is still so: once it is not, the words may go.
+    bare = subprocess.run(
+        [program, "tool", "run", "--from", wheel, "streamkit", "--version"],
+        cwd=tmp_path, env=wheels.clean(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (bare.returncode == 0) == (uv == "uv"), bare.stderr
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_pipx_and_pip_install_it(wheel: Path, tmp_path: Path) -> None:
+    tools = wheels.Environment(tmp_path / "tools")
+    tools.install("pipx")
+    where = {"PIPX_HOME": str(tmp_path / "home"), "PIPX_BIN_DIR": str(tmp_path / "b")}
+    wheels.run(tools.python, "-m", "pipx", "install", wheel, cwd=tmp_path, **where)
+    wheels.run(tmp_path / "b" / "streamkit", "--version", cwd=tmp_path)
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "plain"], check=True)
+    plain = tmp_path / "plain" / "bin"
+    wheels.run(plain / "pip", "install", "-q", wheel, cwd=tmp_path)
+    wheels.run(plain / "streamkit", "--help", cwd=tmp_path)

@@ -99,7 +99,7 @@ def test_a_package_has_messages_services_descriptors_and_types(tmp_path: Path) -
         tmp_path / "src",
     )
     assert said.splitlines() == [
-        "DESCRIPTORS Order OrderState OrdersBase OrdersStub Place",
+        "DESCRIPTORS Order OrderState OrdersBase OrdersStub OrdersSyncStub Place",
         "08032805 True",
     ]
 

@@ -73,7 +73,7 @@ async def _call(
         if len(requests) != 1 and not described.client_streaming:
             raise UsageError(f"{name} takes one request, and these are {len(requests)}")
         stub, path = (
-            client.stub(ServiceStub, timeout=seconds, metadata=metadata),
+            client.stub(ServiceStub[Any], timeout=seconds, metadata=metadata),
             f"/{service}/{name}",
         )
         replies = _replies(stub, path, described, requests, request_type, reply_type)
