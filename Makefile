@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # The tests start hundreds of processes: each would compile again all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-all check cover mutate soak bench pictures generate docs clean
+.PHONY: help demo test test-all check cover mutate soak bench pictures generate docs release clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -62,6 +62,9 @@ generate: $(READY) ## schema -> messages, the asynchronous client -> blocking, t
 
 docs: $(READY) ## docs/ as a site in site/
 	$(BIN)/zensical build --clean --strict
+
+release: $(READY) ## VERSION=0.2.0: changelog, tag, sdist and wheel, checked; nothing is uploaded
+	$(BIN)/python scripts/release.py $(VERSION)
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) .venvs .pytest_cache .mypy_cache .ruff_cache .cache site
