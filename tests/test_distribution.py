@@ -80,7 +80,9 @@ def smoke(environment: wheels.Environment, folder: Path) -> None:
     """What a person does first, with what was installed."""
     folder.mkdir()
     demo = ("demo", "--plain", "--seconds", "2")
-    shown = wheels.run(environment.bin / "streamkit", *demo, cwd=folder, PATH=environment.path)
+    shown = wheels.run(
+        environment.bin / "streamkit", *demo, cwd=folder, env={"PATH": environment.path}
+    )
     assert "demo" in shown.stdout + shown.stderr
     wheels.run(environment.bin / "streamkit", "new", "shop", cwd=folder)
 
@@ -133,7 +135,7 @@ def test_uv_old_and_new_runs_and_installs_it(wheel: Path, tmp_path: Path, uv: st
     )  # fmt: skip
     assert "demo" in shown.stdout + shown.stderr
     where = {"UV_TOOL_DIR": str(tmp_path / "t"), "UV_TOOL_BIN_DIR": str(tmp_path / "b")}
-    wheels.run(program, "tool", "install", "--with", PRERELEASE, wheel, cwd=tmp_path, **where)
+    wheels.run(program, "tool", "install", "--with", PRERELEASE, wheel, cwd=tmp_path, env=where)
     version = wheels.run(tmp_path / "b" / "streamkit", "--version", cwd=tmp_path)
     assert version.stdout.strip() == f"streamkit {VERSION}"
     # What README tells about the pin is still so: once it is not, the words may go.
@@ -150,7 +152,7 @@ def test_pipx_and_pip_install_it(wheel: Path, tmp_path: Path) -> None:
     tools = wheels.Environment(tmp_path / "tools")
     tools.install("pipx")
     where = {"PIPX_HOME": str(tmp_path / "home"), "PIPX_BIN_DIR": str(tmp_path / "b")}
-    wheels.run(tools.python, "-m", "pipx", "install", wheel, cwd=tmp_path, **where)
+    wheels.run(tools.python, "-m", "pipx", "install", wheel, cwd=tmp_path, env=where)
     wheels.run(tmp_path / "b" / "streamkit", "--version", cwd=tmp_path)
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "plain"], check=True)
     plain = tmp_path / "plain" / "bin"

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
+import trustme
 
 from tests.cli.tools import ServerProcess, environment, invoke
 from tests.doors.http import ask
@@ -45,6 +46,29 @@ def test_each_is_short_and_in_the_list() -> None:
     for path in EXAMPLES.glob("*.py"):
         assert len(path.read_text().splitlines()) < 60, path
         assert f"| `{path.name}` |" in listed
+
+
+def test_there_are_eight() -> None:
+    assert len(list(EXAMPLES.glob("*.py"))) >= 8
+
+
+def test_own_service(run: Callable[..., str]) -> None:
+    assert run("own_service.py") == "3\n4\n5\n"
+
+
+def test_mutual_tls(run: Callable[..., str], tmp_path: Path) -> None:
+    authority = trustme.CA()
+    ca = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(ca))
+    paths = [ca]
+    for name in ("localhost", "till-7.shop.example"):
+        made = authority.issue_cert(name)
+        cert, key = tmp_path / f"{name}.pem", tmp_path / f"{name}.key"
+        made.private_key_and_cert_chain_pem.write_to_path(str(cert))
+        made.private_key_pem.write_to_path(str(key))
+        paths += [cert, key]
+    said = run("mutual_tls.py", *map(str, paths), "till-7.shop.example")
+    assert said.startswith("stored as 1\nnot allowed to publish to 'prices.eu'")
 
 
 def test_progress(run: Callable[..., str], web: str) -> None:

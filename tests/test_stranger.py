@@ -23,9 +23,11 @@ from tests import wheels
 
 
 @contextmanager
-def running(*command: str | Path, cwd: Path, **more: str) -> Iterator[subprocess.Popen[str]]:
+def running(
+    *command: str | Path, cwd: Path, env: dict[str, str]
+) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        list(map(str, command)), cwd=cwd, env=wheels.clean(**more), text=True,
+        list(map(str, command)), cwd=cwd, env=wheels.clean(**env), text=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     try:
@@ -60,28 +62,28 @@ def methods_on(page: str) -> set[str]:
 
 
 def walk(python: Path, folder: Path, **more: str) -> None:
-    streamkit = [python, "-m", "streamkit"]
-    made = wheels.run(*streamkit, "new", "shop", cwd=folder, **more)
+    streamkit: list[str | Path] = [python, "-m", "streamkit"]
+    made = wheels.run(*streamkit, "new", "shop", cwd=folder, env=more)
     assert "cd shop" in made.stderr
     shop = folder / "shop"
-    tested = wheels.run(python, "-m", "pytest", "-q", cwd=shop, **more)
+    tested = wheels.run(python, "-m", "pytest", "-q", cwd=shop, env=more)
     assert "3 passed" in tested.stdout
 
     serve = [*streamkit, "serve", "shop.service:app", "--port", "0", "--web", "--reload"]
-    with running(*serve, cwd=shop, **more) as server:
+    with running(*serve, cwd=shop, env=more) as server:
         address = said(server, r"serves on (\S+)")
         page = said(server, r"page: (\S+)")
         more |= {"STREAMKIT_SERVER": address}
 
         def order(item: str) -> dict[str, str]:
             words = ("orders.Orders/Place", json.dumps({"item": item}))
-            done = wheels.run(*streamkit, "call", *words, cwd=folder, **more)
+            done = wheels.run(*streamkit, "call", *words, cwd=folder, env=more)
             answer: dict[str, str] = json.loads(done.stdout)
             return answer
 
         assert order("tea")["item"] == "tea"
         assert "orders.Orders" in methods_on(page)
-        with running(python, "-m", "shop.client", cwd=shop, **more) as reader:
+        with running(python, "-m", "shop.client", cwd=shop, env=more) as reader:
             assert reader.stdout is not None and reader.stderr is not None
             assert reader.stdout.readline() == "1 tea\n"
             service = shop / "shop" / "service.py"

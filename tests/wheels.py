@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 __all__ = ["ROOT", "Environment", "build", "run"]
@@ -20,11 +21,11 @@ def clean(**more: str) -> dict[str, str]:
 
 
 def run(
-    *command: str | Path, cwd: Path, timeout: float = 300, **more: str
+    *command: str | Path, cwd: Path, timeout: float = 600, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; AssertionError with what it said unless it succeeds."""
     done = subprocess.run(
-        list(map(str, command)), cwd=cwd, env=clean(**more), stdin=subprocess.DEVNULL,
+        list(map(str, command)), cwd=cwd, env=clean(**(env or {})), stdin=subprocess.DEVNULL,
         capture_output=True, text=True, timeout=timeout, check=False,
     )  # fmt: skip
     said = done.stdout + done.stderr
@@ -71,12 +72,12 @@ class Environment:
     def install(self, *what: str | Path, resolution: str = "highest") -> None:
         """Install; "lowest-direct" takes the oldest that pyproject.toml allows, and needs uv."""
         if self._uv:
-            command = [self._uv, "pip", "install", "-q", "--python", self.python]
+            command: list[str | Path] = [self._uv, "pip", "install", "-q", "--python", self.python]
             command += ["--resolution", resolution]
         else:
             assert resolution == "highest"
             command = [self.python, "-m", "pip", "install", "-q"]
-        run(*command, *what, cwd=self._folder, timeout=600)
+        run(*command, *what, cwd=self._folder)
 
     @property
     def path(self) -> str:
