@@ -138,9 +138,10 @@ def test_uv_old_and_new_runs_and_installs_it(wheel: Path, tmp_path: Path, uv: st
     wheels.run(program, "tool", "install", "--with", PRERELEASE, wheel, cwd=tmp_path, env=where)
     version = wheels.run(tmp_path / "b" / "streamkit", "--version", cwd=tmp_path)
     assert version.stdout.strip() == f"streamkit {VERSION}"
-    # What README tells about the pin is still so: once it is not, the words may go.
+    # What docs/install.md tells about the pin is still so, of a package that an index has.
     bare = subprocess.run(
-        [program, "tool", "run", "--from", wheel, "streamkit", "--version"],
+        [program, "tool", "run", "--find-links", wheel.parent, "--from", "streamkit-grpc",
+         "streamkit", "--version"],
         cwd=tmp_path, env=wheels.clean(), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (bare.returncode == 0) == (uv == "uv"), bare.stderr
