@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -46,6 +45,8 @@ async def supervised(
     `on_drain` is given what is to be called when the server begins to go: from then on more time
     is asked for, until the block is left.
     """
+    import asyncio  # in functions: `--help` imports this module and needs no loop
+
     tasks = [asyncio.create_task(_watchdog())]
 
     def stopping() -> None:
@@ -64,6 +65,8 @@ async def supervised(
 
 async def _watchdog() -> None:
     """A loop that hangs says nothing, and is started anew by the manager."""
+    import asyncio
+
     usec = os.environ.get("WATCHDOG_USEC", "")
     if usec.isdigit() and os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid()):
         while True:
@@ -72,6 +75,8 @@ async def _watchdog() -> None:
 
 
 async def _extend() -> None:
+    import asyncio
+
     while True:
         notify(f"EXTEND_TIMEOUT_USEC={_LONGER}")
         await asyncio.sleep(_EVERY)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import tomllib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -80,6 +79,8 @@ class Connections:
                 if value or key == "server"
             ]
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        import tempfile
+
         handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".contexts.")
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write("\n".join(lines) + "\n")

@@ -13,9 +13,10 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
+import typer.main
 from typer.core import TyperCommand, TyperGroup
 
 from streamkit.cli.exits import UsageError
@@ -92,7 +93,23 @@ def one_of(option: str, text: str, allowed: Sequence[str], default: str = "") ->
 
 
 class Command(TyperCommand):
-    """A command whose flags need no word for their kind."""
+    """A command whose flags need no word for their kind, and are made when they are asked for:
+    `streamkit --help` shows forty commands and the flags of none."""
+
+    params: Any
+    callback: Any
+
+    def __init__(self, *, make: Callable[[], TyperCommand], **settings: Any) -> None:
+        self._make = make
+        super().__init__(**settings)
+        del self.params, self.callback
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("params", "callback"):
+            raise AttributeError(name)
+        made = self._make()
+        self.params, self.callback = made.params, made.callback
+        return self.__dict__[name]
 
     def get_params(self, ctx: Any) -> list[Any]:
         return _plain(super().get_params(ctx))
@@ -240,26 +257,39 @@ def command(app: typer.Typer, name: str, *, local: bool = False, **settings: Any
     """
 
     def register(body: Body) -> Body:
-        signature = inspect.signature(body, eval_str=True)
-        own = list(signature.parameters.values())[1:]
-        common = _GENERAL if local else _CONNECTION | _GENERAL
-        added = [
-            inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
-            for key, (kind, default) in common.items()
-        ]
+        def nothing_yet() -> None: ...
 
-        @functools.wraps(body)
-        def invoke(**values: Any) -> int:
-            given = {key: values.pop(key) for key in common}
-            return run(given, lambda session: body(session, **values))
-
-        invoke.__signature__ = signature.replace(  # type: ignore[attr-defined]  # inspect reads it
-            parameters=[parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
-            + added,
-            return_annotation=int,
-        )
-        invoke.__annotations__ = {}
-        app.command(name, cls=Command, **settings)(invoke)
+        nothing_yet.__doc__ = body.__doc__
+        make = functools.partial(_made, body, local)
+        kind: Any = functools.partial(Command, make=make)  # typer only calls it
+        app.command(name, cls=kind, **settings)(nothing_yet)
         return body
 
     return register
+
+
+def _made(body: Body, local: bool) -> TyperCommand:
+    """What typer makes of a coroutine function and the options that are added to its own."""
+    signature = inspect.signature(body, eval_str=True)
+    own = list(signature.parameters.values())[1:]
+    common = _GENERAL if local else _CONNECTION | _GENERAL
+    added = [
+        inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        for key, (kind, default) in common.items()
+    ]
+
+    @functools.wraps(body)
+    def invoke(**values: Any) -> int:
+        given = {key: values.pop(key) for key in common}
+        return run(given, lambda session: body(session, **values))
+
+    invoke.__signature__ = signature.replace(  # type: ignore[attr-defined]  # inspect reads it
+        parameters=[parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+        + added,
+        return_annotation=int,
+    )
+    invoke.__annotations__ = {}
+    alone = typer.Typer(add_completion=False)
+    alone.command()(invoke)
+    made: Any = typer.main.get_command(alone)
+    return cast(TyperCommand, made)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from streamkit.cli.later import asyncio
 from streamkit.errors import StreamkitError
 from streamkit.supervision import notify
 

@@ -7,7 +7,6 @@ back, and the new one gets the socket, in which connections have waited meanwhil
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import socket
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Self
 
 from streamkit.cli import exits
 from streamkit.cli.exits import UsageError
+from streamkit.cli.later import asyncio
 from streamkit.cli.session import Session
 
 if TYPE_CHECKING:

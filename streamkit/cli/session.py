@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamkit.cli import exits
 from streamkit.cli.exits import UsageError, value_of
+from streamkit.cli.later import asyncio
 from streamkit.cli.output.streams import Output, discard_stdout
 from streamkit.errors import ConnectError, StreamkitError
 from streamkit.terms import DEFAULT_ADDRESS

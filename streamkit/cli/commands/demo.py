@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import signal
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from streamkit.cli import exits
+from streamkit.cli.later import asyncio
 from streamkit.cli.options import command
 from streamkit.cli.session import Session
 

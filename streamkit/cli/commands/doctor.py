@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import json
 import os
-import ssl
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +15,7 @@ from streamkit.cli import exits, options
 from streamkit.cli.commands.config import configured
 from streamkit.cli.exits import value_of
 from streamkit.cli.input.parsing import duration, size
+from streamkit.cli.later import asyncio, ssl
 from streamkit.cli.options import command
 from streamkit.cli.session import Session
 

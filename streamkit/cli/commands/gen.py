@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from streamkit.cli import exits
 from streamkit.cli.exits import UsageError
+from streamkit.cli.later import asyncio
 from streamkit.cli.options import command
 from streamkit.cli.session import Session
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
@@ -13,6 +12,7 @@ import typer
 from streamkit.cli import exits, options
 from streamkit.cli.exits import UsageError, value_of
 from streamkit.cli.input.parsing import duration, moment
+from streamkit.cli.later import asyncio
 from streamkit.cli.options import command
 from streamkit.cli.output.records import job_object
 from streamkit.cli.rendering.printing import JsonArray

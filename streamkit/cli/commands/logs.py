@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +10,7 @@ import typer
 from streamkit.cli import exits, options
 from streamkit.cli.exits import UsageError, value_of
 from streamkit.cli.input.parsing import duration, level
+from streamkit.cli.later import asyncio
 from streamkit.cli.options import command
 from streamkit.cli.output.records import log_object
 from streamkit.cli.rendering.printing import Printer, Span, start_of

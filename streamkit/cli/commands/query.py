@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +11,7 @@ import typer
 from streamkit.cli import exits, options
 from streamkit.cli.exits import UsageError, value_of
 from streamkit.cli.input.parsing import duration, parameter
+from streamkit.cli.later import asyncio
 from streamkit.cli.options import command
 from streamkit.cli.session import Session
 from streamkit.errors import InvalidArgumentError, QueryError

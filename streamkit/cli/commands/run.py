@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import re
@@ -10,7 +9,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from secrets import token_hex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,6 +16,7 @@ import typer
 from streamkit.cli import exits
 from streamkit.cli.exits import UsageError, value_of
 from streamkit.cli.input.parsing import duration, size
+from streamkit.cli.later import asyncio
 from streamkit.cli.options import command
 from streamkit.cli.session import Session
 
@@ -102,7 +101,7 @@ async def _run(
     _check_names(job_id, service or job_id)
     seconds = value_of("--timeout", duration, timeout) if timeout else None
     limit = value_of("--spool", size, spool)
-    name = f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', job_id)[:40]}-{token_hex(4)}"
+    name = f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', job_id)[:40]}-{os.urandom(4).hex()}"
     if detach:
         _detach(session, job_id, line)
         return exits.OK
@@ -140,7 +139,7 @@ async def _run(
 
 def _job_id(name: str) -> str:
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(name).stem).strip("-") or "job"
-    return f"{stem[:40]}-{token_hex(3)}"
+    return f"{stem[:40]}-{os.urandom(3).hex()}"
 
 
 async def _deliver(session: Session) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +11,7 @@ import typer
 from streamkit.cli import exits, options
 from streamkit.cli.exits import value_of
 from streamkit.cli.input.parsing import duration
+from streamkit.cli.later import asyncio
 from streamkit.cli.options import command
 from streamkit.cli.rendering.printing import JsonArray
 from streamkit.cli.session import Session

@@ -32,7 +32,6 @@ from streamkit.cli.reconfiguring import reconfigured
 from streamkit.cli.reloading import Child, supervise
 from streamkit.cli.session import Session
 from streamkit.cli.workers import inherited, serve_workers
-from streamkit.config import WorkerLimits
 from streamkit.supervision import given_listener, supervised
 
 if TYPE_CHECKING:
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
 
 N = TypeVar("N", int, float)
 
-_MOST_WORKERS = WorkerLimits().most
 _QUERIES = "Queries"
 _WEB = "Browsers"
 
@@ -122,7 +120,6 @@ async def _serve(
             metavar="N",
             help="Serve by so many processes, 0 for one a core; another one owns the store.",
             min=0,
-            max=_MOST_WORKERS,
             show_default=False,
         ),
     ] = None,
@@ -286,6 +283,11 @@ async def _serve(
     """
     member = inherited(context)
     app, workers = context.params["app"], context.params["workers"]
+    if workers is not None:
+        from streamkit.config import WorkerLimits  # here: help would wait for all settings
+
+        if workers > WorkerLimits().most:
+            raise UsageError(f"--workers: at most {WorkerLimits().most}")
     if reload and workers is not None:
         raise UsageError("--reload is for one process: leave --workers out")
     if reload and not app:

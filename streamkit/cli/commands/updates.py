@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +11,7 @@ import typer
 from streamkit.cli import exits, options
 from streamkit.cli.exits import UsageError, value_of
 from streamkit.cli.input.parsing import duration, header
+from streamkit.cli.later import asyncio
 from streamkit.cli.options import command
 from streamkit.cli.output.records import update_object
 from streamkit.cli.rendering.printing import Printer, Span, start_of

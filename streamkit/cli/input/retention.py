@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import shlex
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
 from streamkit.cli.input.parsing import duration, size
-from streamkit.config import RetentionRule
 from streamkit.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from streamkit.config import RetentionRule
 
 __all__ = ["retention_rule"]
 
@@ -32,6 +35,8 @@ def retention_rule(text: str) -> RetentionRule:
     keep_last = given.get("keep_last", "0")
     if not (keep_last.isascii() and keep_last.isdigit()):
         raise ValueError("keep_last must be a whole number")
+    from streamkit.config import RetentionRule  # here: help would wait for all settings
+
     try:
         return RetentionRule(
             stream="updates" if "topics" in given else "logs",

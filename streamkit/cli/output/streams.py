@@ -6,13 +6,13 @@ never wrapped, and is flushed after every record, so that the next program sees 
 
 from __future__ import annotations
 
-import asyncio
 import os
 import stat
 import sys
 from collections.abc import Callable
 from typing import BinaryIO, TextIO
 
+from streamkit.cli.later import asyncio
 from streamkit.cli.output.terminal import Terminal, look_at
 from streamkit.sanitise import sanitise, sanitise_lines
 
