@@ -155,12 +155,13 @@ def _distinct(
     connection: sqlite3.Connection, table: str, key: str, prefix: str, most: int
 ) -> list[str] | None:
     """The keys that begin so, by so many hops along the index as there are; None for too many."""
-    inside = f"substr({key}, 1, {len(prefix)}) = ?1"
+    inside = f"substr({key}, 1, {len(prefix)}) = :prefix"
     found = connection.execute(
-        f"with recursive keys(name) as (select min({key}) from {table} where {key} >= ?1 union all"
+        f"with recursive keys(name) as (select min({key}) from {table} where {key} >= :prefix"
+        " union all"
         f" select (select min({key}) from {table} where {key} > name) from keys"
         f" where {inside.replace(key, 'name')})"
-        f" select name from keys where {inside.replace(key, 'name')} limit ?2",
-        (prefix, most + 1),
+        f" select name from keys where {inside.replace(key, 'name')} limit :most",
+        {"prefix": prefix, "most": most + 1},  # by number a sequence is refused from 3.14 on
     ).fetchall()
     return None if len(found) > most else [name for (name,) in found]
