@@ -15,6 +15,13 @@ from tests.web.chromium import Browser, Tab
 STATUS = "/streamservice.AdminService/GetStatus"
 PUBLISH = "/streamservice.ProducerService/Publish"
 
+
+@pytest.fixture
+def look() -> tuple[int, bool]:
+    """One is enough here."""
+    return 1400, False
+
+
 ATTACKS = """(async (base) => {
   const json = {"content-type": "application/json"};
   const tries = {

@@ -16,6 +16,12 @@ from tests.web.test_page import HOSTILE
 CODE = "Boolean(document.querySelector('.lines .row'))"
 
 
+@pytest.fixture
+def look() -> tuple[int, bool]:
+    """One is enough here."""
+    return 1400, False
+
+
 FEED = """
 import asyncio, sys, time
 from streamkit import AsyncClient
