@@ -124,7 +124,13 @@ def run() -> list[Row]:
                 server.stop()
 
 
-async def measure(servers: dict[bool, Server], token: str) -> list[Row]:
+async def measure(
+    servers: dict[bool, Server],
+    token: str | None,
+    what: str = "access, log and figures",
+    floor: float = FLOOR,
+) -> list[Row]:
+    """Both servers in turns; what is on in the first is off in the second."""
     spent: dict[str, dict[bool, list[float]]] = {name: {True: [], False: []} for name in WORK}
     async with (
         AsyncClient(servers[True].address, token=token) as with_access,
@@ -147,13 +153,13 @@ async def measure(servers: dict[bool, Server], token: str) -> list[Row]:
         ours, peer = (1e6 * quick_half(both[which]) for which in (True, False))
         rows.append(
             {
-                "name": f"access, log and figures on, {name}",
+                "name": f"{what} on, {name}",
                 "unit": "us of server time each",
                 "ours": ours,
                 "peer": "off",
                 "peer_figure": peer,
                 "ratio": peer / ours,
-                "floor": FLOOR if name != "single calls" else None,
+                "floor": floor if name != "single calls" else None,
             }
         )
     return rows

@@ -21,7 +21,9 @@ from pathlib import Path
 
 import psutil
 
+from bench import access
 from bench.wire import ROOT, Row, Server, generate, row, with_connect
+from streamkit.transport import run as run_loop
 
 __all__ = ["run"]
 
@@ -30,9 +32,9 @@ ROUNDS = 2
 READERS = 200
 MANY = 1_000
 IDLE = 2_000
-FLOOR_ONE, FLOOR_MANY, FLOOR_IDLE = 5.0, 20.0, 32.0
+FLOOR_ONE, FLOOR_MANY, FLOOR_IDLE, FLOOR_PLAIN = 5.0, 20.0, 32.0, 0.99
 """How many times the peer's rate ours has to be, for one reader and in fan-out; KiB of an idle
-reader."""
+reader; and what plain gRPC may lose."""
 
 Rates = tuple[float, float]
 """Events per second, and per CPU-second of the server."""
@@ -55,7 +57,7 @@ def run() -> list[Row]:
         for what, contenders in (("events", doors), ("gRPC-Web", webs)):
             rows += _compared(what, contenders)
             print(f"  {what} measured", file=sys.stderr, flush=True)
-        return [*rows, *_idle()]
+        return [*rows, *_idle(), *_plain()]
 
 
 def _compared(what: str, contenders: dict[str, str]) -> list[Row]:
@@ -165,3 +167,19 @@ def _idle() -> list[Row]:
         each = (sizes[1] - sizes[0]) / (IDLE - 100) / 1024
     name = f"an idle reader of events, of {IDLE}"
     return [row(name, "KiB", each, "the bound", FLOOR_IDLE, 1, less=True)]
+
+
+def _plain() -> list[Row]:
+    """What the doors cost those that do not use them."""
+    with tempfile.TemporaryDirectory() as name:
+        folders = {on: Path(name, str(on)) for on in (True, False)}
+        for folder in folders.values():
+            folder.mkdir()
+        servers = {
+            on: access.Server(folder, *(["--web"] if on else [])) for on, folder in folders.items()
+        }
+        try:
+            return run_loop(access.measure(servers, None, "plain gRPC with doors", FLOOR_PLAIN))
+        finally:
+            for server in servers.values():
+                server.stop()
