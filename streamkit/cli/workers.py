@@ -13,6 +13,7 @@ import typer
 
 from streamkit.cli import exits
 from streamkit.cli.exits import UsageError
+from streamkit.cli.reconfiguring import reconfigured
 from streamkit.cli.session import Session
 from streamkit.supervision import supervised
 
@@ -54,6 +55,7 @@ async def serve_workers(
     server: Server,
     count: int,
     greet: Callable[[int], None],
+    settings: Callable[[typer.Context], dict[str, Any]],
 ) -> int:
     """Serve by so many processes, 0 for one a core, until a signal comes."""
     if not hasattr(socket, "AF_UNIX") or sys.platform == "win32":
@@ -71,7 +73,10 @@ async def serve_workers(
             dedicate_process()
             greet(count)
             status = f"serves on {server.address} by {count} workers"
-            async with supervised(status, partial(setattr, owner, "on_drain")):
+            async with (
+                reconfigured(context, server, settings),
+                supervised(status, partial(setattr, owner, "on_drain")),
+            ):
                 await owner.serve()
     except WorkerFailedError as failed:  # which it has told itself
         return failed.code if failed.code > 0 else exits.FAILED

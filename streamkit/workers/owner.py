@@ -141,9 +141,9 @@ class Owner:
     async def stop(self) -> None:
         """Let the workers drain and end, then close the store. May be called twice."""
         self._leaving.set()
-        self.on_drain()
         resources, self._resources = self._resources, None
         if resources is not None:
+            self.on_drain()
             await resources.aclose()
 
     async def __aenter__(self) -> Self:

@@ -41,7 +41,8 @@ def running(*arguments: str, **env: str) -> Iterator[subprocess.Popen[str]]:
         process.wait()
 
 
-def test_the_manager_hears_in_order(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [(), ("--workers", "1")], ids=["one", "workers"])
+def test_the_manager_hears_in_order(more: tuple[str, ...], tmp_path: Path) -> None:
     heard: list[str] = []
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
@@ -52,7 +53,9 @@ def test_the_manager_hears_in_order(tmp_path: Path) -> None:
             return heard[-1]
 
         with running(
-            "--port", "0", NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="200000"
+            *("--port", "0", *more),
+            NOTIFY_SOCKET=str(tmp_path / "notify"),
+            WATCHDOG_USEC="200000",
         ) as process:
             first = hear()
             assert first.startswith("READY=1\nSTATUS=serves on 127.0.0.1:")
@@ -115,12 +118,25 @@ def test_a_hangup_takes_over_what_it_can_and_tells_the_rest(tmp_path: Path) -> N
     assert '"logger": "streamkit.cli.reconfiguring"' in text  # in the format of the new file
 
 
-def test_the_socket_of_the_manager_is_served_and_checked() -> None:
+@pytest.mark.parametrize("more", [(), ("--workers", "1")], ids=["one", "workers"])
+def test_the_socket_of_the_manager_is_served(more: tuple[str, ...]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         script = 'exec env LISTEN_PID=$$ LISTEN_FDS=1 "$@" 3<&' + str(listener.fileno())
         process = subprocess.Popen(
-            ["bash", "-c", script, "-", *COMMAND, "serve", "--store", ":memory:", "--port", "1"],
+            [
+                "bash",
+                "-c",
+                script,
+                "-",
+                *COMMAND,
+                "serve",
+                "--store",
+                ":memory:",
+                "--port",
+                "1",
+                *more,
+            ],
             pass_fds=[listener.fileno()],
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -136,7 +152,11 @@ def test_the_socket_of_the_manager_is_served_and_checked() -> None:
         finally:
             if process.poll() is None:
                 process.kill()
-            process.communicate()
+            _, said = process.communicate()
+    assert f"serves on {address}" in said
+
+
+def test_the_socket_of_the_manager_is_checked() -> None:
     with socket.create_server(("0.0.0.0", 0)) as listener:
         script = 'exec env LISTEN_PID=$$ LISTEN_FDS=1 "$@" 3<&' + str(listener.fileno())
         refused = subprocess.run(

@@ -316,7 +316,8 @@ async def _serve(
     store, rules = given["journal"] or "", given.get("access", "")
     hello = partial(greet, session, server, app, store, rules)
     if workers is not None:
-        return await serve_workers(session, context, server, workers, hello)
+        settings = partial(settings_of, session)
+        return await serve_workers(session, context, server, workers, hello, settings)
     await _run(session, context, server, hello, child)
     return exits.OK
 

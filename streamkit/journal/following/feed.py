@@ -14,7 +14,7 @@ from streamkit.config import WorkerLimits
 from streamkit.errors import InternalError, StreamkitError
 from streamkit.generated.streamservice import JobReport
 from streamkit.intercom import Intercom, parts_of
-from streamkit.journal.base import ProducerId, Stream
+from streamkit.journal.base import JournalStatus, ProducerId, Pruned, Stream
 from streamkit.journal.following.words import (
     APPEND,
     CANCEL,
@@ -23,8 +23,9 @@ from streamkit.journal.following.words import (
     HELLO,
     JUMP,
     PINNED,
+    PRUNE,
     REPORT,
-    SWEEP,
+    STATUS,
     told_bounds,
     told_items,
 )
@@ -113,9 +114,7 @@ class Feed:
         follower = Follower(self, self._limits)
         await follower.line.start(sock)
         journal = self._journal
-        url, durability, *_ = await journal.status()
-        store = (journal.path, journal.epoch, url, durability)
-        hello = (store, self.bounds(), journal.faults)
+        hello = (journal.path, journal.epoch, self.bounds(), journal.faults)
         follower.line.tell(HELLO, hello)  # nothing was committed since: none of this awaits
         self._followers[follower] = None
         return follower
@@ -152,8 +151,10 @@ class Feed:
             )
         if kind == CANCEL:
             return _encoded_one(journal.cancel_job(*value))
-        if kind == SWEEP:
-            return _done(journal.prune())
+        if kind == PRUNE:
+            return _pruned(journal.prune(dry_run=value))
+        if kind == STATUS:
+            return _plain_status(journal.status())
         return _nothing()
 
     def _committed(self, committed: list[Committed], oldest: dict[Stream, int]) -> None:
@@ -178,8 +179,12 @@ async def _encoded_one(work: Coroutine[Any, Any, Any]) -> list[bytes]:
     return [encode(await work)]
 
 
-async def _done(work: Coroutine[Any, Any, Any]) -> None:
-    await work
+async def _pruned(work: Coroutine[Any, Any, list[Pruned]]) -> list[tuple[str, str, int, int]]:
+    return [(p.stream.value, p.pattern, p.records, p.bytes) for p in await work]
+
+
+async def _plain_status(work: Coroutine[Any, Any, JournalStatus]) -> tuple[Any, ...]:
+    return tuple(await work)
 
 
 async def _nothing() -> None:

@@ -19,6 +19,7 @@ from streamkit.journal.base import (
     Clock,
     JournalStatus,
     ProducerId,
+    Pruned,
     Record,
     Selector,
     Start,
@@ -32,8 +33,9 @@ from streamkit.journal.following.words import (
     HELLO,
     JUMP,
     PINNED,
+    PRUNE,
     REPORT,
-    SWEEP,
+    STATUS,
     SYNC,
     bounds_of,
     items_of,
@@ -66,8 +68,6 @@ class FollowerJournal(FileJournal):
         self._line = line
         self._background.clear()  # what time brings is the other's to apply
         self._told_faults: tuple[str, ...] = ()
-        self._shown = ["", ""]
-        """The store and its durability, as the other process tells of them."""
         self._waiting = 0
         self._turn = asyncio.Lock()
         self._room: asyncio.Future[None] | None = None
@@ -82,9 +82,9 @@ class FollowerJournal(FileJournal):
 
         def told(kind: int, value: Any) -> None:
             if kind == HELLO:
-                (path, epoch, *shown), bounds, faults = value
+                path, epoch, bounds, faults = value
                 journal = cls(path, options, clock, steady, line)
-                journal._shown, journal._told_faults = shown, faults
+                journal._told_faults = faults
                 journal._start(epoch, bounds_of(bounds))
                 greeted.set_result(journal)
             else:
@@ -107,8 +107,11 @@ class FollowerJournal(FileJournal):
         return self._told_faults
 
     async def status(self) -> JournalStatus:
-        url, durability = self._shown
-        return (await super().status())._replace(url=url, durability=durability)
+        return JournalStatus(*await self._line.ask(STATUS, None))
+
+    async def prune(self, *, dry_run: bool = False) -> list[Pruned]:
+        found = await self._line.ask(PRUNE, dry_run)
+        return [Pruned(Stream(name), *rest) for name, *rest in found]
 
     # ---- what is told ----
 
@@ -217,7 +220,7 @@ class FollowerJournal(FileJournal):
         return self._waiting >= self._options.waiting_bytes  # one request is always taken
 
     async def _sweep(self, now: datetime, seen: float) -> None:
-        await self._line.ask(SWEEP, None)
+        await self._line.ask(PRUNE, False)
 
     async def _begin(self, selector: Selector, start: Start, newest: int) -> Page[Record]:
         """What was acknowledged before may still be on its way to this process."""

@@ -22,8 +22,9 @@ __all__ = [
     "HELLO",
     "JUMP",
     "PINNED",
+    "PRUNE",
     "REPORT",
-    "SWEEP",
+    "STATUS",
     "SYNC",
     "bounds_of",
     "items_of",
@@ -34,9 +35,10 @@ __all__ = [
 HELLO, FEED, JUMP, FAULTS, PINNED = 2, 3, 4, 5, 6
 """Told to a reading process: what the journal is; what was committed; that it has missed
 something, and what there is now; what goes wrong; that a long read holds the store back."""
-APPEND, REPORT, CANCEL, SWEEP, SYNC = 16, 17, 18, 19, 20
-"""Asked by one: to store records, job reports, a cancellation; to apply what time brings; and to
-answer, so that everything that was committed before has been told."""
+APPEND, REPORT, CANCEL, PRUNE, SYNC, STATUS = 16, 17, 18, 19, 20, 21
+"""Asked by one: to store records, job reports, a cancellation; to apply what time brings, or to say
+what that would be; to answer, so that everything that was committed before has been told; and how
+the store is."""
 
 _STREAMS = (Stream.UPDATES, Stream.LOGS)
 _MAKE = {Stream.UPDATES: update_item, Stream.LOGS: log_item}

@@ -13,12 +13,22 @@ import pytest
 
 from streamkit.config import JournalOptions, WorkerLimits
 from streamkit.errors import ConnectError, InvalidArgumentError, StreamkitError
-from streamkit.journal import Position, ProducerId, Start, Stream, open_journal
+from streamkit.generated.streamservice import Update
+from streamkit.journal import Appended, Position, ProducerId, Start, Stream, open_journal
 from streamkit.journal.base import now
 from streamkit.journal.following.feed import Feed
 from streamkit.journal.following.follower import FollowerJournal
 from streamkit.journal.sqlite.journal import SqliteJournal
-from streamkit.testing.journal.support import following, stored, texts, topics, updates
+from streamkit.testing.journal.support import (
+    Clock,
+    following,
+    log,
+    stored,
+    texts,
+    topics,
+    updates,
+)
+from tests.journal.replicated.logs import MemoryLog, dump, follow
 
 
 class Several:
@@ -138,3 +148,29 @@ async def test_without_the_owner_nothing_is_written_and_everything_read(tmp_path
         assert (await one.job("x")) is None
         place = Start(after=Position(one.epoch, 0))
         assert texts(await stored(one, topics(), place)) == ["a"]
+
+
+async def test_workers_of_several_servers_write_to_one_log(tmp_path: Path) -> None:
+    """Rows that a worker has made go through the log as messages, and come out the same."""
+    clock, shared = Clock(), MemoryLog()
+    folders = (tmp_path / "a", tmp_path / "b")
+    async with (
+        await follow(shared, folders[0], clock) as one,
+        await follow(MemoryLog(shared), folders[1], clock) as other,
+    ):
+        feed = Feed(one)
+        worker = await Several(one, feed).join()
+        async with worker:
+            given = Update(topic="t", message="a", metadata={"k": "v"})
+            assert await worker.append_updates([given], ProducerId("p", 1)) == Appended(1, 1)
+            assert await worker.append_logs([log("b", "warn")]) == Appended(1, 1)
+            runs = worker.append_runs_soon([([Update("t", "c")], None), ([Update("t", "d")], None)])
+            assert runs is not None and await runs == [(2, 1), (3, 1)]
+            assert await other.append_updates([given], ProducerId("p", 1)) == Appended(1, 1)
+            assert (await worker.status()).durability.startswith("replicated")
+            assert texts(await stored(worker, topics())) == ["a", "c", "d"]
+        await feed.close()
+    ours, theirs = map(dump, folders)
+    assert (ours["updates"], ours["logs"]) == (theirs["updates"], theirs["logs"])
+    [update] = [row for row in ours["updates"] if row[0] == 1]
+    assert (update[1], *update[3:]) == ("t", "a", '{"k":"v"}')
