@@ -16,6 +16,7 @@ from ssl import SSLContext
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from streamkit import tracing
 from streamkit.access.rules import Rules
 from streamkit.background import Companions, place_of
 from streamkit.config import DoorLimits, JournalOptions, QueryLimits, TransportLimits
@@ -66,8 +67,7 @@ _ANYWHERE = ("0.0.0.0", "::", "")
 
 _FOREVER = 1e6  # seconds: a time that never ends, for clocks
 _LARGEST_REQUEST = 4 * 1024 * 1024 - 4096
-"""A stock client refuses messages over 4 MiB. What fits into a request fits into one of its
-messages too, after the server has added time and sequence."""
+"""A stock client refuses 4 MiB of what fitted into a request: time and sequence are added."""
 
 
 class Server:
@@ -220,7 +220,7 @@ class Server:
         async with AsyncExitStack() as resources:
             if self._access_log is not None:
                 begin_access_log(resources, self.calls, self._access_log, self._access_log_every)
-            interceptors = [*self._gates(resources), *self._interceptors]
+            interceptors = [*self._gates(resources), *tracing.of_server(), *self._interceptors]
             handlers = [*await self._open_ours(resources), *self._handlers]
             for service in services_of(handlers):
                 self._health.set_serving(True, service)

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 from uuid import uuid4
 
+from streamkit import tracing
 from streamkit.client.attempts import Attempts, Reconnect
 from streamkit.client.events import ClientEvent, OnEvent, tell
 from streamkit.client.reading.pulse import Pulse
@@ -135,7 +136,10 @@ class Link:
                 limits=TransportLimits(max_message=MAX_MESSAGE),
                 ssl=self._ssl,
                 connect_timeout=self._connect_timeout,
-                interceptors=[] if self._token is None else [self._token],
+                interceptors=[
+                    *([] if self._token is None else [self._token]),
+                    *tracing.of_client(),
+                ],
             )
         return self._channel_
 

@@ -9,12 +9,14 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tomllib
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from streamkit.access.rules import parse_rules
+from streamkit.cli.input.retention import retention_rule
 from streamkit.rights import Action
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "operating.md").read_text()
@@ -67,10 +69,17 @@ def test_the_page_works_word_by_word(tmp_path: Path) -> None:
 
 
 def test_the_other_proofs_are_as_the_file_takes_them() -> None:
-    [written] = blocks("toml")
+    [written] = [block for block in blocks("toml") if "[[certificate]]" in block]
     roles = '[role.till]\npublish = ["orders.*"]\n'
     rules = parse_rules(written + roles)
     assert rules.certificates and rules.peers and rules.jwt is not None
+
+
+def test_the_rules_of_retention_are_as_the_file_takes_them() -> None:
+    [written] = [block for block in blocks("toml") if "[[serve.retention]]" in block]
+    tables = tomllib.loads(written)["serve"]["retention"]
+    rules = [retention_rule(",".join(f"{key}={value}" for key, value in t.items())) for t in tables]
+    assert [rule.pattern for rule in rules] == ["metrics.>", "prices.*"]
 
 
 def test_the_table_names_every_action() -> None:

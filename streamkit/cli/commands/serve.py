@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,7 +16,7 @@ from streamkit.cli.exits import UsageError, value_of
 from streamkit.cli.greeting import greet
 from streamkit.cli.input.apps import load_app
 from streamkit.cli.input.configuration import load
-from streamkit.cli.input.parsing import duration, size
+from streamkit.cli.input.parsing import duration, size, some
 from streamkit.cli.input.retention import retention_rule
 from streamkit.cli.input.stores import (
     WITH_PASSWORD,
@@ -37,7 +36,6 @@ from streamkit.supervision import given_listener, supervised
 if TYPE_CHECKING:
     from streamkit.server import Server
 
-N = TypeVar("N", int, float)
 
 _QUERIES = "Queries"
 _WEB = "Browsers"
@@ -203,6 +201,9 @@ async def _serve(
         str,
         typer.Option("--log-format", metavar="text|json", help="Of the server's own log."),
     ] = "text",
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Spans for OpenTelemetry, whose SDK is set up around.")
+    ] = False,
     insecure: Annotated[
         bool,
         typer.Option("--insecure", help="Serve other machines without TLS or without --access."),
@@ -295,6 +296,10 @@ async def _serve(
     child = Child.inherited() if reload else None
     if reload and child is None:
         return await supervise(session, Path.cwd())
+    if trace:
+        from streamkit import tracing
+
+        tracing.enable()
     given = settings_of(session, context)
     made_ready(given["journal"] or "")
     if app:
@@ -345,9 +350,9 @@ def settings_of(session: Session, context: typer.Context) -> dict[str, Any]:
         {"path": asked.uds} if asked.uds else {"host": asked.host, "port": asked.port}
     )
     given["query_limits"] = QueryLimits(
-        max_seconds=value_of("--query-timeout", _some(duration), asked.query_timeout),
+        max_seconds=value_of("--query-timeout", some(duration), asked.query_timeout),
         max_concurrent=asked.max_queries,
-        max_memory=value_of("--query-memory", _some(size), asked.query_memory),
+        max_memory=value_of("--query-memory", some(size), asked.query_memory),
         max_rows=asked.query_rows,
         max_bytes=value_of("--query-bytes", size, asked.query_bytes),
     )
@@ -362,7 +367,7 @@ def settings_of(session: Session, context: typer.Context) -> dict[str, Any]:
     if asked.access_log:
         given["access_log"] = asked.access_log
         if asked.access_log_every:
-            seconds = value_of("--access-log-every", _some(duration), asked.access_log_every)
+            seconds = value_of("--access-log-every", some(duration), asked.access_log_every)
             given["access_log_every"] = seconds
     if asked.metrics:
         given["metrics"] = asked.metrics
@@ -479,18 +484,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
-
-
-def _some(read: Callable[[str], N]) -> Callable[[str], N]:
-    """The same, but 0 is refused."""
-
-    def more_than_nothing(text: str) -> N:
-        value = read(text)
-        if not value:
-            raise ValueError("must be more than 0")
-        return value
-
-    return more_than_nothing
 
 
 def _one_of(name: str, text: str, allowed: tuple[str, ...]) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
+from typing import TypeVar
 
 from streamkit.terms import LEVELS
 
@@ -17,8 +18,10 @@ __all__ = [
     "moment",
     "parameter",
     "size",
+    "some",
 ]
 
+N = TypeVar("N", int, float)
 
 _UNIT_SECONDS = {
     "ms": 0.001,
@@ -171,3 +174,15 @@ def _guess(value: str) -> object:
     if re.fullmatch(r"-?\d{1,17}\.\d{1,17}", value) and repr(float(value)) == value:
         return float(value)
     return value
+
+
+def some(read: Callable[[str], N]) -> Callable[[str], N]:
+    """The same, but 0 is refused."""
+
+    def more_than_nothing(text: str) -> N:
+        value = read(text)
+        if not value:
+            raise ValueError("must be more than 0")
+        return value
+
+    return more_than_nothing

@@ -8,6 +8,7 @@ from functools import lru_cache
 from types import TracebackType
 from typing import Self
 
+from streamkit import tracing
 from streamkit.client.writing.pump import Pump
 from streamkit.client.writing.text import clean, clean_map, message_text
 from streamkit.errors import ConnectError, InvalidArgumentError, StreamkitError
@@ -201,6 +202,9 @@ class LogWriter(_Writer):
             service=self.service,
         )
         size = len(message) + 64
+        context = tracing.carrier()
+        if context:
+            fields = context | dict(fields or {})
         if fields:
             entry.fields = clean_map(fields)
             size += sum(len(key) + len(value) + 8 for key, value in entry.fields.items())
@@ -236,6 +240,9 @@ def make_update(
     if not text.isascii() and len(text) > 65_536:
         size = len(text.encode()) + len(topic) + 32
     update = Update(topic=check_topic(topic), message=text)
+    context = tracing.carrier()
+    if context:
+        metadata = context | dict(metadata or {})
     if metadata:
         update.metadata = clean_map(metadata)
         size += sum(len(key) + len(value) + 8 for key, value in update.metadata.items())

@@ -31,6 +31,7 @@ SOME: dict[str, Any] = {
     "allow-host": ["a.example"],
     "max-queries": 3,
     "workers": 2,
+    "trace": True,
     "query-rows": 7,
     "host": "127.0.0.2",
     "durability": "full",
