@@ -9,6 +9,7 @@ import sqlite3
 import stat
 from collections import namedtuple
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ from streamkit.server import Server
 from streamkit.terms import Position
 from streamkit.testing import serve
 from streamkit.transport import Channel
-from tests.cli.tools import invoke
+from tests.cli.tools import ServerProcess, invoke
 
 BACKUP = "/streamservice.AdminService/Backup"
 
@@ -105,6 +106,66 @@ async def test_a_backup_during_writes_is_a_beginning(tmp_path: Path) -> None:
         client.subscribe("n", start=Position(epoch, newest)) as updates,
     ):
         assert (await anext(aiter(updates))).message == str(newest + 1)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(280)
+async def test_a_backup_beside_fifty_thousand_events_a_second(tmp_path: Path) -> None:
+    copy, again = tmp_path / "copy.db", tmp_path / "again.db"
+    process = ServerProcess(tmp_path / "store.db", "--max-bytes", "0")
+    loop = asyncio.get_running_loop()
+    waits: dict[bool, list[float]] = {True: [], False: []}
+    backing = False
+    try:
+        async with AsyncClient(process.address) as client:
+            begun, stop = loop.time(), asyncio.Event()
+
+            async def write() -> int:
+                count = 0
+                async with client.publisher() as publisher:
+                    while not stop.is_set():
+                        for _ in range(500):
+                            count += 1
+                            if not publisher.try_send("n", str(count)):
+                                await publisher.send("n", str(count))
+                        await asyncio.sleep(0)
+                return count
+
+            async def look() -> None:
+                while not stop.is_set():
+                    since = loop.time()
+                    await client.publish("other", "x")
+                    waits[backing].append(loop.time() - since)
+                    await asyncio.sleep(0.01)
+
+            writing, looking = asyncio.create_task(write()), asyncio.create_task(look())
+            await asyncio.sleep(5)
+            before = (await client.status()).streams[0].newest
+            backing = True
+            await client.backup(copy)
+            backing = False
+            after = (await client.status()).streams[0].newest
+            await asyncio.sleep(3)
+            stop.set()
+            count = await writing
+            await looking
+            seconds = loop.time() - begun
+    finally:
+        assert process.stop() == 0
+    restore_store(str(copy), str(again))
+    with closing(sqlite3.connect(again)) as opened:
+        rows = opened.execute(
+            "select count(*), min(sequence), max(sequence) from updates"
+        ).fetchone()
+        texts = opened.execute("select message from updates where topic = 'n' order by sequence")
+        assert all(text == str(place) for place, (text,) in enumerate(texts, 1))
+    assert rows[0] == rows[2] - rows[1] + 1 and before <= rows[2] <= after
+    quiet, beside = (sorted(waits[which])[-1 - len(waits[which]) // 100] for which in (False, True))
+    print(
+        f"{count / seconds:,.0f} events/s; the backup has all {rows[2]:,} up to its moment, of"
+        f" {before:,} before and {after:,} after; p99 of a publisher {quiet * 1e3:.0f} ms,"
+        f" during the backup {beside * 1e3:.0f} ms"
+    )
 
 
 async def test_one_at_a_time_and_none_is_left_when_the_caller_goes(tmp_path: Path) -> None:

@@ -13,11 +13,16 @@ from streamkit.client import AsyncClient
 from streamkit.errors import StreamkitError
 from tests.cli.tools import COMMAND, ServerProcess, environment, invoke, wait_for
 
+PASSWORD = "a-word-that-nobody-sees"
+
 
 def seen_of(process: subprocess.Popen[str]) -> str:
     """What others can see of a process: its command line, and the list of processes."""
     listed = subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True).stdout
-    return Path(f"/proc/{process.pid}/cmdline").read_text() + listed
+    seen = [
+        Path(f"/proc/{process.pid}/{name}").read_text() for name in ("cmdline", "comm", "status")
+    ]
+    return "\n".join([*seen, listed])
 
 
 def test_no_secret_is_shown_anywhere(tmp_path: Path) -> None:
@@ -66,6 +71,15 @@ def test_no_secret_is_shown_anywhere(tmp_path: Path) -> None:
             out, err = process.communicate(timeout=60)
             assert "Traceback" in err
             shown += [out, err]
+        url = f"postgresql://me:{PASSWORD}@127.0.0.1:1/x"
+        options = tmp_path / "streamkit.toml"
+        options.write_text(f'[serve]\naccess = "{file}"\ndatabase.shop = {{ env = "SHOP_URL" }}\n')
+        for command in ("config show", "config check", "doctor"):
+            arguments = [*command.split(), "--config", str(options)]
+            env = {"SHOP_URL": url, "STREAMKIT_TOKEN": secret}
+            done = invoke(*arguments, server=server.address, env=env)
+            shown += [done.stdout, done.stderr]
+            assert done.returncode == 0, done.stderr
         far = invoke("status", "-s", "192.0.2.1:1", env={"STREAMKIT_TOKEN": secret})
         assert far.returncode == 1 and "without TLS" in far.stderr
         shown += [far.stderr, far.stdout, seen_of(server.process), seen_of(following)]
@@ -81,6 +95,7 @@ def test_no_secret_is_shown_anywhere(tmp_path: Path) -> None:
     text = "\n".join(shown)
     # The log is among what was looked at.
     assert '"identity": "token:ops"' in text and '"reason": "revoked"' in text
+    assert "SHOP_URL" in text and PASSWORD not in text
     for hidden in (secret, wrong, late, *digests):
         assert hidden not in text
         assert hidden.rpartition("_")[2] not in text
