@@ -19,13 +19,15 @@ if TYPE_CHECKING:
     from nats.aio.client import Client
     from nats.aio.msg import Msg
 
-__all__ = ["Away", "JetStream", "Refused"]
+__all__ = ["SOON", "Away", "JetStream", "Refused"]
 
 _SECOND = 1_000_000_000  # JetStream counts in nanoseconds
 _EXPIRES = 5
 _SILENCE = 1.25
 """Seconds without a heartbeat, of which there are two in one, that a consumer is believed."""
 _ANSWER = 5.0
+SOON = 1.5
+"""Seconds for what can be asked again: while a cluster has no leader nobody answers at all."""
 _CONNECT = 3
 _ATTEMPTS = 2
 """Of each server, at the start."""
@@ -97,20 +99,22 @@ class JetStream:
         await self.client.subscribe(inbox, cb=answered, pending_msgs_limit=0, pending_bytes_limit=0)
         return inbox
 
-    async def info(self, stream: str) -> dict[str, Any]:
+    async def info(self, stream: str, seconds: float = _ANSWER) -> dict[str, Any]:
         """What a stream is and holds. Raises Away or Refused."""
-        return await self.api(f"STREAM.INFO.{stream}", {})
+        return await self.api(f"STREAM.INFO.{stream}", {}, seconds)
 
-    async def api(self, verb: str, body: dict[str, Any]) -> dict[str, Any]:
+    async def api(
+        self, verb: str, body: dict[str, Any], seconds: float = _ANSWER
+    ) -> dict[str, Any]:
         """Ask JetStream for something. Raises Away or Refused."""
-        return await self.ask(f"$JS.API.{verb}", json.dumps(body).encode())
+        return await self.ask(f"$JS.API.{verb}", json.dumps(body).encode(), seconds)
 
-    async def ask(self, subject: str, data: bytes) -> dict[str, Any]:
+    async def ask(self, subject: str, data: bytes, seconds: float = _ANSWER) -> dict[str, Any]:
         """Send, and return the answer of JetStream. Raises Away or Refused."""
         import nats.errors
 
         try:
-            reply = await self.client.request(subject, data, timeout=_ANSWER)
+            reply = await self.client.request(subject, data, timeout=seconds)
             found: dict[str, Any] = json.loads(reply.data)
         except nats.errors.NoRespondersError:
             raise Away(
@@ -192,7 +196,7 @@ class JetStream:
         }
         body = {"stream_name": stream, "config": wanted}
         try:
-            made = await self.api(f"CONSUMER.CREATE.{stream}", body)
+            made = await self.api(f"CONSUMER.CREATE.{stream}", body, SOON)
         except Refused as error:
             raise Away(error.message) from None
         return str(made["name"])

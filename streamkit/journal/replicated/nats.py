@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from streamkit.config import LogLimits
 from streamkit.errors import PreconditionError, StoreError
 from streamkit.journal.base import new_epoch
-from streamkit.journal.replicated.jetstream import Away, JetStream, Refused
+from streamkit.journal.replicated.jetstream import SOON, Away, JetStream, Refused
 from streamkit.journal.replicated.log import Log, LogEntry, LogStatus, Snapshot
 from streamkit.journal.replicated.monitor import check_synced
 
@@ -306,7 +306,7 @@ class NatsLog(Log):
     async def _check(self, place: int) -> None:
         """Raise StoreError unless the stream is the one that was read up to a place."""
         try:
-            info = await self._jetstream.info(self.name)
+            info = await self._jetstream.info(self.name, SOON)
         except Refused as error:
             if error.number in _NOT_FOUND:
                 raise _WentBack(f"the log {self.name} is gone: its stream was removed") from None
