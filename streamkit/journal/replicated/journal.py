@@ -389,7 +389,7 @@ class ReplicatedJournal(SqliteJournal):
     async def status(self) -> JournalStatus:
         found = await super().status()
         told = ["replicated"]
-        with suppress(StoreError):
+        with suppress(StoreError):  # a log that is away: what is here is told
             log = await self.log.status()
             behind = max(0, log.last - self._state.place)
             told += [f"{behind} entries behind the log", *log.notes]

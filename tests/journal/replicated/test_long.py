@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import nats as client
 import pytest
@@ -157,18 +158,18 @@ async def _info(brokers: Brokers) -> dict[str, object]:
         await connection.close()
 
 
-async def _leader(brokers: Brokers):  # type: ignore[no-untyped-def]
-    cluster = (await _info(brokers))["cluster"]
-    return next(s for s in brokers.servers if s.name == cluster["leader"])  # type: ignore[index]
+async def _leader(brokers: Brokers) -> Any:
+    cluster: Any = (await _info(brokers))["cluster"]
+    return next(s for s in brokers.servers if s.name == cluster["leader"])
 
 
 async def _all_current(brokers: Brokers) -> None:
     until = time.monotonic() + 60
     while time.monotonic() < until:
         try:
-            cluster = (await _info(brokers)).get("cluster", {})
-            replicas = cluster.get("replicas", ())  # type: ignore[attr-defined]
-            if cluster.get("leader") and len(replicas) == 2 and all(r["current"] for r in replicas):  # type: ignore[attr-defined]
+            cluster: Any = (await _info(brokers)).get("cluster", {})
+            replicas = cluster.get("replicas", ())
+            if cluster.get("leader") and len(replicas) == 2 and all(r["current"] for r in replicas):
                 return
         except Exception:
             pass
