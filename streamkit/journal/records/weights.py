@@ -17,7 +17,7 @@ _RECORD_COST = 512
 _ENTRY_COST = 100
 """And an entry of a map."""
 _LARGE = 64 * 1024
-_SAMPLE = 32
+_SAMPLE = 16
 
 _dictionary = object.__getattribute__
 
