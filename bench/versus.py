@@ -3,7 +3,7 @@
     python -m bench.versus TREE [--rounds N] [PROBE ...]
 
 TREE is a checkout of another commit with its environment in .venv (`git worktree add TREE COMMIT`,
-then `make .venv/.ready` there). Each figure is the median of the rounds of each, and each round
+then `make .venv/.ready` there). Each figure is the best of the rounds of each, and each round
 has both, one after the other. The rows are kept as results/versus.json.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -51,7 +50,8 @@ def compared(other: Path, probe: str, rounds: int) -> list[dict[str, Any]]:
     runs = [(figures(other, probe), figures(HERE, probe)) for _ in range(rounds)]
     rows = []
     for name, (_, unit, less) in runs[0][0].items():
-        theirs, ours = (statistics.median(run[side][name][0] for run in runs) for side in (0, 1))
+        best = min if less else max  # what else the machine does only takes
+        theirs, ours = (best(run[side][name][0] for run in runs) for side in (0, 1))
         rows.append(
             {
                 "name": name,

@@ -370,7 +370,7 @@ class Store:
             if changed:
                 sizes.add(table, sizes.of_jobs(changed))
             elif table in _STREAM_TABLES:
-                sizes.add(table, sizes.of(table, "sequence >= ?", (new[0][0],)))
+                sizes.add(table, sizes.of_rows(table, new))
             elif table == "dedupe":
                 sizes.add(table, sum(64 + 2 * len(row[1]) + len(row[4]) for row in new))
             if table == "logs":
