@@ -110,6 +110,8 @@ if TYPE_CHECKING:
         TableSchema,
         Update,
         WatchJobsRequest,
+        WriteReply,
+        WriteRequest,
     )
     from streamkit.journal import (
         Appended,
@@ -128,6 +130,7 @@ if TYPE_CHECKING:
         Selector,
         Start,
         Stream,
+        Tally,
         joined_frames,
         open_journal,
     )
@@ -260,10 +263,13 @@ __all__ = [
     "SyncStream",
     "Table",
     "TableSchema",
+    "Tally",
     "TransportLimits",
     "UnimplementedError",
     "Update",
     "WatchJobsRequest",
+    "WriteReply",
+    "WriteRequest",
     "__version__",
     "after",
     "as_events",
@@ -304,11 +310,12 @@ _HOMES = {
     ),
     "streamkit.generated.streamservice": (
         "CallInfo Column Gap JobProgress JobReport JobRequest LogEntry LogRequest QueryResult "
-        "ServerStatus SubscribeRequest Table TableSchema Update WatchJobsRequest"
+        "ServerStatus SubscribeRequest Table TableSchema Update WatchJobsRequest "
+        "WriteReply WriteRequest"
     ),
     "streamkit.journal": (
         "Appended Bounds Delivery Hub Item JobPage Journal JournalStatus Loss "
-        "Position ProducerId Pruned Record Selector Start Stream joined_frames open_journal"
+        "Position ProducerId Pruned Record Selector Start Stream Tally joined_frames open_journal"
     ),
     "streamkit.offers": ("as_events"),
     "streamkit.rights": ("Action Identity Quota open_to"),

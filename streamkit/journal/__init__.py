@@ -18,6 +18,7 @@ from streamkit.journal.base import (
     Selector,
     Start,
     Stream,
+    Tally,
 )
 from streamkit.journal.hub import Hub
 from streamkit.journal.opening import open_journal, opened_journal
@@ -49,6 +50,7 @@ __all__ = [
     "Start",
     "StoredItems",
     "Stream",
+    "Tally",
     "Weighed",
     "framed",
     "joined_frames",
