@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import tomllib
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -31,15 +31,17 @@ def blocks(kind: str) -> list[str]:
 )
 @pytest.mark.timeout(300)
 def test_the_page_works_word_by_word(tmp_path: Path) -> None:
-    with socket.socket() as probe, socket.socket() as other:
-        probe.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        port, figures = probe.getsockname()[1], other.getsockname()[1]
+    with ExitStack() as probes:
+        sockets = [probes.enter_context(socket.socket()) for _ in range(3)]
+        for probe in sockets:
+            probe.bind(("127.0.0.1", 0))
+        port, figures, many = (probe.getsockname()[1] for probe in sockets)
     # The test keeps to the loopback; the rule for other addresses is the same without it.
     script = "set -e\n" + "\n".join(blocks("sh"))
     script = script.replace("--host 0.0.0.0", f"--host 127.0.0.1 --port {port}")
     script = script.replace("localhost:50051", f"localhost:{port}")
     script = script.replace("127.0.0.1:9464", f"127.0.0.1:{figures}")
+    script = script.replace("50052", str(many))
     unset = ("STREAMKIT_SERVER", "STREAMKIT_TOKEN", "STREAMKIT_ACCESS", "STREAMKIT_CONTEXT")
     done = subprocess.run(
         ["bash", "-m", "-c", script],
