@@ -18,6 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from streamkit import tracing
 from streamkit.client import AsyncClient
+from streamkit.client.blocking.logging import StreamHandler
 from streamkit.errors import NotFoundError
 from streamkit.generated.streamservice import PublishRequest, Update, WriteReply
 from streamkit.testing import serve
@@ -112,6 +113,29 @@ async def test_a_reader_links_to_the_publisher_also_after_a_restart(
     assert linked == [[around], [around], [alone], [around]]
     assert records[0].metadata["own"] == records[3].fields["own"] == "kept"
     assert all(s.context.trace_id != origin.get_span_context().trace_id for s in works)
+
+
+async def test_a_log_handler_keeps_the_span_of_the_thread_that_logs(
+    spans: InMemorySpanExporter,
+) -> None:
+    async with serve(journal=":memory:") as address, AsyncClient(address) as client:
+
+        def work() -> int:
+            handler = StreamHandler("api", address)
+            logger = logging.getLogger("work")
+            logger.addHandler(handler)
+            try:
+                with trace.get_tracer("test").start_as_current_span("work") as span:
+                    logger.warning("inside")
+                    return span.get_span_context().span_id
+            finally:
+                logger.removeHandler(handler)
+                handler.close()
+
+        span_id = await asyncio.to_thread(work)
+        async with client.logs("api", lines=1) as lines:
+            [line] = [line async for line in lines]
+    assert line.fields["traceparent"].split("-")[2] == f"{span_id:016x}"
 
 
 async def test_a_foreign_publisher_is_kept_by_the_server(spans: InMemorySpanExporter) -> None:

@@ -25,6 +25,7 @@ from contextlib import aclosing, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
+from streamkit import tracing
 from streamkit.client.aio import AsyncClient
 from streamkit.client.blocking.portal import Portal, abandon
 from streamkit.client.events import ClientEvent
@@ -191,7 +192,7 @@ class StreamHandler(logging.Handler):
         self.dropped = self.kept = 0
 
     def _line(self, record: logging.LogRecord) -> _Line:
-        fields = {"logger": record.name}
+        fields = {"logger": record.name} | tracing.carrier()  # here: the span is this thread's
         level, plain = _level(record.levelno)
         if record.levelname.lower() not in plain:
             fields["level"] = record.levelname
