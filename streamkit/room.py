@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -27,8 +28,12 @@ class Room:
         """Bytes in work now."""
         self.waiting = 0
 
-    async def take(self, size: int) -> None:
-        """Wait for room; give it back with `leave`. After a cancellation none is held."""
+    async def take(self, size: int, within: float | None = None) -> None:
+        """Wait for room, `within` so many seconds; give it back with `leave`.
+
+        Raises TimeoutError when there was none in time. After that, and after a cancellation,
+        none is held.
+        """
         if not self._waiters and self._fits(size):
             self.taken += size
             return
@@ -37,20 +42,28 @@ class Room:
                 "too much is being written to this server at once",
                 hint="Send it again in a moment.",
             )
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
         waiter = (future, size)
         self._waiters.append(waiter)
         self.waiting += size
+        timer: asyncio.TimerHandle | None = None
+        if within is not None:
+            # In a context of its own: a timer must not keep what the caller's holds.
+            timer = loop.call_later(within, _late, future, context=contextvars.Context())
         try:
             await future
-        except asyncio.CancelledError:
-            if future.done() and not future.cancelled():
-                self.leave(size)
-            else:
+        except BaseException:
+            if waiter in self._waiters:
                 self._waiters.remove(waiter)
                 self.waiting -= size
                 self._admit()
+            elif not future.cancelled() and future.exception() is None:
+                self.leave(size)
             raise
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     def leave(self, size: int) -> None:
         """Give room back."""
@@ -76,3 +89,8 @@ class Room:
             if not future.done():
                 self.taken += size
                 future.set_result(None)
+
+
+def _late(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_exception(TimeoutError())

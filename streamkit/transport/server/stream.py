@@ -188,8 +188,7 @@ class ServerStream(Stream[_Recv, _Send]):
     async def _take_room(self, size: int) -> None:
         """Held until the call is over, as its message is."""
         try:
-            async with asyncio.timeout(self._patience):
-                await self._room.take(size)
+            await self._room.take(size, self._patience)
         except TimeoutError:
             raise LimitError(
                 "too much is being sent to this server at once",
