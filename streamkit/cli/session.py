@@ -60,6 +60,9 @@ class Session:
         self.loss_told = False
         """Whether records were reported as lost or dropped to the person."""
         self.reader_gone = False
+        self.terminated = TERMINATED
+        """Exit code after SIGTERM; of a server, which is ended by nothing else, it is that of an
+        end in good order, however far its start has come."""
         self.on_event: Callable[[ClientEvent], None] | None = None
         """Told of what happens to the connection, instead of the person."""
         self._away_since: float | None = None
@@ -179,7 +182,7 @@ def run(given: dict[str, Any], body: Callable[[Session], Coroutine[Any, Any, int
     except KeyboardInterrupt:
         return exits.INTERRUPTED
     except _TerminatedError:
-        return TERMINATED
+        return TERMINATED if session is None else session.terminated
     except UsageError as error:
         return _say(str(error), exits.USAGE)
     except (StreamkitError, OSError) as error:  # TimeoutError is an OSError

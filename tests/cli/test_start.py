@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 EMPTY = """
@@ -30,12 +30,13 @@ ROUNDS = 10
 
 
 def seconds(*command: str) -> float:
-    """Of the processor, for one process."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    """Of the processor, for one process: what others cost that end meanwhile is not counted."""
     env = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    subprocess.run([sys.executable, *command], stdout=subprocess.DEVNULL, env=env, check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, env=env)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, command
+    return used.ru_utime + used.ru_stime
 
 
 def ratio(ours: tuple[str, ...], theirs: tuple[str, ...], enough: float) -> float:
@@ -58,3 +59,13 @@ def test_help_costs_little_more_than_that_of_an_empty_application(tmp_path: Path
 
 def test_importing_streamkit_costs_no_more_than_importing_asyncio_twice() -> None:
     assert ratio(("-c", "import streamkit"), ("-c", "import asyncio"), 2.0) < 2.0
+
+
+def test_what_another_process_costs_that_ends_meanwhile_is_not_counted() -> None:
+    other = subprocess.Popen([sys.executable, "-c", "sum(range(30_000_000))"])
+    reaping = threading.Thread(target=other.wait)
+    reaping.start()
+    there = f"os.path.exists('/proc/{other.pid}')"
+    found = seconds("-c", f"import os, time\nwhile {there}: time.sleep(0.02)")
+    reaping.join()
+    assert found < 0.2

@@ -282,6 +282,7 @@ async def _serve(
 
     Live streams are told to come back.
     """
+    session.terminated = exits.OK
     member = inherited(context)
     app, workers = context.params["app"], context.params["workers"]
     if workers is not None:

@@ -166,8 +166,8 @@ def test_a_level_far_into_the_line_is_the_messages() -> None:
 
 
 def test_hostile_lines_take_no_longer() -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     for start in ("[", "<", "a:", '{"level":', "error " * 50, "\x1b[" * 200, "a(1,", " " * 500):
         for _ in range(20):
             detect_level(start * 20_000)
-    assert time.perf_counter() - started < 5
+    assert time.thread_time() - started < 5

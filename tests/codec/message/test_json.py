@@ -408,10 +408,10 @@ def test_time_is_linear(described: Peers, case: str) -> None:
         text = before + many * (size // len(many)) + after
         best = 60.0
         for _ in range(3):
-            begun = time.process_time()
+            begun = time.thread_time()
             with suppress(DecodeError, EncodeError):
                 to_json(from_json(described.ours.Every, text))
-            best = min(best, time.process_time() - begun)
+            best = min(best, time.thread_time() - begun)
         return best
 
     seconds(1000)

@@ -452,10 +452,10 @@ async def test_bytes_one_by_one_are_not_copied_over_and_over(serve: Serve, dial:
     assert await client.pong()
     (protocol,) = server._connections
     frame = client.data(1, bytes(1_000_000), padding=1).serialize()
-    started = time.process_time()
+    started = time.thread_time()
     for position in range(0, 200_000, 10):
         protocol.data_received(frame[position : position + 10])
-    assert time.process_time() - started < 2.0
+    assert time.thread_time() - started < 2.0
 
 
 async def test_a_thousand_streams_that_declare_much_cost_little(serve: Serve, dial: Dial) -> None:
