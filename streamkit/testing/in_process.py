@@ -191,6 +191,11 @@ class _Attempt:
         self.requests.put(data)
         self._loop.call_soon(self.requests.flush)
 
+    def put_whole(self, data: bytes) -> bool:
+        self.put(data)
+        self.put_end()
+        return True
+
     def put_end(self) -> None:
         self.requests.end()
         self._loop.call_soon(self.requests.flush)

@@ -163,6 +163,7 @@ class ClientCall(Generic[Request, Reply]):
         self._timer: TimerHandle | None = None
         self._onion: Onion[ClientCall[Any, Any]] | None = None
         self._pending: list[Reply] = []
+        self._fields: Headers = []  # the metadata, as it is sent
         self._trailing: Metadata | None = None
 
     async def __aenter__(self) -> ClientCall[Request, Reply]:
@@ -325,7 +326,7 @@ class ClientCall(Generic[Request, Reply]):
             stream.end()
             self._request = None
         if self.metadata:
-            encode_metadata(self.metadata)  # what cannot be sent is said before anything is
+            self._fields = encode_metadata(self.metadata)  # raises before anything is sent
         loop = asyncio.get_running_loop()
         if self.deadline is not None:
             if self.deadline <= loop.time():
@@ -369,8 +370,7 @@ class ClientCall(Generic[Request, Reply]):
             headers.append(("grpc-encoding", self._compression))
         if self._retrying is not None and self._retrying.attempts:
             headers.append(("grpc-previous-rpc-attempts", str(self._retrying.attempts)))
-        if self.metadata:
-            headers += encode_metadata(self.metadata)
+        headers += self._fields
         return headers
 
     def _frame(self, message: Request, squeeze: bool | None) -> bytes:

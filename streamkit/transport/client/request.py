@@ -60,6 +60,11 @@ class Attempt(Protocol):
         """Add framed messages."""
         ...
 
+    def put_whole(self, data: bytes) -> bool:
+        """Right after `open`: add all that the request has, which is its end; False: it is too
+        much for one frame, or for now."""
+        ...
+
     def put_end(self) -> None:
         """After everything put so far, end the request."""
         ...
@@ -231,12 +236,14 @@ class ClientStream:
             return
         self._attempt = attempt
         self._inbox = attempt.messages_in
-        for data in self._unsent:
-            attempt.put(data)
-        self._unsent.clear()
+        unsent = self._unsent
+        if not (self._ending and len(unsent) == 1 and attempt.put_whole(unsent[0])):
+            for data in unsent:
+                attempt.put(data)
+            if self._ending and not bare:
+                attempt.put_end()
+        unsent.clear()
         self._unsent_size = 0
-        if self._ending and not bare:
-            attempt.put_end()
         self.wake()
 
     # The connection's side

@@ -2,11 +2,14 @@
 
 A block that leaves the dynamic table as it is means the same until something else changes the
 table, so what it decodes to is kept until then, and so is what a list of fields is written as.
+Where a deadline or an id makes each block another one, what it begins with is kept alike: the
+fields that stand in the tables, and differ from call to call no more than they do elsewhere.
 Names and values are text in which each character is one byte.
 """
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterable
 from typing import Any
@@ -34,6 +37,12 @@ _STATIC: list[tuple[str, str]] = [
 _FIRST = len(_STATIC) + 1  # the index of the newest entry of the dynamic table
 _LONGEST_INTEGER = 2**32
 _ODD = frozenset({"content-length", ":status"})
+_HEAD = re.compile(rb"[\x81-\xfe]*")
+"""What a block begins with: fields that are nothing but an index of one byte."""
+_VARIES = frozenset({"grpc-timeout"})
+"""What is another in every call, and is not worth a place in a table."""
+_NAMES = 256
+"""Names whose written form is kept, for all connections."""
 
 
 class Fields(list[tuple[str, str]]):
@@ -41,7 +50,7 @@ class Fields(list[tuple[str, str]]):
     and what is made of it alone can be kept with it. The same block may come as headers and as
     trailers, so what is made of it in one place must not be used in the other."""
 
-    __slots__ = ("kept", "made", "odd")
+    __slots__ = ("head", "kept", "made", "odd", "size")
 
     def __init__(self, fields: Iterable[tuple[str, str]] = ()) -> None:
         super().__init__(fields)
@@ -52,6 +61,10 @@ class Fields(list[tuple[str, str]]):
         an informational response."""
         self.made: dict[str, Any] = {}
         """What was made of it, by the name of the place."""
+        self.size = 0
+        """As a limit for header lists counts it."""
+        self.head: Fields | None = None
+        """What it begins with, if that is kept."""
 
 
 class CallHeaders(list[tuple[str, str]]):
@@ -77,7 +90,8 @@ class BlockReader:
         self._size = 0
         self._limit = TABLE
         self._known: dict[bytes, Fields] = {}
-        self._once: set[int] = set()  # hashes of blocks that came once
+        self._heads: dict[bytes, Fields] = {}  # of blocks that are not known
+        self._once: set[int] = set()  # hashes of blocks and of heads that came once
 
     @property
     def header_table_size(self) -> int:
@@ -96,31 +110,49 @@ class BlockReader:
         fields = self._known.get(block)
         if fields is not None:
             return fields
-        fields, changed = self._cut(block)
+        size = _HEAD.match(block, 0, _LONGEST).end()  # type: ignore[union-attr]  # it matches ""
+        if size == len(block):
+            size = 0  # the block is known as a whole, or will be
+        head = self._heads.get(block[:size]) if size else None
+        fields, changed = self._cut(block, 0 if head is None else size, head)
         if changed:
             self._known.clear()
+            self._heads.clear()
             self._once.clear()
-        elif len(block) <= _LONGEST:
-            self._keep(block, fields)
+        else:
+            if size and head is None and self._comes_again(block[:size]):
+                head = self._cut(block[:size], 0, None)[0]
+                head.kept = True
+                if len(self._heads) >= _MOST:
+                    self._heads.clear()
+                self._heads[block[:size]] = head
+            if len(block) <= _LONGEST and self._comes_again(block):
+                if len(self._known) >= _MOST:
+                    self._known.clear()
+                fields.kept = True
+                self._known[block] = fields
         return fields
 
-    def _keep(self, block: bytes, fields: Fields) -> None:
+    def _comes_again(self, block: bytes) -> bool:
         mark = hash(block)
-        if mark not in self._once:
-            if len(self._once) >= 4 * _MOST:
-                self._once.clear()
-            self._once.add(mark)
-            return
-        if len(self._known) >= _MOST:
-            self._known.clear()
-        fields.kept = True
-        self._known[block] = fields
+        if mark in self._once:
+            return True
+        if len(self._once) >= 4 * _MOST:
+            self._once.clear()
+        self._once.add(mark)
+        return False
 
-    def _cut(self, block: bytes) -> tuple[Fields, bool]:
-        """Decode a block; also whether it changes the table."""
-        fields = Fields()
+    def _cut(self, block: bytes, position: int, head: Fields | None) -> tuple[Fields, bool]:
+        """Decode a block from `position` on, before which is `head`; also whether it changes the
+        table."""
+        fields = Fields() if head is None else Fields(head)
+        total = 0
+        if head is not None:
+            fields.head, fields.odd, total = head, head.odd, head.size
+            if total > self.max_header_list_size:
+                raise OversizedHeaderListError("header list over the limit")
         table = self._table
-        position, end, total = 0, len(block), 0
+        end = len(block)
         changed = False
         try:
             while position < end:
@@ -169,6 +201,7 @@ class BlockReader:
             raise HPACKDecodingError("header block is cut short") from None
         if self._limit > self.max_allowed_table_size:
             raise InvalidTableSizeError("table not shrunk to the limit")
+        fields.size = total
         return fields, changed
 
     def _entry(self, index: int) -> tuple[str, str]:
@@ -276,13 +309,19 @@ class BlockWriter:
             number = _FIRST + len(self._places) - self._names[name]
         size = _OVERHEAD + len(name) + len(value)
         keeps = self._size + size <= self._limit and self._came_before(pair)
-        out += _number(0x40, 0x3F, number) if keeps else _number(0, 0x0F, number)
-        if not number:
-            data = name.encode("latin-1")
-            out += _number(0, 0x7F, len(data))
-            out += data
+        if not number and not keeps:
+            out += _literal(name)
+        else:
+            out += _number(0x40, 0x3F, number) if keeps else _number(0, 0x0F, number)
+            if not number:
+                data = name.encode("latin-1")
+                out += _number(0, 0x7F, len(data))
+                out += data
         data = value.encode("latin-1")
-        out += _number(0, 0x7F, len(data))
+        if len(data) < 0x7F:
+            out.append(len(data))
+        else:
+            out += _number(0, 0x7F, len(data))
         out += data
         if keeps:
             self._size += size
@@ -291,6 +330,8 @@ class BlockWriter:
             self._known.clear()  # the indices have moved
 
     def _came_before(self, pair: tuple[str, str]) -> bool:
+        if pair[0] in _VARIES:
+            return False
         mark = hash(pair)
         if mark in self._once or pair[0] in _CONSTANT:
             return True
@@ -314,6 +355,22 @@ _CONSTANT = frozenset(
 """What is the same in most calls; a status that is not OK has a text of its own."""
 _STATIC_PAIRS = {pair: index for index, pair in reversed(list(enumerate(_STATIC, 1)))}
 _STATIC_NAMES = {pair[0]: index for index, pair in reversed(list(enumerate(_STATIC, 1)))}
+
+
+_LITERALS: dict[str, bytes] = {}
+
+
+def _literal(name: str) -> bytes:
+    """Write the name of a field that goes into no table."""
+    found = _LITERALS.get(name)
+    if found is None:
+        data = name.encode("latin-1")
+        found = b"\0" + _number(0, 0x7F, len(data)) + data
+        if len(data) <= _LONGEST:
+            if len(_LITERALS) >= _NAMES:
+                _LITERALS.clear()
+            _LITERALS[name] = found
+    return found
 
 
 def _integer(block: bytes, position: int, value: int) -> tuple[int, int]:

@@ -173,7 +173,11 @@ class Http2(HeaderWays):
         `end` sets END_STREAM.
         """
         if end:
-            stream.state_machine.process_input(StreamInputs.SEND_END_STREAM)
+            machine = stream.state_machine
+            if machine.state is StreamState.OPEN:  # all that h2 does then, which takes it longer
+                machine.state = StreamState.HALF_CLOSED_LOCAL
+            else:
+                machine.process_input(StreamInputs.SEND_END_STREAM)
         out = self._data_to_send
         out += FRAME.pack(size >> 8, size & 0xFF, 0, end, stream.stream_id)
         out += data
@@ -284,7 +288,11 @@ class Http2(HeaderWays):
 
     def end_data(self, stream: H2Stream) -> None:
         """END_STREAM of a frame that `open_data` accepted."""
-        stream.state_machine.process_input(StreamInputs.RECV_END_STREAM)
+        machine = stream.state_machine
+        if machine.state is StreamState.OPEN:  # all that h2 does then, which takes it longer
+            machine.state = StreamState.HALF_CLOSED_REMOTE
+        else:
+            machine.process_input(StreamInputs.RECV_END_STREAM)
 
     def give_back(self, size: int) -> None:
         """Let the peer send `size` more bytes on the connection."""

@@ -149,8 +149,7 @@ class Output(Connection):
         elif self.writable:
             self.leads = not led and len(self._dirty) == 1 and self._dirty[0].single
             self._flush_streams()
-        if led:
-            self._note_sent()
+        self._note_sent()
         self.write_out()
 
     def _flush_streams(self) -> None:
@@ -171,7 +170,6 @@ class Output(Connection):
             if not self.writable:
                 self._dirty += dirty[index + 1 :]
                 break
-        self._note_sent()
 
     def _note_sent(self) -> None:
         size = self.data_sent - self._noted

@@ -24,6 +24,7 @@ __all__ = ["WireStream"]
 
 _CHUNK = 256 * 1024  # written to the transport at once; it may ask for a pause in between
 _LARGE = 64 * 1024  # what is worth a write of its own, past the output buffer
+_WHOLE = 16 * 1024  # a frame that every peer takes
 _FEW = 8  # pieces of a frame that are not joined
 
 
@@ -243,6 +244,26 @@ class WireStream(Stream):
         if not self.dirty:
             self.connection.mark(self)
         return self.full
+
+    def put_whole(self, data: bytes) -> bool:
+        """Put the only frame of the stream, which is its end, right behind the headers: whoever
+        reads these has it at hand. False: it is too large, or has to wait."""
+        wire, connection, size = self.h2, self.connection, len(data)
+        h2 = connection.h2
+        if (
+            wire is None
+            or self.lost is not None
+            or size > _WHOLE
+            or size > h2.sendable(wire)
+            or not connection.writable
+            or len(h2._data_to_send) >= connection.limits.write_buffer
+        ):
+            return False
+        h2.put_data(wire, data, size, end=True)
+        self.data_sent += size
+        connection.data_sent += size
+        connection.budgets.framed(size, all_there_was=not h2.sendable(wire))
+        return True
 
     def put_end(self) -> None:
         """After everything put so far, end the stream in this direction."""

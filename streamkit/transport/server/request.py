@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from streamkit.config import TransportLimits
 from streamkit.errors import Status, UnimplementedError
 from streamkit.transport.grpc.compression import ACCEPTED, inflater, offered
 from streamkit.transport.grpc.metadata import Headers, Metadata, decode_metadata, decode_timeout
+from streamkit.transport.http2.blocks import Fields
 
 __all__ = ["Refusal", "Request", "read_request", "read_web"]
 
@@ -18,12 +20,14 @@ _FORBIDDEN = re.compile(r"[\x00\r\n]")
 _CONNECTION_FIELDS = frozenset(
     {"connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade"}
 )
+_CUSTOM = re.compile(r"(?!grpc-)[a-z0-9_.\-]+(?<!-bin)")
+_TEXT = re.compile(r"[ -~]*")
+_NOT_CUSTOM = _CONNECTION_FIELDS | {"te", "content-type", "user-agent", "content-length", "host"}
 _PSEUDO = frozenset({":method", ":scheme", ":path", ":authority"})
 _FIELD_OVERHEAD = 32  # as HTTP/2 counts a header field against a limit
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """A call that can be made."""
 
     path: str
@@ -62,6 +66,39 @@ def read_request(headers: Headers, subtype: str, limits: TransportLimits) -> Req
 
     What HTTP/2 calls malformed is reset; everything else gets exactly one gRPC status.
     """
+    if isinstance(headers, Fields) and headers.head is not None:
+        found = _read_on(headers, headers.head, subtype, limits)
+        if found is not None:
+            return found
+    return _read(headers, subtype, limits)
+
+
+def _read_on(
+    headers: Fields, head: Fields, subtype: str, limits: TransportLimits
+) -> Request | None:
+    """Return a call whose headers begin as others did, and differ in nothing but its deadline and
+    metadata; None: they are to be read as a whole."""
+    begun = head.made.get("begun")
+    if begun is None:
+        begun = head.made["begun"] = _read(head, subtype, limits)
+    if not isinstance(begun, Request) or headers.size > limits.max_header_list:
+        return None
+    timeout, metadata = begun.timeout, begun.metadata.copy()
+    for name, value in headers[len(head) :]:
+        if name == "grpc-timeout":
+            try:
+                seconds = decode_timeout(value)
+            except ValueError:
+                return None
+            timeout = seconds if timeout is None else min(timeout, seconds)
+        elif _CUSTOM.fullmatch(name) and name not in _NOT_CUSTOM and _TEXT.fullmatch(value):
+            metadata.add(name, value)
+        else:
+            return None
+    return Request(begun.path, metadata, timeout, begun.user_agent, begun.inflate, begun.accepts)
+
+
+def _read(headers: Headers, subtype: str, limits: TransportLimits) -> Request | Refusal:
     fields = _fields(headers)
     if fields is None:
         return _MALFORMED

@@ -131,6 +131,53 @@ def test_few_and_small_blocks_are_kept() -> None:
     assert len(writer._once) <= 128
 
 
+def test_what_blocks_begin_with_is_read_once_and_means_what_hpack_says() -> None:
+    begun = 0
+    for seed in range(60):
+        rng = random.Random(seed)
+        encoder, reader, oracle = Encoder(), BlockReader(), Decoder()
+        begins = [raw([*some_fields(rng), (":method", "POST")]) for _ in range(2)]
+        for number in range(60):
+            if rng.random() < 0.03:
+                encoder.header_table_size = rng.choice([0, 300, 4096])
+            fields: list[Any] = list(rng.choice(begins))
+            # Not indexed, as what differs from call to call is; or the head is another one.
+            fields.append((b"x-own", str(number).encode(), rng.random() < 0.95))
+            fields += raw(some_fields(rng))[: rng.randrange(2)]
+            block = encoder.encode(fields, huffman=False)
+            found = [tuple(field) for field in oracle.decode(block, raw=True)]
+            read = reader.read(block)
+            assert raw(read) == found, seed
+            assert read.size == sum(len(name) + len(value) + 32 for name, value in read)
+            assert read.odd == any(
+                name == "content-length" or (name == ":status" and value[:1] == "1")
+                for name, value in read
+            )
+            if read.head is not None:
+                assert read[: len(read.head)] == read.head
+                begun += 1
+    assert begun > 200
+
+
+def test_few_heads_are_kept_and_their_sizes_count() -> None:
+    reader, writer = BlockReader(), BlockWriter()
+    for _ in range(2):
+        writer.encode([("user-agent", "x" * 500)])
+    for number in range(5000):
+        own = b"\0\1n" + bytes([4]) + number.to_bytes(4, "big")
+        reader.read(b"\x82" * (number // 2 % 600) + own)
+    assert len(reader._heads) <= 32
+    assert max(map(len, reader._heads)) <= 512
+    reader = BlockReader()
+    reader.read(BlockWriter().encode([("user-agent", "x" * 500)]))
+    for number in range(3):
+        reader.read(b"\xbe\0\1n\1" + str(number).encode())
+    reader.max_header_list_size = 600
+    assert reader.read(b"\xbe\0\1n\0").head is not None
+    with pytest.raises(OversizedHeaderListError):
+        reader.read(b"\xbe\0\1n" + bytes([60]) + b"y" * 60)
+
+
 def test_the_writer_is_read_by_hpack() -> None:
     for seed in range(150):
         rng = random.Random(seed)

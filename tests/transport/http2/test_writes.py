@@ -10,13 +10,20 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from hyperframe.frame import GoAwayFrame
+from hyperframe.frame import GoAwayFrame, SettingsFrame
 
 from streamkit.generated.streamservice import SubscribeRequest
 from streamkit.transport import GrpcServer
+from streamkit.transport.client.attempt import WireAttempt
+from streamkit.transport.client.request import ClientStream
+from streamkit.transport.http2.blocks import CallHeaders
+from streamkit.transport.http2.protocol import WireProtocol
 from streamkit.transport.http2.receiver import InPlaceProtocol
 from tests.transport.conftest import Dial, Serve
-from tests.transport.raw import PUBLISH
+from tests.transport.fuzzing import LIMITS
+from tests.transport.http2.test_fuzz import Refusing
+from tests.transport.memory import Sink
+from tests.transport.raw import PUBLISH, SUBSCRIBE
 from tests.transport.services import TICK, Streams, Writes, ask
 
 
@@ -201,3 +208,71 @@ async def test_a_peer_that_has_gone_before_the_last_words(
         while server.connections:
             await asyncio.sleep(0.01)
     assert not caplog.records
+
+
+def kinds(written: bytes) -> list[tuple[int, int, int]]:
+    """Type, stream and flags of each frame after a client's preface."""
+    found, at = [], 24
+    while at < len(written):
+        length = int.from_bytes(written[at : at + 3], "big")
+        found.append(
+            (written[at + 3], int.from_bytes(written[at + 5 : at + 9], "big"), written[at + 4])
+        )
+        at += 9 + length
+    return found
+
+
+async def requests_of_one_turn(sizes: list[int], window: int) -> list[tuple[int, int, int]]:
+    """What a client writes for requests of one message, to a server that has such windows."""
+    protocol = WireProtocol(Refusing(), LIMITS, client=True)
+    sink = Sink(protocol)
+    protocol.connection_made(sink)
+    settings = SettingsFrame(0, settings={SettingsFrame.INITIAL_WINDOW_SIZE: window})
+    protocol.data_received(settings.serialize())
+    await asyncio.sleep(0)
+    before = len(kinds(bytes(sink.written)))
+    calls = []
+    for size in sizes:
+        call = ClientStream(
+            lambda _: CallHeaders("key", [(":method", "POST"), (":path", SUBSCRIBE)]),
+            lambda call: call.close(),
+            subtype="proto",
+            max_message=LIMITS.max_message,
+            send_buffer=LIMITS.send_buffer,
+        )
+        call.write(bytes(size))
+        call.end()
+        call.start(WireAttempt(call, protocol), "authority")
+        calls.append(call)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    found = kinds(bytes(sink.written))[before:]
+    for call in calls:
+        call.close()
+    sink.close()
+    await asyncio.wait_for(sink.lost.wait(), 5)
+    return found
+
+
+async def test_a_request_of_one_message_follows_its_headers() -> None:
+    """A server that reads the headers has the request at hand, before it reads other headers."""
+    assert await requests_of_one_turn([5, 0, 5], 65_535) == [
+        (1, 1, 4),
+        (0, 1, 1),
+        (1, 3, 4),
+        (0, 3, 1),
+        (1, 5, 4),
+        (0, 5, 1),
+    ]
+
+
+async def test_a_request_that_cannot_leave_at_once_waits_for_the_others() -> None:
+    assert await requests_of_one_turn([20_000, 5], 65_535) == [
+        (1, 1, 4),
+        (1, 3, 4),
+        (0, 3, 1),
+        (0, 1, 0),
+        (0, 1, 0),
+        (0, 1, 1),
+    ]
+    assert await requests_of_one_turn([15], 10) == [(1, 1, 4), (0, 1, 0)]
