@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from streamkit.database import Databases
 
-__all__ = ["LAGS", "Metrics", "new_registry"]
+__all__ = ["LAGS", "Metrics", "new_registry", "of_tally", "plain"]
 
 LAGS = (0.0, 1.0, 10.0, 100.0, 1_000.0, 10_000.0, 100_000.0, 1_000_000.0)
 _STATUSES = ("pending", "running", *TERMINAL)
@@ -85,15 +85,7 @@ class Metrics:
 
     def tally(self) -> list[Any]:
         """Every family as plain values: name, type, text, and the samples."""
-        return [
-            (
-                family.name,
-                family.type,
-                family.documentation,
-                [(s.name, tuple(s.labels.items()), float(s.value)) for s in family.samples],
-            )
-            for family in self.collect()
-        ]
+        return plain(self.collect())
 
     def collect(self) -> Iterator[Metric]:
         """Every family with its samples."""
@@ -242,7 +234,7 @@ def _of_journal(journal: Journal) -> Iterator[Metric]:
         readers.add_metric([stream.value], journal.subscribers(stream))
     yield sequence
     yield readers
-    yield from _of_tally(journal.tally)
+    yield from of_tally(journal.tally)
     jobs = GaugeMetricFamily("streamkit_jobs", "Jobs that are stored.", labels=["status"])
     for status, count in sorted((dict.fromkeys(_STATUSES, 0) | journal.count_jobs()).items()):
         jobs.add_metric([status], count)
@@ -262,7 +254,8 @@ def _of_journal(journal: Journal) -> Iterator[Metric]:
             yield GaugeMetricFamily(name, text, size)
 
 
-def _of_tally(tally: Tally) -> Iterator[Metric]:
+def of_tally(tally: Tally) -> Iterator[Metric]:
+    """What a journal has counted."""
     from prometheus_client.core import (
         CounterMetricFamily,
         GaugeMetricFamily,
@@ -274,6 +267,11 @@ def _of_tally(tally: Tally) -> Iterator[Metric]:
     )
     yield GaugeMetricFamily(
         "streamkit_catching_up", "Readers that read from far back, now.", tally.catching_up
+    )
+    yield CounterMetricFamily(
+        "streamkit_duplicates",
+        "Requests that a producer repeated, and that were not stored again.",
+        tally.duplicates,
     )
     removed = CounterMetricFamily(
         "streamkit_removed", "Records that retention removed.", labels=["stream", "reason"]
@@ -304,6 +302,19 @@ def _of_databases(databases: Databases) -> Iterator[Metric]:
     for (name, outcome), figures in sorted(databases.seconds.copy().items()):
         _add(seconds, [name or STORE, outcome], figures)
     yield seconds
+
+
+def plain(families: Iterable[Metric]) -> list[Any]:
+    """Families as plain values: name, type, text, and the samples."""
+    return [
+        (
+            family.name,
+            family.type,
+            family.documentation,
+            [(s.name, tuple(s.labels.items()), float(s.value)) for s in family.samples],
+        )
+        for family in families
+    ]
 
 
 def _name(path: str) -> str:

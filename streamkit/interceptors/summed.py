@@ -19,7 +19,15 @@ __all__ = ["Summed", "Tally"]
 Tally = list[tuple[str, str, str, list[tuple[str, tuple[tuple[str, str], ...], float]]]]
 """Families: name, type, text, and samples of name, labels and value."""
 
-_ADDED = frozenset(["streamkit_connections", "streamkit_streams", "streamkit_subscribers"])
+_ADDED = frozenset(
+    [
+        "streamkit_catching_up",
+        "streamkit_connections",
+        "streamkit_queries",
+        "streamkit_streams",
+        "streamkit_subscribers",
+    ]
+)
 """Gauges of which each process has a part; the others tell of what they share, or the worst."""
 _NOW = frozenset(["streamkit_lag_records", "streamkit_worker_cpu_seconds"])
 """What tells of a process that runs, and of nothing that it did before."""

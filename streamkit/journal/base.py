@@ -218,6 +218,8 @@ class Tally(NamedTuple):
     """Seconds that each transaction took; None: there are none."""
     removed: Mapping[tuple[str, str], int] = {}
     """Records that retention removed, by stream and by why: age, size, rule."""
+    duplicates: int = 0
+    """Requests that a producer repeated, and that were answered and not stored again."""
 
 
 class JobPage(NamedTuple):

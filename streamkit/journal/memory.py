@@ -28,6 +28,7 @@ from streamkit.journal.base import (
     Record,
     Selector,
     Stream,
+    Tally,
     new_epoch,
 )
 from streamkit.journal.live.engine import EngineJournal
@@ -60,6 +61,7 @@ class MemoryJournal(EngineJournal):
         self._job_bytes = 0
         self._silences = Silences()
         self._windows = Windows(options.windows_bytes)
+        self._repeats = 0
         self._closed = False
         self._start(new_epoch(), dict.fromkeys(Stream, Bounds(1, 0)))
 
@@ -233,7 +235,13 @@ class MemoryJournal(EngineJournal):
             return None
         check_producer(producer)
         window = self._windows.get(stream, producer.id)
-        return None if window is None else window.find(producer.sequence)
+        answer = None if window is None else window.find(producer.sequence)
+        self._repeats += answer is not None
+        return answer
+
+    @property
+    def tally(self) -> Tally:
+        return super().tally._replace(duplicates=self._repeats)
 
     def _remember(self, stream: Stream, producer: ProducerId | None, answer: Answer) -> None:
         if producer is None:

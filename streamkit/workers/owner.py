@@ -14,6 +14,7 @@ from streamkit.background import ended
 from streamkit.client.retry import backoff
 from streamkit.config import JournalOptions, WorkerLimits
 from streamkit.errors import InternalError, InvalidArgumentError, StoreError
+from streamkit.interceptors.metrics import of_tally, plain
 from streamkit.interceptors.observing import begin_scrapes
 from streamkit.interceptors.summed import Summed, Tally
 from streamkit.journal import Journal, opened_journal
@@ -371,7 +372,9 @@ class Owner:
         serving = [("streamkit_workers", (), float(sum(bool(w[1]) for w in self._workers())))]
         restarts = "How often a worker was started again."
         jumps = "How often a worker went on from the file, as too much was written for it."
+        journal = self._server.journal  # whose workers read, and do not know what it took to write
         return [
+            *([] if journal is None else plain(of_tally(journal.tally))),
             ("streamkit_workers", "gauge", "Workers that serve.", serving),
             of_each("streamkit_worker_restarts", "counter", restarts, 2),
             of_each("streamkit_worker_jumps", "counter", jumps, 3),

@@ -26,7 +26,7 @@ def two() -> None:
 
 app()
 """
-ROUNDS = 10
+ROUNDS = 30
 
 
 def seconds(*command: str) -> float:

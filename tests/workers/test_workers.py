@@ -52,6 +52,14 @@ def figure(name: str, **labels: str) -> float:
     return found[0]
 
 
+async def test_figures_tell_what_the_owner_does(server: ServerProcess) -> None:
+    async with AsyncClient(server.address) as client:
+        before = await asyncio.to_thread(figure, "streamkit_commit_seconds_count")
+        await client.publish("figures.a", "text")
+        assert await asyncio.to_thread(figure, "streamkit_commit_seconds_count") > before
+        assert await asyncio.to_thread(figure, "streamkit_duplicates_total") == 0
+
+
 async def test_status_tells_of_all(server: ServerProcess) -> None:
     async with at_each(server.address) as clients:
         streams = [client.subscribe("status.>") for client in clients]

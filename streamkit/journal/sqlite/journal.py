@@ -209,7 +209,9 @@ class SqliteJournal(FileJournal):
     @property
     def tally(self) -> Tally:
         writer = self._writer
-        return super().tally._replace(commits=writer.commits, removed=writer.removed)
+        return super().tally._replace(
+            commits=writer.commits, removed=writer.removed, duplicates=writer.repeats()
+        )
 
     async def _watch(self) -> None:
         """Whether the store is still the file that was opened. While it is not, nothing is stored:

@@ -31,6 +31,8 @@ class Remembered:
         """What the transaction to come is to store."""
         self.forgotten: list[tuple[str, str, int]] = []
         """And what it is to remove: a stream's, a producer's requests up to a number."""
+        self.repeats = 0
+        """Requests that were here before."""
 
     def find(self, stream: Stream, producer: ProducerId | None) -> Answer | None:
         """What the request was answered, None for a new one. Raises InvalidArgumentError for one
@@ -38,7 +40,9 @@ class Remembered:
         if producer is None:
             return None
         check_producer(producer)
-        return self._window(stream, producer.id).find(producer.sequence)
+        answer = self._window(stream, producer.id).find(producer.sequence)
+        self.repeats += answer is not None
+        return answer
 
     def all_new(self, stream: Stream, batches: Batches) -> bool:
         """Whether there is nothing to say about any of them: all are named as they should be, new,

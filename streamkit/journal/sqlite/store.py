@@ -130,6 +130,10 @@ class Store:
         """How many records retention has removed, by stream and by why."""
         return self._retention.removed
 
+    def repeats(self) -> int:
+        """How many requests were repeated ones. May be asked in any thread."""
+        return self._remembered.repeats
+
     @property
     def pinned(self) -> bool:
         """Whether a reader keeps the WAL from being emptied though it is too large."""

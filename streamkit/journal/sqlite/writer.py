@@ -65,6 +65,8 @@ class Writer:
         """How long each group of requests took to become durable."""
         self.removed: Mapping[tuple[str, str], int] = {}
         """What retention has removed."""
+        self.repeats: Callable[[], int] = lambda: 0
+        """Tells how many requests were repeated ones."""
         self._draining = False
         self._closing = False
         self._opened: asyncio.Future[tuple[str, dict[Stream, int], dict[Stream, int]]] = (
@@ -145,7 +147,7 @@ class Writer:
             except BaseException as error:  # whoever opens raises it
                 self._call(self._fail_opening, error)
                 return
-            self.removed = store.removed
+            self.removed, self.repeats = store.removed, store.repeats
             started = (store.epoch, dict(store.oldest), dict(store.following))
             self._call(self._finish_opening, started)
             try:
