@@ -43,7 +43,7 @@ TASKS: list[tuple[str, str, dict[str, float]]] = [
     ("own", "unary, a deadline and an id each", {"grpc.aio": 1.5}),
     ("links", "unary, 64 connections", {}),
     ("kib", "unary, 4 KiB, 64 at once", {}),
-    ("mib", "unary, 1 MiB, 4 at once", {}),
+    ("mib", "unary, 1 MiB, 4 at once", {"grpc.aio": 1.0}),
     ("tls", "unary, TLS, 64 at once", {}),
     ("keys", "unary, 5 keys and an interceptor", {}),
     ("failing", "failing call, 64 at once", {}),
@@ -66,6 +66,8 @@ CROSSED = {
     "ours to a grpc.aio client": ("ours", "aio"),
     "a client of ours at grpc.aio": ("aio", "ours"),
 }
+BOUND = 0.9
+"""What a client of ours is to get at least of what the server gives at most."""
 PREPARED = {"requests prepared beforehand": ("aio", "prepared")}
 """What grpc.aio's server gives at most, whoever asks."""
 
@@ -118,15 +120,21 @@ def measure(client: str, task: str, port: int) -> Figures:
     return found
 
 
-def compared(task: str, name: str, floors: dict[str, float]) -> list[Row]:
-    """Rows of ours next to each other stack."""
-    stacks = STACKS | (CROSSED if task in ("one", "many") else {})
+def compared(
+    task: str,
+    name: str,
+    floors: dict[str, float],
+    peers: dict[str, tuple[str, str]] | None = None,
+    rounds: int = ROUNDS,
+) -> list[Row]:
+    """Rows of ours next to each other stack, or next to some."""
+    stacks = STACKS if peers is None else {"ours": STACKS["ours"], **peers}
     if task == "many":
-        stacks |= PREPARED
-    if with_connect() and task not in WITHOUT_CONNECT:
-        stacks[CONNECT] = ("connect", "connect")
+        stacks = stacks | CROSSED | PREPARED
+    if peers is None and with_connect() and task not in WITHOUT_CONNECT:
+        stacks = {**stacks, CONNECT: ("connect", "connect")}
     best: dict[str, Figures] = {}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for stack, (server, client) in stacks.items():
             found = figures(server, client, task)
             known = best.setdefault(stack, found)
@@ -172,5 +180,5 @@ def crossed(name: str, unit: str, best: dict[str, Figures]) -> list[Row]:
     return [
         row(f"{name}, our server, its client", what, server, "grpc.aio", theirs, 1.3),
         row(f"{name}, its server, our client", what, client, "grpc.aio", theirs, 0),
-        row(f"{name}, its server, our client", what, client, next(iter(PREPARED)), most, 0),
+        row(f"{name}, its server, our client", what, client, next(iter(PREPARED)), most, BOUND),
     ]

@@ -37,7 +37,13 @@ TEXT = "x" * 80
 TOPIC = "orders.eu"
 WRITE = "/streamservice.ProducerService/Write"
 EVENTS = 300_000
+PUBLISH = "AsyncClient.publish(), 64 at once"
 FLOOR = 60_000
+JETSTREAM = "JetStream publish_async"
+TWICE = {"stream, 1 a request", "AsyncClient.publisher(), one send() each", PUBLISH}
+"""What is to be twice as much as JetStream's."""
+SINGLE = 0.25
+"""Of what a hundred events a request bring, one a request is to bring."""
 
 Row = dict[str, Any]
 
@@ -49,21 +55,51 @@ def run() -> list[Row]:
         "stream, 100 a request, durability full": run_loop(pipelined(EVENTS, 100, "full")),
         "stream, 1 a request": run_loop(pipelined(EVENTS // 5, 1)),
         "AsyncClient.publisher(), one send() each": run_loop(published(EVENTS // 2)),
-        "AsyncClient.publish(), 64 at once": run_loop(at_once(EVENTS // 5)),
+        PUBLISH: run_loop(at_once(EVENTS // 5)),
     }
     peers = {"SQLite, a commit each": sqlite_one_by_one(EVENTS // 10)}
     server = redis_server()
     if server is not None and importlib.util.find_spec("redis"):
         peers["Redis XADD, 500 a pipeline"] = redis_pipelined(server, EVENTS)
     if shutil.which("nats-server", path=tools()) and importlib.util.find_spec("nats"):
-        peers["JetStream publish_async"] = asyncio.run(jetstream(EVENTS // 5))
+        peers[JETSTREAM] = asyncio.run(jetstream(EVENTS // 5))
     rows = []
     for name, ours in figures.items():
         floor = 1.0 if name == "stream, 100 a request" else None
         rows.append(row(name, ours, f"the floor of {FLOOR:,}", FLOOR, floor))
-        rows += [row(name, ours, peer, figure) for peer, figure in peers.items()]
+        rows += [
+            row(name, ours, peer, figure, floor_of(name, peer)) for peer, figure in peers.items()
+        ]
     single, hundred = (figures[f"stream, {number} a request"] for number in (1, 100))
-    rows.append(row("stream, 1 a request", single, "100 a request", hundred, 0.25))
+    rows.append(row("stream, 1 a request", single, "100 a request", hundred, SINGLE))
+    return rows
+
+
+def floor_of(name: str, peer: str) -> float | None:
+    return 2.0 if peer == JETSTREAM and name in TWICE else None
+
+
+def floors() -> list[Row]:
+    """The rows that have a floor, all in turns: the best of three rounds of each."""
+    with_nats = shutil.which("nats-server", path=tools()) and importlib.util.find_spec("nats")
+    best: dict[str, float] = {}
+    for _ in range(3):
+        found = {
+            "100 a request": run_loop(pipelined(EVENTS // 2, 100)),
+            "stream, 1 a request": run_loop(pipelined(EVENTS // 10, 1)),
+            "AsyncClient.publisher(), one send() each": run_loop(published(EVENTS // 3)),
+            PUBLISH: run_loop(at_once(EVENTS // 10)),
+        }
+        if with_nats:
+            found[JETSTREAM] = asyncio.run(jetstream(EVENTS // 15))
+        for name, figure in found.items():
+            best[name] = max(best.get(name, 0.0), figure)
+    peer, hundred = best.pop(JETSTREAM, None), best.pop("100 a request")
+    rows = [
+        row("stream, 1 a request", best["stream, 1 a request"], "100 a request", hundred, SINGLE)
+    ]
+    if peer is not None:
+        rows += [row(name, ours, JETSTREAM, peer, 2.0) for name, ours in best.items()]
     return rows
 
 
