@@ -95,22 +95,24 @@ async def test_a_reader_links_to_the_publisher_also_after_a_restart(
                 await publisher.send("orders.eu", "piped")
             async with client.log_writer("api") as log:
                 log.write("line", fields={"own": "kept"})
+            async with client.job("nightly", service="api") as job:
+                await job.log("of a job")
         await client.publish("orders.eu", "outside of spans")
     async with serve(journal=store) as address, AsyncClient(address) as client:
         async with client.subscribe("orders.*", start="all") as updates:
             records: list[Any] = [await anext(aiter(updates)) for _ in range(3)]
-        async with client.logs("api", lines=1) as lines:
+        async with client.logs("api", lines=2) as lines:
             records += [line async for line in lines]
         for record in records:
             with tracing.received(record) as span:
                 assert trace.get_current_span() is span
     works = [s for s in spans.get_finished_spans() if s.kind is trace.SpanKind.CONSUMER]
-    assert [s.name for s in works] == ["process orders.eu"] * 3 + ["process api"]
+    assert [s.name for s in works] == ["process orders.eu"] * 3 + ["process api"] * 2
     linked = [[link.context.span_id for link in s.links] for s in works]
     # What nothing was around of came from its own call.
     alone = (await named(spans, PUBLISH, trace.SpanKind.CLIENT, 2))[-1].context.span_id
     around = origin.get_span_context().span_id
-    assert linked == [[around], [around], [alone], [around]]
+    assert linked == [[around], [around], [alone], [around], [around]]
     assert records[0].metadata["own"] == records[3].fields["own"] == "kept"
     assert all(s.context.trace_id != origin.get_span_context().trace_id for s in works)
 

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
 
+from streamkit import tracing
 from streamkit.client.writing.pump import Pump
 from streamkit.client.writing.text import clean, clean_map
 from streamkit.errors import ConnectError, InvalidArgumentError, StreamkitError
@@ -158,7 +159,7 @@ class JobHandle:
             level=level,
             message=clean(message),
             service=self.service,
-            fields=clean_map({"job_id": self.id, **fields}),
+            fields=clean_map({"job_id": self.id, **tracing.carrier(), **fields}),
         )
         await self._pump.put_wait(entry, len(message) + 128)
 
