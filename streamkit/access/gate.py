@@ -30,8 +30,11 @@ __all__ = ["Gate", "begin_gate"]
 
 log = logging.getLogger(__name__)
 
-_LOOK_EVERY = 0.1
+_LOOK_EVERY = 0.05
 """Seconds between two looks at the file and at what has expired."""
+_AT_ONCE = 16 * 1024
+"""Bytes of a file that is read where it was found to have changed: to parse it takes some
+milliseconds, and where the machine is busy a thread waits for its turn much longer than that."""
 
 
 class Gate:
@@ -165,8 +168,10 @@ class Gate:
     async def _reload(self) -> None:
         assert self._path is not None
         try:
-            rules = await asyncio.to_thread(read_rules, self._path)
-            self.apply(rules)
+            if sum(self._stamp[1:2]) <= _AT_ONCE:
+                self.apply(read_rules(self._path))
+            else:
+                self.apply(await asyncio.to_thread(read_rules, self._path))
         except StreamkitError as error:
             log.warning("keeping the former rules of access: %s", error)
         else:

@@ -195,7 +195,7 @@ def others(request: pytest.FixtureRequest) -> Iterator[int]:
     ("count", "others"),
     [
         (100, 0),
-        *(pytest.param(1_000, others, marks=pytest.mark.soak) for others in (0, 2)),
+        *(pytest.param(1_000, others, marks=pytest.mark.soak) for others in (0, 2, 4)),
     ],
     indirect=["others"],
 )
@@ -203,6 +203,9 @@ def others(request: pytest.FixtureRequest) -> Iterator[int]:
 async def test_half_of_the_streams_are_revoked_and_the_other_half_miss_nothing(
     file: Path, count: int, others: int
 ) -> None:
+    if count == 100:  # a file that is too large to be read between two other things
+        with file.open("a") as text:
+            text.write(f"# {'x' * 20_000}\n")
     tokens = {name: add_token(file, name, ["reader"]) for name in ("kept", "lost")}
     writer = add_token(file, "writer", ["writer"])
     received: dict[str, list[list[str]]] = {"kept": [], "lost": []}
@@ -264,7 +267,8 @@ async def test_half_of_the_streams_are_revoked_and_the_other_half_miss_nothing(
         f"{count // 2} of {count} streams ended {seconds:.2f} s after the change,"
         f" {others} other processes being busy"
     )
-    assert seconds < (2 if others else 1)  # with a third of the machine it cannot be held to one
+    # The streams, their clients and a writer are one process here, which others leave a third.
+    assert seconds < (2 if others else 1)
 
 
 async def test_a_narrower_role_ends_what_it_does_not_allow(file: Path) -> None:
