@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from streamkit.cli.input.parsing import duration
 from streamkit.cli.later import asyncio
+from streamkit.cli.output.log import log_to_stderr
 from streamkit.errors import StreamkitError
 from streamkit.supervision import notify
 
@@ -24,20 +26,35 @@ __all__ = ["reconfigured"]
 
 log = logging.getLogger(__name__)
 
-_TAKEN = frozenset({"retain", "max_bytes", "retention", "log_format"})
+_RETENTION = frozenset({"retain", "max_bytes", "retention"})
+_OF_EACH = frozenset({"log_format", "log_level", "grace"})
+"""Options that every process of a server has for itself."""
+_TAKEN = _RETENTION | _OF_EACH
 """Options that a running server can take over."""
+
+Params = dict[str, Any]
+
+
+def reconfigure(server: Server, params: Params) -> None:
+    """Put in force what each process has for itself."""
+    log_to_stderr(params["log_format"], params["log_level"])
+    server.grace = duration(params["grace"])
 
 
 @asynccontextmanager
 async def reconfigured(
-    context: typer.Context, server: Server, settings: Callable[[typer.Context], dict[str, Any]]
+    context: typer.Context,
+    server: Server,
+    settings: Callable[[typer.Context], dict[str, Any]],
+    tell: Callable[[Params], None] = lambda params: None,
 ) -> AsyncIterator[None]:
     """Read the configuration again at every SIGHUP, until the block is left.
 
     What was given on the command line stays. `settings` makes a server's settings of options, and
-    puts those of the log in force. Not on a terminal: there the signal says that it is closed.
+    puts those of the log in force; `tell` is called with the options of other processes of this
+    server when some have changed. Not on a terminal: there the signal says that it is closed.
     """
-    again = _Again(context, server, settings)
+    again = _Again(context, server, settings, tell)
     loop, taken = asyncio.get_running_loop(), False
     if not os.isatty(0):
         # Not in a thread, and not on every system.
@@ -57,7 +74,9 @@ class _Again:
         context: typer.Context,
         server: Server,
         settings: Callable[[typer.Context], dict[str, Any]],
+        tell: Callable[[Params], None],
     ) -> None:
+        self._tell = tell
         self._context = context
         self._server = server
         self._settings = settings
@@ -88,10 +107,13 @@ class _Again:
             if fresh.params.get(param.name) != self._params.get(param.name)
         ]
         names = {str(param.name) for param in changed}
-        if names & {"retain", "max_bytes", "retention"} and self._server.journal is not None:
+        if names & _RETENTION and self._server.journal is not None:
             self._server.journal.retain(given["journal_options"].retention)
         for name in names & _TAKEN:
             self._params[name] = fresh.params[name]
+        if names & _OF_EACH:
+            reconfigure(self._server, self._params)
+            self._tell({name: self._params[name] for name in _OF_EACH})
         log.info("read the settings again: %s", _list(changed, names & _TAKEN) or "nothing new")
         if names - _TAKEN:
             log.warning("only a restart changes %s", _list(changed, names - _TAKEN))

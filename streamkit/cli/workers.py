@@ -74,7 +74,7 @@ async def serve_workers(
             greet(count)
             status = f"serves on {server.address} by {count} workers"
             async with (
-                reconfigured(context, server, settings),
+                reconfigured(context, server, settings, owner.reload),
                 supervised(status, partial(setattr, owner, "on_drain")),
             ):
                 await owner.serve()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Self
 
 from streamkit.intercom import Intercom
 from streamkit.journal.following.feed import Feed, Follower
-from streamkit.workers.words import QUESTION, READY, VARIABLE, Beginning
+from streamkit.workers.words import QUESTION, READY, RELOAD, VARIABLE, Beginning
 
 __all__ = ["Life"]
 
@@ -113,6 +113,11 @@ class Life:
     def ask(self, name: str, value: Any) -> asyncio.Future[Any]:
         """Ask it something. ConnectError once it is gone."""
         return self._line.ask(QUESTION, (name, value))
+
+    def reload(self, options: Mapping[str, Any]) -> None:
+        """Let it have these options instead of those that it was started with."""
+        if not self.ended:
+            self._line.tell(RELOAD, dict(options))
 
     def terminate(self) -> None:
         """Ask it to end; a second time, to end at once."""

@@ -19,7 +19,7 @@ from streamkit.journal.base import now
 from streamkit.journal.following.follower import FollowerJournal
 from streamkit.process import dedicate_process
 from streamkit.server import Server
-from streamkit.workers.words import OTHERS, OWNER, QUESTION, READY, VARIABLE, Beginning
+from streamkit.workers.words import OTHERS, OWNER, QUESTION, READY, RELOAD, VARIABLE, Beginning
 
 __all__ = ["Member"]
 
@@ -37,8 +37,12 @@ class Member:
         self.options = beginning.options
         self._beginning = beginning
         self._server: Server | None = None
-        self._line = Intercom(on_asked=self._asked, on_lost=self._owner_gone)
+        self._line = Intercom(on_told=self._told, on_asked=self._asked, on_lost=self._owner_gone)
         self._orphaned: asyncio.Task[None] | None = None
+        self.on_reload: Callable[[dict[str, Any]], None] = lambda options: None
+        """Called with options that have changed."""
+        self._changed: dict[str, Any] = {}
+        """Of those, what came before the server had begun."""
 
     @classmethod
     def inherited(cls) -> Self | None:
@@ -68,6 +72,8 @@ class Member:
             async with server:
                 dedicate_process()
                 self._server = server
+                if self._changed:
+                    self.on_reload(self._changed)
                 if journal is not None and journal.faults and journal.on_faults is not None:
                     journal.on_faults()
                 self._line.tell(READY, None)
@@ -92,6 +98,14 @@ class Member:
         return await self._line.ask(OWNER, (name, value))
 
     # ---- what others want of it ----
+
+    def _told(self, kind: int, value: Any) -> None:
+        if kind != RELOAD:
+            return
+        if self._server is None:
+            self._changed = value
+        else:
+            self.on_reload(value)
 
     def _asked(self, kind: int, value: Any, reply: Callable[[Any], None]) -> None:
         name, given = value

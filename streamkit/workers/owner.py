@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
@@ -133,6 +133,12 @@ class Owner:
             await self.stop()
         if self._failure is not None:
             raise self._failure
+
+    def reload(self, options: Mapping[str, Any]) -> None:
+        """Let every worker, also those that will be started, have these options instead."""
+        self._options |= {name: (value, "COMMANDLINE") for name, value in options.items()}
+        for life in self._lives.values():
+            life.reload(options)
 
     def _fail(self, error: StoreError) -> None:
         """Nothing can be stored any more: clients are told to go elsewhere."""

@@ -6,10 +6,10 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-__all__ = ["OTHERS", "OWNER", "QUESTION", "READY", "VARIABLE", "Beginning"]
+__all__ = ["OTHERS", "OWNER", "QUESTION", "READY", "RELOAD", "VARIABLE", "Beginning"]
 
-READY = 2
-"""Told by a worker that serves."""
+READY, RELOAD = 2, 3
+"""Told by a worker that serves; told to one, with options that have changed."""
 QUESTION, OTHERS, OWNER = 16, 17, 18
 """Asked with a name and a value: of a worker; of all other workers, by one; of the owner."""
 

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 import typer.main
 
+from streamkit.access.file import add_token
 from streamkit.cli.app import app
-from tests.cli.tools import COMMAND, environment, streamkit
+from tests.cli.tools import COMMAND, environment, streamkit, wait_for
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 
@@ -75,8 +76,13 @@ def test_the_manager_hears_in_order(more: tuple[str, ...], tmp_path: Path) -> No
     assert "EXTEND_TIMEOUT_USEC=10000000" in after
 
 
-def test_a_hangup_takes_over_what_it_can_and_tells_the_rest(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [(), ("--workers", "1")], ids=["one", "workers"])
+def test_a_hangup_takes_over_what_it_can_and_tells_the_rest(
+    tmp_path: Path, workers: tuple[str, ...]
+) -> None:
     file, log = tmp_path / "streamkit.toml", tmp_path / "log"
+    access = tmp_path / "access.toml"
+    access.touch(0o600)
     file.write_text('[serve]\nretain = "1d"\nmax-queries = 4\n')
     heard: list[str] = []
     with (
@@ -92,6 +98,7 @@ def test_a_hangup_takes_over_what_it_can_and_tells_the_rest(tmp_path: Path) -> N
                 heard[-1] = manager.recv(4096).decode()
 
         arguments = ["--port", "0", "--retention", "topics=a,age=1h", "--config", str(file)]
+        arguments += ["--access", str(access), *workers]
         process = subprocess.Popen(
             [*COMMAND, "serve", "--store", str(tmp_path / "x.db"), *arguments],
             stdin=subprocess.DEVNULL,
@@ -101,21 +108,28 @@ def test_a_hangup_takes_over_what_it_can_and_tells_the_rest(tmp_path: Path) -> N
         try:
             until("READY=1")
             for text in (
-                '[serve]\nretain = "2d"\nmax-queries = 5\nlog-format = "json"\n',
+                '[serve]\nretain = "2d"\nmax-queries = 5\nlog-format = "json"\ngrace = "1s"\n',
                 "[serve]\nretian = 1\n",
             ):
                 file.write_text(text)
                 process.send_signal(signal.SIGHUP)
                 until("RELOADING=1\nMONOTONIC_USEC=")
                 until("READY=1")
+            # Each process that serves logs in the format of the new file, and at its level.
+            add_token(access, "one", ["reader"])
+            wait_for(lambda: '"logger": "streamkit.access.gate"' in log.read_text())
+            file.write_text('[serve]\nlog-level = "error"\nlog-format = "json"\n')
+            process.send_signal(signal.SIGHUP)
+            until("READY=1")
         finally:
             process.send_signal(signal.SIGTERM)
             assert process.wait(20) == 0
     text = log.read_text()
-    assert "read the settings again: --retain, --log-format" in text
+    assert "read the settings again: --retain, --grace, --log-format" in text
     assert "only a restart changes --max-queries" in text
     assert "keeping the former settings: " in text and "did you mean serve.retain?" in text
-    assert '"logger": "streamkit.cli.reconfiguring"' in text  # in the format of the new file
+    assert '"logger": "streamkit.cli.reconfiguring"' in text
+    assert text.count("read the settings again") == 1  # the last is of no error
 
 
 @pytest.mark.parametrize("more", [(), ("--workers", "1")], ids=["one", "workers"])

@@ -26,8 +26,8 @@ from streamkit.cli.input.stores import (
     made_ready,
 )
 from streamkit.cli.options import command
-from streamkit.cli.output.log import log_to_stderr
-from streamkit.cli.reconfiguring import reconfigured
+from streamkit.cli.output.log import LEVELS, log_to_stderr
+from streamkit.cli.reconfiguring import reconfigure, reconfigured
 from streamkit.cli.reloading import Child, supervise
 from streamkit.cli.session import Session
 from streamkit.cli.workers import inherited, serve_workers
@@ -201,6 +201,9 @@ async def _serve(
         str,
         typer.Option("--log-format", metavar="text|json", help="Of the server's own log."),
     ] = "text",
+    log_level: Annotated[
+        str, typer.Option("--log-level", metavar="|".join(LEVELS), help="Of it, and above.")
+    ] = "info",
     trace: Annotated[
         bool, typer.Option("--trace", help="Spans for OpenTelemetry, whose SDK is set up around.")
     ] = False,
@@ -311,6 +314,7 @@ async def _serve(
 
         server = Server(**given)
     if member is not None:
+        member.on_reload = partial(reconfigure, server)
         return exits.OK if await member.run(server) else exits.FAILED
     listener = given_listener()
     if listener is not None:
@@ -372,7 +376,8 @@ def settings_of(session: Session, context: typer.Context) -> dict[str, Any]:
             given["access_log_every"] = seconds
     if asked.metrics:
         given["metrics"] = asked.metrics
-    log_to_stderr(_one_of("--log-format", asked.log_format, ("text", "json")))
+    form = _one_of("--log-format", asked.log_format, ("text", "json"))
+    log_to_stderr(form, _one_of("--log-level", asked.log_level, LEVELS))
     given |= {
         "web": asked.web,
         "allow_origins": asked.allow_origin or (),

@@ -9,16 +9,18 @@ from datetime import UTC, datetime
 
 from streamkit.sanitise import sanitise_lines
 
-__all__ = ["log_to_stderr"]
+__all__ = ["LEVELS", "log_to_stderr"]
+
+LEVELS = ("debug", "info", "warning", "error")
 
 
-def log_to_stderr(form: str, level: int = logging.INFO) -> None:
+def log_to_stderr(form: str, level: str = "info") -> None:
     """Let everything that is logged from `level` on go to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if form == "json" else _Lines())
     ours = logging.getLogger("streamkit")
     ours.handlers = [handler]
-    ours.setLevel(level)
+    ours.setLevel(level.upper())
 
 
 class _Lines(logging.Formatter):
