@@ -6,14 +6,15 @@ The id of an event is the position after it, EPOCH.SEQUENCE.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 import betterproto
 
+from streamkit.codec import decode
 from streamkit.config import DoorLimits
-from streamkit.doors.quick import record_json
-from streamkit.doors.transcode import Shared, messages_in
+from streamkit.doors.quick import record_json, stored_json
+from streamkit.doors.transcode import Shared, bodies_in
 from streamkit.generated.streamservice import JobProgress, LogEntry, Update
 
 __all__ = [
@@ -77,11 +78,11 @@ class Makers(Generic[T]):
 
 def plain(source: EventSource, epoch: str) -> Callable[[bytes], bytes]:
     """Return what makes the events of a response with one source, ids included."""
-    threads = threaded(source, epoch)
+    head = f"id: {epoch}."
 
     def make(frames: bytes) -> bytes:
-        head = f"id: {epoch}.".encode()
-        return b"".join(b"%b%d\n%b" % (head, number, text) for number, text in threads(frames))
+        found = [f"{head}{number}\n{text}" for number, text in _events(source, frames)]
+        return "".join(found).encode()
 
     return make
 
@@ -90,26 +91,37 @@ def threaded(source: EventSource, epoch: str) -> Callable[[bytes], Threaded]:
     """Return what makes events whose ids each reader adds, because it reads other sources too."""
 
     def make(frames: bytes) -> Threaded:
-        found: Threaded = []
-        for message in messages_in(source.message, frames):
-            kind: str = ""
-            control: Any = None
-            if message.__dict__.get("control") is not None:
-                kind, control = betterproto.which_one_of(message.control, "kind")
-            if kind == "heartbeat":
-                found.append((control.position.sequence, b":\n\n"))
-            elif kind == "gap":
-                found.append(
-                    (control.last, gap(source.name, control.first, control.last, control.reason))
-                )
-            else:
-                found.append((message.sequence, b"data: %b\n\n" % record_json(message).encode()))
-                if source is JOB and message.status in _FINAL:
-                    end = {"jobId": message.job_id, "status": message.status}
-                    found.append((message.sequence, event("end", end)))
-        return found
+        return [(number, text.encode()) for number, text in _events(source, frames)]
 
     return make
+
+
+def _events(source: EventSource, frames: bytes) -> Iterator[tuple[int, str]]:
+    """Make the events of frames, each without its id, and with the sequence that it leads to."""
+    kind = source.message
+    for start, end in bodies_in(frames):
+        known = stored_json(kind, frames, start, end)
+        if known is not None:
+            yield known[0], f"data: {known[1]}\n\n"
+        else:
+            yield from _unusual(source, decode(kind, frames[start:end]))
+
+
+def _unusual(source: EventSource, message: Any) -> Iterator[tuple[int, str]]:
+    kind: str = ""
+    control: Any = None
+    if message.__dict__.get("control") is not None:
+        kind, control = betterproto.which_one_of(message.control, "kind")
+    if kind == "heartbeat":
+        yield control.position.sequence, ":\n\n"
+    elif kind == "gap":
+        said = gap(source.name, control.first, control.last, control.reason)
+        yield control.last, said.decode()
+    else:
+        yield message.sequence, f"data: {record_json(message)}\n\n"
+        if source is JOB and message.status in _FINAL:
+            end = {"jobId": message.job_id, "status": message.status}
+            yield message.sequence, event("end", end).decode()
 
 
 def gap(source: str, first: int, last: int, reason: str) -> bytes:

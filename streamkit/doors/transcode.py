@@ -10,17 +10,23 @@ from streamkit.codec import decode
 from streamkit.config import DoorLimits
 from streamkit.framing import PREFIX, PREFIX_SIZE
 
-__all__ = ["Shared", "messages_in"]
+__all__ = ["Shared", "bodies_in", "messages_in"]
 
 
 def messages_in(kind: type[Any], frames: bytes) -> Iterator[Any]:
     """Decode whole messages with their prefixes, none of which is compressed."""
+    for start, end in bodies_in(frames):
+        yield decode(kind, frames[start:end])
+
+
+def bodies_in(frames: bytes) -> Iterator[tuple[int, int]]:
+    """Find where whole messages with their prefixes begin and end."""
     position = 0
     while position < len(frames):
         _, length = PREFIX.unpack_from(frames, position)
         start = position + PREFIX_SIZE
         position = start + length
-        yield decode(kind, frames[start:position])
+        yield start, position
 
 
 T = TypeVar("T")

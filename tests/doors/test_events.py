@@ -13,8 +13,14 @@ from hypothesis import strategies as st
 
 from streamkit import AsyncClient, Position, after
 from streamkit.codec import decode, encode, to_json
-from streamkit.doors.quick import record_json
-from streamkit.generated.streamservice import LogEntry, Update
+from streamkit.doors.quick import record_json, stored_json
+from streamkit.generated.streamservice import (
+    Control,
+    Heartbeat,
+    JobProgress,
+    LogEntry,
+    Update,
+)
 from tests.client.servers import memory_server
 from tests.doors.http import Reply, ask
 
@@ -207,13 +213,13 @@ async def test_many_readers_share_what_was_made_once(
     from streamkit.doors import events
 
     made: list[Any] = []
-    original = events.record_json  # type: ignore[attr-defined]  # where it is looked up
+    original = events.stored_json  # type: ignore[attr-defined]  # where it is looked up
 
-    def record_json(message: Any) -> Any:
-        made.append(message)
-        return original(message)
+    def stored_json(*data: Any) -> Any:
+        made.append(data)
+        return original(*data)
 
-    monkeypatch.setattr(events, "record_json", record_json)
+    monkeypatch.setattr(events, "stored_json", stored_json)
     async with asyncio.TaskGroup() as group, asyncio.timeout(10):
         ready = [asyncio.Event() for _ in range(20)]
 
@@ -259,5 +265,30 @@ def test_the_quick_json_is_the_codecs_own(
             assert record_json(message) == to_json(message)
             message.timestamp = time
         assert record_json(message) == to_json(message)
-        read = decode(type(message), encode(message))
+        data = encode(message)
+        read = decode(type(message), data)
         assert record_json(read) == to_json(read)
+        quick = stored_json(type(message), b"\0" + data, 1, len(data) + 1)
+        # Before 1970, and with an empty key or value, it is the codec that writes it.
+        if quick is not None:
+            assert quick == (sequence, to_json(read))
+        elif time is None and all(map(all, more.items())):
+            raise AssertionError("this is a usual one")
+
+
+def test_what_is_unusual_is_left_to_the_codec() -> None:
+    usual = encode(Update(topic="a", message="b", sequence=300))
+    assert stored_json(Update, usual, 0, len(usual)) == (
+        300,
+        '{"topic":"a","message":"b","sequence":"300"}',
+    )
+    for data in (
+        encode(Update(control=Control(heartbeat=Heartbeat()))),
+        usual + b"\x0a\x01c",  # a field again
+        usual[:-1],  # cut off
+        usual + b"\x50" + b"\xff" * 12,
+        b"\x12\x02\xff\xfe",
+        b"\x1a\x0b\x08" + b"\xff" * 9 + b"\x01",  # before 1970
+    ):
+        assert stored_json(Update, data, 0, len(data)) is None
+    assert stored_json(JobProgress, b"", 0, 0) is None

@@ -44,6 +44,7 @@ class Http1(Guest):
         on_lost: Callable[[Guest], None],
     ) -> None:
         self.limits = limits
+        self.loop = asyncio.get_running_loop()
         self._accept = accept
         self._on_made, self._on_lost = on_made, on_lost
         self._wire = h11.Connection(h11.SERVER, max_incomplete_event_size=limits.max_header_list)
@@ -139,7 +140,7 @@ class Http1(Guest):
             while self.transport is not None and not self._deaf:
                 if not left:
                     self.transport.pause_reading()
-                    asyncio.get_running_loop().call_soon(self._read_on)
+                    self.loop.call_soon(self._read_on)
                     break
                 left -= 1
                 if self._lines * _FIELD_BYTES > self.limits.max_header_list and self._call is None:
@@ -258,8 +259,7 @@ class Http1(Guest):
 
     def _wait(self, seconds: float, then: Callable[[], None] | None = None) -> None:
         self._rest()
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(seconds, then or self._overdue)
+        self._timer = self.loop.call_later(seconds, then or self._overdue)
 
     def _rest(self) -> None:
         if self._timer is not None:
@@ -360,7 +360,7 @@ class Http1Call:
                 break
             if self._failed is not None:
                 raise self._failed
-            self._reader = asyncio.get_running_loop().create_future()
+            self._reader = self._connection.loop.create_future()
             await self._reader
         data = b"".join(self._body)
         self._body.clear()
@@ -395,7 +395,7 @@ class Http1Call:
         self.pending_size += sum(map(len, parts))
         if not self._scheduled:
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._flush_soon)
+            self._connection.loop.call_soon(self._flush_soon)
         return self.pending_size >= self._connection.limits.send_buffer
 
     def _flush_soon(self) -> None:
@@ -435,7 +435,7 @@ class Http1Call:
             await self._progress()
 
     async def _progress(self) -> None:
-        self._sender = asyncio.get_running_loop().create_future()
+        self._sender = self._connection.loop.create_future()
         seconds = self._connection.limits.stall_timeout
         try:
             async with asyncio.timeout(seconds):

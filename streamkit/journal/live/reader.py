@@ -71,6 +71,8 @@ class Reader(Generic[T]):
         self._waiter: asyncio.Future[None] | None = None
         self._quiet_since = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        # Kept: to ask for it is a call of the system in Python 3.11, for every wake-up of a reader.
+        self._loop = asyncio.get_running_loop()
 
     async def stored(self, begin: Begin[T]) -> AsyncGenerator[Delivery[T], None]:
         """What is there from the beginning on, and no further."""
@@ -208,19 +210,19 @@ class Reader(Generic[T]):
 
     def _touch(self) -> None:
         if self._manner.heartbeat is not None:
-            self._quiet_since = asyncio.get_running_loop().time()
+            self._quiet_since = self._loop.time()
 
     def _is_quiet(self) -> bool:
         heartbeat = self._manner.heartbeat
         if heartbeat is None or self._timer is None:
             return False
-        return asyncio.get_running_loop().time() - self._quiet_since >= heartbeat
+        return self._loop.time() - self._quiet_since >= heartbeat
 
     def _tick(self) -> None:
         """Wake the reader if it was quiet long enough. One timer for the reader's life: to set
         one for every wait would cost more than the wait."""
         assert self._manner.heartbeat is not None  # who has none sets no timer
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         due = self._quiet_since + self._manner.heartbeat
         if self._is_quiet():
             if self._waiter is not None and not self._waiter.done():
@@ -229,7 +231,7 @@ class Reader(Generic[T]):
         self._timer = loop.call_at(due, self._tick)
 
     async def _wait(self, route: Route[T]) -> None:
-        waiter = self._waiter = asyncio.get_running_loop().create_future()
+        waiter = self._waiter = self._loop.create_future()
         route.waiting.add(waiter)
         try:
             await waiter

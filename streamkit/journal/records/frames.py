@@ -26,6 +26,10 @@ __all__ = ["framed", "frames_of", "joined_frames"]
 
 T = TypeVar("T")
 
+_scan: Final[Callable[[str, int], tuple[dict[str, str], int]]] = vars(json.JSONDecoder())[
+    "scan_once"
+]
+"""Reads JSON that has no space around it, as what is stored has none."""
 _KEPT: Final = 4096
 """Encodings of one kind that are kept."""
 _LONGEST_KEPT: Final = 256
@@ -143,11 +147,25 @@ def _time(text: bytes) -> datetime:
 
 
 def _metadata(text: bytes) -> bytes:
-    return encode(Update(metadata=json.loads(text)))
+    pairs = _scan(text.decode(), 0)[0]
+    return _short_pairs(b"\x22", pairs) or encode(Update(metadata=pairs))
 
 
 def _fields(text: bytes) -> bytes:
-    return encode(LogEntry(fields=json.loads(text)))
+    pairs = _scan(text.decode(), 0)[0]
+    return _short_pairs(b"\x2a", pairs) or encode(LogEntry(fields=pairs))
+
+
+def _short_pairs(tag: bytes, pairs: dict[str, str]) -> bytes | None:
+    """Encode a map of short texts, which those of records mostly are, without a message of it."""
+    found = b""
+    for key, value in pairs.items():
+        name, text = key.encode(), value.encode()
+        first, second = len(name), len(text)
+        if first + second > 123:  # of some length that takes more than a byte
+            return None
+        found += b"%b%c\n%c%b\x12%c%b" % (tag, first + second + 4, first, name, second, text)
+    return found
 
 
 def _number(sequence: int) -> bytes:
