@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 import sys
 import threading
@@ -12,7 +13,11 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["dedicate_process", "first", "overheard", "signals"]
+__all__ = ["dedicate_process", "first", "overheard", "reuse_memory", "signals"]
+
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # mallopt's names
+_REUSED = 4 * 1024 * 1024
+_SPARE = 16 * 1024 * 1024
 
 
 @contextmanager
@@ -90,3 +95,28 @@ def dedicate_process() -> None:
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
     sys.setswitchinterval(0.001)
+    reuse_memory()
+
+
+def reuse_memory() -> None:
+    """Let the C library keep what was freed for the next messages, as far as 16 MiB.
+
+    glibc gives a megabyte back to the system as soon as it is free, and the system clears each page
+    of the next one: with messages of that size most of the time went there (measured: calls of
+    1 MiB are more than twice as many). Nothing is done in another C library, nor where the
+    environment sets these two up.
+    """
+    if (
+        "MALLOC_MMAP_THRESHOLD_" in os.environ
+        or "MALLOC_TRIM_THRESHOLD_" in os.environ
+        or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
+    ):
+        return
+    import ctypes  # not for those that only import this
+
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library, or another system
+        return
+    mallopt(_MMAP_THRESHOLD, _REUSED)
+    mallopt(_TRIM_THRESHOLD, _SPARE)

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from streamkit.process import reuse_memory
+
 __all__ = ["loop_factory", "run"]
 
 T = TypeVar("T")
@@ -22,6 +24,8 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T:
-    """As `asyncio.run`, on the fastest loop that is installed."""
+    """As `asyncio.run`, on the fastest loop that is installed; memory of large messages is kept for
+    the next ones (see `reuse_memory`)."""
+    reuse_memory()
     with asyncio.Runner(debug=debug, loop_factory=loop_factory()) as runner:
         return runner.run(main)
