@@ -74,7 +74,7 @@ class Gate:
             ctx.metadata.popall("authorization", None)
             await call_next(ctx)
             return
-        identity = await self._identity(ctx)
+        identity = self._known_caller(ctx) or await self._identity(ctx)
         if identity is None:
             raise AuthError(
                 "not authenticated: no credentials, or they are not valid (any more)",
@@ -98,14 +98,20 @@ class Gate:
 
     # ---- who ----
 
+    def _known_caller(self, ctx: Context) -> Identity | None:
+        """Who calls, if the same was shown before."""
+        given = ctx.metadata.getall("authorization", ())
+        known = self._known.get(given[0]) if len(given) == 1 else None  # type: ignore[arg-type]
+        if known is None or (known.expires is not None and known.expires <= self._clock()):
+            return None
+        ctx.metadata.popall("authorization")
+        return known
+
     async def _identity(self, ctx: Context) -> Identity | None:
         """Who calls. A token that is given counts alone: a wrong one is not mended by more."""
         given = ctx.metadata.popall("authorization", [])
         if given:
             text = given[0]
-            known = self._known.get(text) if len(given) == 1 and isinstance(text, str) else None
-            if known is not None and (known.expires is None or known.expires > self._clock()):
-                return known
             if len(given) > 1 or not isinstance(text, str):
                 return None
             scheme, _, token = text.partition(" ")

@@ -162,7 +162,7 @@ class Permit:
         elif needs == (Action.ADMIN,):
             if not grants.admin:
                 raise _denied(Action.ADMIN, "")
-        elif needs and not any(action in grants.patterns for action in needs):
+        elif needs and grants.patterns.keys().isdisjoint(needs):
             raise AuthError(f"not allowed to {_DOING[needs[0]]} anything")
 
     def _narrow(self, request: Any, action: Action, field: str) -> set[str]:

@@ -17,7 +17,6 @@ __all__ = ["AccessLog", "line_of", "reason_of"]
 
 _LONGEST_TEXT = 200
 _REASONS = {
-    Status.OK: "done",
     Status.UNAUTHENTICATED: "unauthenticated",
     Status.PERMISSION_DENIED: "denied",
     Status.RESOURCE_EXHAUSTED: "limit",
@@ -60,35 +59,48 @@ def line_of(record: CallRecord) -> str:
     """
     ctx = record.context
     now = time.time()
-    parts = [
-        f'{{"time": "{_second(int(now))}.{int(now * 1000) % 1000:03d}+00:00", "call": {record.id},'
-        f' "peer": {_quoted(ctx.peer)}, "identity": {_quoted(record.identity)},'
-        f' "carrier": {_quoted(ctx.carrier)}, "method": {_quoted(ctx.method)},'
-        f' "resource": {_quoted(record.resource)}, "seconds": {round(record.seconds, 6)!r},'
+    second = int(now)
+    when = f"{_second(second)}.{int((now - second) * 1000):03d}+00:00"
+    line = (
+        f'{{"time": "{when}", "call": {record.id},'
+        f"{_who(ctx.peer, record.identity, ctx.carrier, ctx.method)}"
+        f' "resource": {_quoted(record.resource)}, "seconds": {record.seconds:.6f},'
         f' "received": {ctx.messages_received}, "sent": {ctx.messages_sent},'
         f' "bytes_received": {ctx.bytes_received}, "bytes_sent": {ctx.bytes_sent}'
-    ]
+    )
     if record.resumed_from:
-        parts.append(f'"resumed_from": {json.dumps(record.resumed_from)}')
+        line += f', "resumed_from": {json.dumps(record.resumed_from)}'
     if ctx.place is not None:
         _, epoch, sequence = ctx.place
-        parts.append(f'"position": {json.dumps(f"{epoch}:{sequence}")}')
-    trace = str(ctx.metadata.get("traceparent", "")).split("-")
-    if len(trace) == 4:
-        parts.append(f'"trace_id": {json.dumps(trace[1])}')
+        line += f', "position": {json.dumps(f"{epoch}:{sequence}")}'
+    if "traceparent" in ctx.metadata:
+        trace = str(ctx.metadata["traceparent"]).split("-")
+        if len(trace) == 4:
+            line += f', "trace_id": {json.dumps(trace[1])}'
     outcome = ctx.outcome
     if outcome is None:
-        parts.append('"open": true')
-    else:
-        reason = ctx.reason or reason_of(outcome)
-        parts.append(f'"status": "{outcome.status.name}", "reason": {_quoted(reason)}')
-        if outcome.message:
-            parts.append(f'"message": {json.dumps(outcome.message[:_LONGEST_TEXT])}')
-    return ", ".join(parts) + "}"
+        return line + ', "open": true}'
+    line += _how(outcome.status.value, ctx.reason or reason_of(outcome))
+    if outcome.message:
+        line += f', "message": {json.dumps(outcome.message[:_LONGEST_TEXT])}'
+    return line + "}"
 
 
 _quoted = lru_cache(maxsize=1024)(json.dumps)
-"""Of what is said again and again: peers, methods, topics."""
+"""Of what is said again and again: topics, services."""
+
+
+@lru_cache(maxsize=1024)
+def _who(peer: str, identity: str, carrier: str, method: str) -> str:
+    return (
+        f' "peer": {json.dumps(peer)}, "identity": {json.dumps(identity)},'
+        f' "carrier": {json.dumps(carrier)}, "method": {json.dumps(method)},'
+    )
+
+
+@lru_cache(maxsize=128)
+def _how(status: int, reason: str) -> str:
+    return f', "status": "{Status(status).name}", "reason": {json.dumps(reason)}'
 
 
 @lru_cache(maxsize=2)
@@ -98,6 +110,8 @@ def _second(seconds: int) -> str:
 
 def reason_of(outcome: Outcome) -> str:
     """Why a call ended, in a word."""
+    if outcome.status is Status.OK:
+        return "done"
     for known, reason in ((GONE, "client"), (LATE, "deadline"), (DRAINED, "drain")):
         if (outcome.status, outcome.message) == (known.status, known.message):
             return reason

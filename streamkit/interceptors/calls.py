@@ -51,9 +51,8 @@ class CallRecord:
         self.context.inspectors.remove(self.look)
         items = method_of(self.context.method).items
         if items is not None:
-            self.resource = _joined(
-                name for _, names in items(message) for name in sorted(islice(names, _MOST_NAMES))
-            )
+            for _, names in items(message):
+                self.resource = _joined(self.resource, names)
         start = getattr(message, "start", None)
         if start is not None:
             kind, place = betterproto.which_one_of(start, "place")
@@ -108,10 +107,11 @@ class Calls:
         return record
 
 
-def _joined(names: Any) -> str:
-    """Names in one line, as many as there is room for."""
-    text = ""
-    for name in names:
+def _joined(text: str, names: set[str]) -> str:
+    """A text and names in one line, as many as there is room for."""
+    for name in names if len(names) == 1 else sorted(islice(names, _MOST_NAMES)):
+        if len(text) > _LONGEST_RESOURCE:
+            return text
         text = f"{text},{name}" if text else name
         if len(text) > _LONGEST_RESOURCE:
             return text[:_LONGEST_RESOURCE] + "..."

@@ -61,6 +61,8 @@ class Figures:
     def __init__(self, calls: Calls) -> None:
         self.ended: dict[tuple[str, Status], Ended] = {}
         """By method and status."""
+        self._ended: dict[tuple[str, int], Ended] = {}
+        """The same by the number of the status, which is found sooner than a member of an enum."""
         self.reasons: dict[tuple[str, str], int] = {}
         """Streams that have ended, by method and reason."""
         self.resumed: dict[str, int] = {"gap": 0, "refused": 0, "taken": 0}
@@ -73,10 +75,11 @@ class Figures:
         outcome = context.outcome
         if outcome is None:
             return
-        key = (context.method, outcome.status)
-        ended = self.ended.get(key)
+        key = (context.method, outcome.status.value)
+        ended = self._ended.get(key)
         if ended is None:
-            ended = self.ended[key] = Ended()
+            ended = Ended()
+            self._ended[key] = self.ended[context.method, outcome.status] = ended
         ended.count += 1
         ended.messages += context.messages_sent
         ended.seconds.add(record.seconds)

@@ -28,7 +28,7 @@ class LineWriter:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = None if path == "-" else Path(path)
-        self._lines: deque[bytes] = deque()
+        self._lines: deque[str] = deque()
         self._closed = threading.Event()
         self.dropped = 0
         """Lines that found no room."""
@@ -41,7 +41,7 @@ class LineWriter:
         if len(self._lines) >= _MOST:
             self.dropped += 1
             return
-        self._lines.append(line.encode("utf-8", "backslashreplace") + b"\n")
+        self._lines.append(line)
 
     def close(self) -> None:
         """Write what is waiting, unless it cannot be written for seconds."""
@@ -67,10 +67,11 @@ class LineWriter:
                 parts.append(self._lines.popleft())
             if parts:
                 try:
-                    self._file.write(b"".join(parts))
+                    parts.append("")
+                    self._file.write("\n".join(parts).encode("utf-8", "backslashreplace"))
                     self._file.flush()
                 except (OSError, ValueError):
-                    self.dropped += len(parts)
+                    self.dropped += len(parts) - 1
             if closed:
                 if self._path is not None:
                     self._file.close()
