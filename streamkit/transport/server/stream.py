@@ -43,6 +43,7 @@ _Recv = TypeVar("_Recv")
 _Send = TypeVar("_Send")
 _TURN = 0.005  # seconds that a source which is always ready may keep the loop for itself,
 _LOOK = 7  # checked every eighth message
+_NOTHING: deque[bytes] = deque(maxlen=0)  # of the many calls that read one request: 760 bytes each
 _LARGE = 128 * 1024
 """Bytes that are decoded aside: made for it, they may take half a second."""
 
@@ -93,7 +94,7 @@ class ServerStream(Stream[_Recv, _Send]):
             if decoder is None
             else decoder(self._recv_type)
         )
-        self._ready: deque[bytes] = deque()
+        self._ready = _NOTHING
         self._turn = 0.0
         self._puts = 0
         self._single_done = False
@@ -119,9 +120,12 @@ class ServerStream(Stream[_Recv, _Send]):
         if not self._cardinality.client_streaming:
             return await self._recv_single()
         if not self._ready:
-            self._ready.extend(await self._body.messages())
-            if not self._ready:
+            found = await self._body.messages()
+            if not found:
                 return None
+            if self._ready is _NOTHING:
+                self._ready = deque()
+            self._ready.extend(found)
         return await self._decode(self._ready.popleft())
 
     async def recv_messages(self) -> list[_Recv]:
