@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from types import SimpleNamespace
 
 import pytest
 
 from streamkit.errors import PreconditionError, StreamGapError
 from streamkit.journal import Hub, Position, joined_frames
+from streamkit.journal.live import ring
 
 
 async def test_a_hub_resumes_where_a_stream_broke() -> None:
@@ -79,3 +81,46 @@ async def test_bytes_are_made_once() -> None:
         joined = joined_frames(first, str.encode)
         assert joined == b"ab"
         assert joined_frames(second, str.encode) is joined
+
+
+@pytest.mark.parametrize("readers", [3, 64])
+async def test_many_readers_are_not_woken_for_each_record_of_a_burst(
+    readers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop rests from waking for as long as it took, and what came meanwhile comes at once."""
+    now = [100.0]
+    monkeypatch.setattr(ring, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(ring, "_LONGEST_REST", 0.3)  # longer than a busy machine is away
+    hub: Hub[str] = Hub()
+    got: list[list[list[str]]] = [[] for _ in range(readers)]
+
+    async def read(mine: list[list[str]]) -> None:
+        async with aclosing(hub.subscribe()) as deliveries:
+            async for delivery in deliveries:
+                if delivery.items:
+                    mine.append([item.message for item in delivery.items])
+                    now[0] += 0.1
+
+    async def turns() -> None:
+        for _ in range(8):
+            await asyncio.sleep(0)
+
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        for mine in got:
+            group.create_task(read(mine))
+        await turns()
+        hub.publish("a", "one")
+        await turns()
+        assert got == [[["one"]]] * readers  # the first of all waits for nothing
+        hub.publish("a", "two")
+        await turns()
+        hub.publish("a", "three")
+        while got[0][-1][-1] != "three":
+            await asyncio.sleep(0)
+        apart = [["two"], ["three"]] if readers < 64 else [["two", "three"]]
+        assert got == [[["one"], *apart]] * readers
+        now[0] += 1
+        hub.publish("a", "four")
+        await turns()
+        assert got == [[["one"], *apart, ["four"]]] * readers
+        hub.close()

@@ -10,7 +10,9 @@ the ring drops an item its routes drop it too, and a reader that was not there y
 cursor is gone and reads on from further back (see reader.py).
 
 Wake-ups merge by themselves: items pushed while the loop is busy wake each reader once, and all
-readers of a route that were waiting get the same delivery, the same object.
+readers of a route that were waiting get the same delivery, the same object. Where many were woken
+the loop rests from waking for as long as that took: what is published one by one meanwhile reaches
+each of them together, in one write, and whoever publishes is not kept waiting by all who read.
 
 Everything here runs on the loop's thread.
 """
@@ -18,6 +20,7 @@ Everything here runs on the loop's thread.
 from __future__ import annotations
 
 import asyncio
+import time
 from bisect import bisect_right
 from collections.abc import Sequence
 from operator import attrgetter
@@ -42,6 +45,10 @@ _KNOWN_KEYS = 65_536
 _SCAN = 8192
 _SHARED_DELIVERIES = 8
 _SLACK = 4096
+_MANY = 64
+"""Readers woken at once, from which on the next wake-up waits as long as this one takes, ..."""
+_LONGEST_REST = 0.02
+"""... but so many seconds at most."""
 
 _sequence_of = attrgetter("sequence")
 
@@ -190,6 +197,7 @@ class Ring(Generic[T]):
         self._tokens = 0
         self._dirty: list[Route[T]] = []
         self._wake_scheduled = False
+        self._rests_until = 0.0
 
     def __len__(self) -> int:
         return len(self._items) - self._head
@@ -241,7 +249,12 @@ class Ring(Generic[T]):
         self._evict()
         if dirty and not self._wake_scheduled:
             self._wake_scheduled = True
-            asyncio.get_running_loop().call_soon(self._wake)
+            loop = asyncio.get_running_loop()
+            rest = self._rests_until and self._rests_until - time.monotonic()
+            if rest > 0:
+                loop.call_later(rest, self._wake)
+            else:
+                loop.call_soon(self._wake)
 
     def scan(self, selector: Selector, after: int) -> tuple[Items[T], int]:
         """Wanted items after a sequence that is not below `floor`, and the sequence covered.
@@ -292,8 +305,20 @@ class Ring(Generic[T]):
     def _wake(self) -> None:
         self._wake_scheduled = False
         dirty, self._dirty = self._dirty, []
+        woken = 0
         for route in dirty:
+            woken += len(route.waiting)
             route.seal(self.newest)
+        if woken >= _MANY:
+            asyncio.get_running_loop().call_soon(self._served, time.monotonic(), False)
+
+    def _served(self, began: float, written: bool) -> None:
+        """Called once those that were woken have run, and again when what they wrote has left."""
+        now = time.monotonic()
+        if written:
+            self._rests_until = now + min(now - began, _LONGEST_REST)
+        else:
+            asyncio.get_running_loop().call_soon(self._served, began, True)
 
     def _evict(self) -> None:
         self._drop(len(self) - self._max_records)
