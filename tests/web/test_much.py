@@ -87,6 +87,7 @@ async def test_thousands_of_lines_a_second_leave_the_page_small_and_awake(
     )
     rows = await tab.run("document.querySelectorAll('.lines .row').length")
     assert rows < 200
+    assert median < 0.5  # what comes leaves the page the time to draw
     if len(heaps) > 6:
         # Full after the first third: ten thousand lines are kept.
         assert max(heaps[len(heaps) // 3 :]) < 1.3 * max(heaps[: len(heaps) // 3])

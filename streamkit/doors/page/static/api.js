@@ -64,31 +64,58 @@ export async function* stream(method, message, signal) {
   }
 }
 
-// Server-sent events; `handlers` by event name. The browser resumes by itself after the last id; a
-// stream that was open once and is then refused (by a server that starts, say) is asked for again.
+// Server-sent events; `handlers` by event name. It goes on after the last id whenever the stream
+// breaks off, also when a server that starts refuses it for a while; a first refusal is final. Read
+// by the piece: EventSource makes a task of every record, and thousands a second of them leave the
+// browser no time to draw. Here nothing takes longer than a part of a frame.
 export function events(path, handlers) {
-  let source, timer, last = "", opened = false;
-  const heard = (handle) => (event) => {
-    last = event.lastEventId || last;
-    handle(event.data ? JSON.parse(event.data) : {}, last);
-  };
-  function open() {
-    source = new EventSource(last ? `${path}${path.includes("?") ? "&" : "?"}after=${encodeURIComponent(last)}` : path);
-    source.onopen = () => { opened = true; handlers.open?.(); };
-    source.onerror = () => {
-      const closed = source.readyState === EventSource.CLOSED;
-      handlers.broken?.(closed && !opened);
-      if (!closed) return;
-      dispatchEvent(new Event("logged-out"));  // or refused for another reason: the session tells
-      if (opened) timer = setTimeout(open, 2000);
-    };
-    for (const [name, handle] of Object.entries(handlers)) {
-      if (name === "record") source.onmessage = heard(handle);
-      else if (name !== "open" && name !== "broken") source.addEventListener(name, heard(handle));
+  const leave = new AbortController();
+  let last = "", opened = false, timer, began = 0;
+  function hear(block) {
+    let name = "record", data = "";
+    for (const text of block.split("\n")) {
+      if (text.startsWith("id: ")) last = text.slice(4);
+      else if (text.startsWith("event: ")) name = text.slice(7);
+      else if (text.startsWith("data: ")) data = text.slice(6);
     }
+    if (data) handlers[name]?.(JSON.parse(data), last);
+  }
+  async function read() {
+    const headers = { accept: "text/event-stream", ...(last && { "last-event-id": last }) };
+    const response = await fetch(path, { headers, cache: "no-store", signal: leave.signal });
+    if (response.status === 204) return false;
+    if (!response.ok) {
+      dispatchEvent(new Event("logged-out"));  // or refused for another reason: the session tells
+      handlers.broken?.(!opened);
+      return opened;
+    }
+    opened = true;
+    handlers.open?.();
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    let rest = "";
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) break;
+      const blocks = (rest + value).split("\n\n");
+      rest = blocks.pop();
+      for (const block of blocks) {
+        if (performance.now() - began > 8 && !document.hidden) {
+          await new Promise((go) => setTimeout(go));
+          began = performance.now();
+        }
+        if (leave.signal.aborted) return false;
+        hear(block);
+      }
+    }
+    throw new Error("broken off");
+  }
+  async function open() {
+    let again = true;
+    try { again = await read(); } catch { if (!leave.signal.aborted) handlers.broken?.(false); }
+    if (again && !leave.signal.aborted) timer = setTimeout(open, opened ? 1000 : 2000);
   }
   open();
-  return { close() { clearTimeout(timer); source.close(); } };
+  return { close() { clearTimeout(timer); leave.abort(); } };
 }
 
 export const session = async () => (await fetch("/session")).json();
