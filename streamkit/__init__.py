@@ -5,11 +5,14 @@ public is a name of this module or of `streamkit.errors`, `streamkit.config`, `s
 `streamkit.testing`; names are imported when they are first used.
 """
 
-from typing import TYPE_CHECKING, Any
+# `typing` would be 25 modules more before the command can tell what Ctrl-C does.
+TYPE_CHECKING = False
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from streamkit.access.rules import (
         Rules,
     )
@@ -329,7 +332,7 @@ _MODULES = ("asgi", "config", "errors", "testing")
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     home = _HOME_OF.get(name)
     if home is None and name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -27,8 +27,9 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line (default: sys.argv) and exit with its code."""
     _stand_in_for_closed_streams()
-    # While we are still being loaded Ctrl-C ends us as it ends any program: without a word.
-    loading = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    # While we are still being loaded Ctrl-C ends us as it ends any program: without a word. The
+    # command has said so already, before it imported this; who calls `main` has not.
+    loading = signal.getsignal(signal.SIGINT) in (signal.default_int_handler, signal.SIG_DFL)
     if loading:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     words = sys.argv[1:] if arguments is None else list(arguments)

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -74,17 +75,33 @@ def test_ctrl_z_gives_the_cursor_back(server: str) -> None:
         job.wait(PATIENCE)
 
 
-def test_ctrl_c_before_anything_is_loaded_says_nothing() -> None:
-    """While the modules are being loaded a signal ends the process as it ends any other."""
+@pytest.mark.parametrize("number", [0, 1, 3, 30, 150])
+def test_ctrl_c_from_the_first_moment_says_nothing(number: int) -> None:
+    """The signal comes with the n-th import after the command's own first module was found."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    entry, function = project["project"]["scripts"]["streamkit"].split(":")
     code = (
-        "import os, signal, sys; from streamkit.cli import main\n"
+        "import os, sys\n"
         "class Finder:\n"
+        f"    left = {number}\n"
+        "    ours = False\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name == 'typer': os.kill(os.getpid(), signal.SIGINT)\n"
-        "sys.meta_path.insert(0, Finder()); main(['status'])"
+        "        if self.ours:\n"
+        "            self.left -= 1\n"
+        "            if self.left == -1: os.kill(os.getpid(), 2)\n"
+        f"        self.ours = self.ours or name == {entry!r}\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "sys.argv = ['streamkit', 'status']\n"
+        f"from {entry} import {function}; {function}()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=PATIENCE)
     assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
+
+
+def test_nothing_is_imported_before_ctrl_c_is_settled() -> None:
+    code = "import sys; before = {*sys.modules}; import streamkit; print({*sys.modules} - before)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=PATIENCE)
+    assert done.stdout == b"{'streamkit'}\n"
 
 
 def test_an_address_that_is_none_is_a_usage_error() -> None:
