@@ -294,7 +294,7 @@ class QueryLimits:
     """Seconds that a query waits for its turn when that many run already."""
     share: float = 0.75
     """The part of them that one caller may have: an identity, or else a connection."""
-    max_unread: float = 2.0
+    max_unread: float = 0.75
     """Seconds for which a result may lie unread while others wait for a turn; then it is ended."""
     count_seconds: float = 5.0
     """The count that runs beside a query gives up after this long; 0 never counts."""

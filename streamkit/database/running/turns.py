@@ -39,9 +39,9 @@ class Turns:
         try:
             async with asyncio.timeout(self._wait):
                 while not turn.done():
+                    # What has lain unread long enough is in the way no moment longer.
+                    self._make_room(owner if self._has_share(owner) else None)
                     await asyncio.wait([turn], timeout=_LOOK_INTERVAL)
-                    if not turn.done():
-                        self._make_room(owner if self._has_share(owner) else None)
         except TimeoutError:
             if not turn.done():
                 raise self._refusal(owner) from None

@@ -10,7 +10,7 @@ import pytest
 
 from streamkit.config import QueryLimits
 from streamkit.database import Databases, QueryPlan, open_source
-from streamkit.database.running.turns import Turns
+from streamkit.database.running.turns import _LOOK_INTERVAL, Turns
 from streamkit.errors import LimitError
 from streamkit.framing import Framed
 from tests.database.engines import Engine
@@ -84,6 +84,19 @@ async def test_a_refusal_says_whose_queries_are_in_the_way() -> None:
     with pytest.raises(LimitError, match="4 queries are running, the server's limit"):
         await turns.take("b")
     assert asked[-1] is None
+
+
+async def test_room_is_made_at_once_and_not_at_the_next_look() -> None:
+    turns = Turns(QueryLimits(max_concurrent=1), lambda _: turns.give("a"))
+    await turns.take("a")
+    began = asyncio.get_running_loop().time()
+    for _ in range(8):  # each would wait a quarter of a second
+        await turns.take("a")
+    assert asyncio.get_running_loop().time() - began < 1.0
+
+
+def test_an_unread_result_is_in_the_way_for_a_second_at_most() -> None:
+    assert QueryLimits().max_unread + _LOOK_INTERVAL <= 1.0
 
 
 async def test_unread_results_make_room_for_who_waits(sqlite_engine: Engine) -> None:
