@@ -24,6 +24,7 @@ class FakeCall:
         self._play = play
         self._metadata: Mapping[str, object] | None = None
         self._early: list[Any] | None = None
+        self._rest: list[Any] = []
         self.trailing_metadata: Mapping[str, object] | None = None
 
     @property
@@ -59,7 +60,20 @@ class FakeCall:
                 self._metadata, self._early = {}, item
         return self._metadata
 
+    def __aiter__(self) -> FakeCall:
+        return self
+
+    async def __anext__(self) -> Any:
+        if not self._rest:
+            self._rest = await self.receive()
+        if not self._rest:
+            raise StopAsyncIteration
+        return self._rest.pop(0)
+
     async def receive(self) -> list[Any]:
+        if self._rest:
+            rest, self._rest = self._rest, []
+            return rest
         await self.initial_metadata()
         if self._early is not None:
             early, self._early = self._early, None

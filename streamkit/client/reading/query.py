@@ -87,9 +87,10 @@ class Query:
         self._timeout = timeout
         self._stack = AsyncExitStack()
         self._call: ClientCall[QueryRequest, QueryResult] | None = None
-        self._ready: list[QueryResult] = []
+        self._first: QueryResult | None = None
+        """The batch that `start` waited for, until it is handed out; the call keeps all others."""
         self._heard = 0.0
-        """When the call last gave a sign of life."""
+        """When the call last gave a sign of life, while its first batch is waited for."""
         self._columns: list[Column] = []
         self._started = False
         self.schema: pyarrow.Schema | None = None
@@ -150,20 +151,16 @@ class Query:
         """As `batches`, with Arrow payloads as views of where they were received."""
         await self.start()
         try:
-            while True:
-                ready, self._ready = self._ready, []
-                while ready:
-                    batch = ready.pop(0)
-                    self._note(batch)
-                    self._ready = ready  # what a caller who stops here has not had
-                    yield batch
-                    if batch.is_last:
-                        await self._finish()
-                        return
-                if self._call is None:
+            batch, self._first = self._first, None
+            while self._call is not None:
+                if batch is None:
+                    batch = await self._receive(self._call)
+                self._note(batch)
+                yield batch
+                if batch.is_last:
+                    await self._finish()
                     return
-                if not await self._receive():
-                    raise InternalError("the result ended without its last batch")
+                batch = None
         except StreamkitError as error:
             await self.close()
             if error.ending in ("", "status"):
@@ -307,20 +304,19 @@ class Query:
             )
         )
         self._call = call
-        if not await self._receive():
-            raise InternalError("the server sent no result")
-        self._columns = self._ready[0].columns
-        self._note(self._ready[0])
+        self._first = await self._receive(call)
+        self._columns = self._first.columns
+        self._note(self._first)
 
-    async def _receive(self) -> bool:
-        """Wait for the next batches; False at the end. Signs of life are none."""
-        self._heard = asyncio.get_running_loop().time()
-        while self._call is not None and (results := await self._call.receive()):
-            self._heard = asyncio.get_running_loop().time()
-            self._ready = [result for result in results if _says_something(result)]
-            if self._ready:
-                return True
-        return False
+    async def _receive(self, call: ClientCall[QueryRequest, QueryResult]) -> QueryResult:
+        """Wait for the next batch. Signs of life are none."""
+        loop = asyncio.get_running_loop()
+        self._heard = loop.time()
+        async for result in call:
+            if _says_something(result):
+                return result
+            self._heard = loop.time()
+        raise InternalError("the result ended without its last batch")
 
     def _note(self, batch: QueryResult) -> None:
         self.total_rows = batch.total_rows or self.total_rows
