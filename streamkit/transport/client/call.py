@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["CallSettings", "Carrier", "ClientCall", "ClientInterceptor"]
 
 _METHODS = 256  # whose headers are kept
+_LARGE = 64 * 1024  # bytes of a message that are not copied behind its prefix
 
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
@@ -251,7 +252,7 @@ class ClientCall(Generic[Request, Reply]):
             raise stream.error or internal(
                 PreconditionError("the call has ended; nothing can be sent")
             )
-        stream.write(self._frame(message, compress))
+        self._write(stream, message, compress)
         while stream.congested:
             await stream.wait_for_room()
 
@@ -322,7 +323,7 @@ class ClientCall(Generic[Request, Reply]):
             retrying=self._retrying,
         )
         if self._request is not None:
-            stream.write(self._frame(self._request, None))
+            self._write(stream, self._request, None)
             stream.end()
             self._request = None
         if self.metadata:
@@ -373,12 +374,18 @@ class ClientCall(Generic[Request, Reply]):
         headers += self._fields
         return headers
 
-    def _frame(self, message: Request, squeeze: bool | None) -> bytes:
+    def _write(self, stream: ClientStream, message: Request, squeeze: bool | None) -> None:
         data: bytes = self._settings.codec.encode(message, self._request_type)
         if self._compression and squeeze is not False:
             data = compress(self._compression, data)
-            return PREFIX.pack(1, len(data)) + data
-        return prefix(len(data)) + data
+            head = PREFIX.pack(1, len(data))
+        else:
+            head = prefix(len(data))
+        if len(data) < _LARGE:
+            stream.write(head + data)
+        else:
+            stream.write(head)
+            stream.write(data)
 
     def _take(self, stream: ClientStream) -> list[Reply]:
         try:

@@ -96,7 +96,11 @@ class ReceiveBuffer:
                 return [data[PREFIX_SIZE:]], before
         try:
             while self.size >= self._need and before - self.size < most:
-                self._cut(self._gather(), messages)
+                joined = self._join() if self._need > PREFIX_SIZE else None
+                if joined is None:
+                    self._cut(self._gather(), messages)
+                else:
+                    messages.append(joined)
         except StreamkitError as error:
             self._error = error
             if not messages:
@@ -106,6 +110,32 @@ class ReceiveBuffer:
             self._error.ending = "unfinished"
             raise self._error
         return messages, before - self.size
+
+    def _join(self) -> bytes | None:
+        """Remove and return one message that came in several chunks, copied once; None: it did
+        not, or there is more to it."""
+        chunks, offset = self._chunks, self._offset
+        first = chunks[0]
+        if not PREFIX_SIZE <= len(first) - offset < self._need:
+            return None
+        flag, length = PREFIX.unpack_from(first, offset)
+        if flag or length > self._limit or length + PREFIX_SIZE != self._need:
+            return None
+        parts = [memoryview(first)[offset + PREFIX_SIZE :]]
+        missing = length - len(parts[0])
+        self._offset = 0
+        chunks.popleft()
+        while missing:
+            chunk = chunks[0]
+            parts.append(memoryview(chunk)[:missing])
+            if len(chunk) > missing:
+                self._offset = missing
+                break
+            missing -= len(chunk)
+            chunks.popleft()
+        self.size -= self._need
+        self._need = PREFIX_SIZE
+        return b"".join(parts)
 
     def _gather(self) -> bytes:
         """Remove and return a run of bytes that holds at least what is needed."""
