@@ -377,6 +377,9 @@ class DoorLimits:
     """Seconds of silence after which an event stream sends a comment."""
     patterns: int = 100
     """Topics, services and jobs that one address may ask for."""
+    requests: int = 10_000
+    """Messages of one stream of requests over Connect or gRPC-Web on HTTP/1.1, which is read whole
+    before its call begins; together they are at most one `max_message`."""
     sessions: int = 1_000
     """Logins of the page that are remembered; the oldest is forgotten."""
     session_seconds: float = 12 * 3600.0

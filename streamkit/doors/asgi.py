@@ -168,6 +168,9 @@ class AsgiCall:
 
     # The response ------------------------------------------------------------------------------
 
+    def arriving(self, inflate: object) -> None:
+        """As WebCall."""
+
     def start(self, status: int, headers: Headers, *, length: int | None = None) -> None:
         """As WebCall."""
         if self.lost:

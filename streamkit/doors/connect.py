@@ -1,8 +1,9 @@
-"""The Connect protocol: unary calls and server streams, in JSON or protobuf, from any HTTP client.
+"""The Connect protocol: unary calls and streams, in JSON or protobuf, from any HTTP client.
 
 The rules are those of https://connectrpc.com/docs/protocol: a unary call is a plain POST whose
 response is the message, or an error in JSON with the HTTP status that fits; a stream is a run of
-envelopes, the last of which carries its error and trailers.
+envelopes, the last of which carries its error and trailers. A stream of requests goes to and fro
+over HTTP/2; over HTTP/1.1 it is read whole before its call begins.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from grpclib.encoding.base import CodecBase
 
 from streamkit.codec import decode, encode, from_json, to_json
 from streamkit.config import TransportLimits
-from streamkit.doors.exchange import WebExchange, metadata_of
+from streamkit.doors.exchange import WebExchange, messages_of, metadata_of
 from streamkit.doors.transcode import messages_in
-from streamkit.errors import DecodeError, InvalidArgumentError, Status, UnimplementedError
+from streamkit.errors import DecodeError, InvalidArgumentError, Status
 from streamkit.framing import PREFIX, PREFIX_SIZE, prefix
 from streamkit.generated.google.rpc import Status as RpcStatus
 from streamkit.transport import WebCall
@@ -89,9 +90,15 @@ def _details(packed: str) -> list[dict[str, str]]:
 
 
 async def read_connect(
-    call: WebCall, method: Handler, path: str, codec: CodecBase, limits: TransportLimits
+    call: WebCall,
+    method: Handler,
+    path: str,
+    codec: CodecBase,
+    limits: TransportLimits,
+    most: int,
 ) -> ConnectUnary | ConnectStream | None:
-    """Read a request; None where its content type is not Connect's for this method.
+    """Read a request, of at most `most` messages; None where its content type is not Connect's for
+    this method.
 
     StreamkitError or ValueError for a request that is none.
     """
@@ -100,37 +107,45 @@ async def read_connect(
     content_type = base.strip()
     if parameters and "charset" in parameters and "utf-8" not in parameters:
         return None
-    streams = method.cardinality.server_streaming
+    many = method.cardinality.client_streaming
+    streams = many or method.cardinality.server_streaming
     kinds = _STREAM if streams else _UNARY
     if content_type not in kinds:
         return None
-    if method.cardinality.client_streaming:
-        raise UnimplementedError("streams of requests need gRPC over HTTP/2")
     version = headers.get("connect-protocol-version", "1")
     if version != "1":
         raise InvalidArgumentError(f"connect-protocol-version {version[:20]!r} is not 1")
     timeout = _timeout(headers.get("connect-timeout-ms"))
-    body = await call.read(limits.max_message + PREFIX_SIZE)
     name = "connect-content-encoding" if streams else "content-encoding"
     inflate = inflater(headers.get(name, ""), limits.max_message)
+    kind = ConnectStream if streams else ConnectUnary
+    as_json, request_type = kinds[content_type], method.request_type
+
+    def made(messages: Sequence[bytes]) -> ConnectUnary | ConnectStream:
+        json_type = content_type if as_json else ""
+        return kind(call, path, messages, codec, method.reply_type, json_type, timeout)
+
+    def plain(messages: list[bytes]) -> list[bytes]:
+        if not as_json:
+            return messages
+        return [encode(from_json(request_type, message or b"{}")) for message in messages]
+
+    arriving = call.arriving(inflate) if many else None
+    if arriving is not None:
+        take = arriving
+
+        async def messages() -> list[bytes]:
+            return plain(await take())
+
+        exchange = made(())
+        exchange.arriving = messages
+        return exchange
+    body = await call.read(limits.max_message + PREFIX_SIZE)
     if streams:
         buffer = ReceiveBuffer(limits.max_message)
         buffer.inflate = inflate
-        buffer.feed(body)
-        buffer.eof = True
-        messages, _ = buffer.take()
-        if len(messages) != 1 or buffer.size:
-            raise InvalidArgumentError("a request of a server stream is one message")
-        body = messages[0]
-    elif inflate is not None:
-        body = inflate(body)
-    as_json = kinds[content_type]
-    if as_json:
-        body = encode(from_json(method.request_type, body or b"{}"))
-    kind = ConnectStream if streams else ConnectUnary
-    return kind(
-        call, path, body, codec, method.reply_type, content_type if as_json else "", timeout
-    )
+        return made(plain(messages_of(buffer, body, many=many, most=most)))
+    return made(plain([body if inflate is None else inflate(body)]))
 
 
 def _timeout(text: str | None) -> float | None:
@@ -148,14 +163,14 @@ class _Connect(WebExchange):
         self,
         call: WebCall,
         method: str,
-        request: bytes,
+        requests: Sequence[bytes],
         codec: CodecBase,
         reply_type: type[Any],
         json_type: str,
         timeout: float | None,
     ) -> None:
         super().__init__(
-            call, method, request, codec, metadata=metadata_of(call.headers), timeout=timeout
+            call, method, requests, codec, metadata=metadata_of(call.headers), timeout=timeout
         )
         self._reply_type = reply_type
         self._json = json_type

@@ -119,8 +119,16 @@ class WebDoor:
 
     async def _grpc_web(self, request: WebRequest, call: WebCall, visit: _Visit) -> None:
         service = self._service
+        method = service.mapping.get(request.path)
         try:
-            exchange = await GrpcWebExchange.read(call, request.path, service.codec, service.limits)
+            exchange = await GrpcWebExchange.read(
+                call,
+                request.path,
+                service.codec,
+                service.limits,
+                many=method is not None and method.cardinality.client_streaming,
+                most=self._limits.requests,
+            )
         except (StreamkitError, ValueError) as error:
             outcome = (
                 outcome_of(error)
@@ -129,12 +137,6 @@ class WebDoor:
             )
             call.start(200, refusal(outcome.status, outcome.message), length=0)
             call.end()
-            return
-        method = service.mapping.get(request.path)
-        if method is not None and method.cardinality.client_streaming:
-            exchange.put_status(
-                Outcome(Status.UNIMPLEMENTED, "streams of requests need gRPC over HTTP/2")
-            )
             return
         await visit.run(exchange)
 
@@ -146,9 +148,11 @@ class WebDoor:
         if method is None:
             answer(call, 404, f"there is no method {request.path[:200]}\n")
             return
-        exchange = await read_connect(call, method, request.path, service.codec, service.limits)
+        exchange = await read_connect(
+            call, method, request.path, service.codec, service.limits, self._limits.requests
+        )
         if exchange is None:
-            streams = method.cardinality.server_streaming
+            streams = method.cardinality.server_streaming or method.cardinality.client_streaming
             kind = "application/connect+json" if streams else "application/json"
             answer(call, 415, f"the content-type of this method is {kind}\n", ("accept-post", kind))
             return

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from grpclib.encoding.base import CodecBase
 
-from streamkit.errors import StreamkitError
+from streamkit.errors import (
+    InvalidArgumentError,
+    LimitError,
+    StreamkitError,
+    UnimplementedError,
+)
 from streamkit.transport import WebCall
 from streamkit.transport.grpc.metadata import Headers, Metadata, decode_metadata
+from streamkit.transport.grpc.receive import ReceiveBuffer
 from streamkit.transport.server.exchange import Body
 from streamkit.transport.server.outcome import Outcome
 
-__all__ = ["WebExchange", "metadata_of"]
+__all__ = ["WebExchange", "messages_of", "metadata_of"]
 
 _NOT_METADATA = frozenset(
     {
@@ -37,7 +43,7 @@ class WebExchange(ABC):
         self,
         call: WebCall,
         method: str,
-        request: bytes,
+        requests: Sequence[bytes],
         codec: CodecBase,
         *,
         metadata: Metadata,
@@ -51,7 +57,9 @@ class WebExchange(ABC):
         self.codec = codec
         self.headers_sent = False
         self.body: Body = self
-        self._requests = [request]
+        self._requests = list(requests)
+        self.arriving: Callable[[], Awaitable[list[bytes]]] | None = None
+        """What gives the requests where these come while the call runs."""
         self._error: StreamkitError | None = None
 
     @property
@@ -96,15 +104,17 @@ class WebExchange(ABC):
         return self.call.pending_size
 
     async def messages(self) -> list[bytes]:
-        """The one request message, then the end."""
+        """All request messages that are here, then the end."""
         if self._error is not None:
             raise self._error
+        if self.arriving is not None:
+            return await self.arriving()
         found, self._requests = self._requests, []
         return found
 
     async def announced(self) -> int:
-        """The one message is here before the call begins."""
-        return sum(map(len, self._requests))
+        """All of them are here before the call begins."""
+        return len(self._requests[0]) if self._requests else 0
 
     def fail_reading(self, error: StreamkitError) -> None:
         self._error = error
@@ -127,6 +137,26 @@ class WebExchange(ABC):
 
     def drop_pending(self) -> None:
         self.call.drop_pending()
+
+
+def messages_of(buffer: ReceiveBuffer, body: bytes, *, many: bool, most: int) -> list[bytes]:
+    """Return the messages of a whole body. UnimplementedError unless it is one, or with `many` any
+    number; LimitError for more than `most` and for one that is too large."""
+    buffer.feed(body)
+    buffer.eof = True
+    found: list[bytes] = []
+    while buffer.size:
+        before = buffer.size
+        found += buffer.take()[0]
+        if len(found) > most or buffer.size == before:
+            break
+    if buffer.size and len(found) <= most:
+        raise InvalidArgumentError("the last message of the request is not whole")
+    if many and len(found) > most:
+        raise LimitError(f"a stream of requests is at most {most} messages over this protocol")
+    if not many and len(found) != 1:
+        raise UnimplementedError("the request of this method is one message")
+    return found
 
 
 def metadata_of(headers: Headers) -> Metadata:

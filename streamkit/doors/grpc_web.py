@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from grpclib.encoding.base import CodecBase
 
 from streamkit.config import TransportLimits
-from streamkit.doors.exchange import WebExchange, metadata_of
-from streamkit.errors import InvalidArgumentError, Status, UnimplementedError
+from streamkit.doors.exchange import WebExchange, messages_of, metadata_of
+from streamkit.errors import InvalidArgumentError, Status
 from streamkit.framing import PREFIX
 from streamkit.transport import WebCall
 from streamkit.transport.grpc.compression import inflater, offered
@@ -40,14 +40,19 @@ class GrpcWebExchange(WebExchange):
     carrier = "grpc-web"
 
     def __init__(
-        self, call: WebCall, method: str, request: bytes, codec: CodecBase, content_type: str
+        self,
+        call: WebCall,
+        method: str,
+        requests: Sequence[bytes],
+        codec: CodecBase,
+        content_type: str,
     ) -> None:
         headers = dict(call.headers)
         timeout = headers.get("grpc-timeout")
         super().__init__(
             call,
             method,
-            request,
+            requests,
             codec,
             metadata=metadata_of(call.headers),
             timeout=None if timeout is None else decode_timeout(timeout),
@@ -59,23 +64,33 @@ class GrpcWebExchange(WebExchange):
 
     @classmethod
     async def read(
-        cls, call: WebCall, method: str, codec: CodecBase, limits: TransportLimits
+        cls,
+        call: WebCall,
+        method: str,
+        codec: CodecBase,
+        limits: TransportLimits,
+        *,
+        many: bool,
+        most: int,
     ) -> GrpcWebExchange:
-        """Read the request. StreamkitError or ValueError for one that is none."""
+        """Read the request, with `many` of up to `most` messages. StreamkitError or ValueError for
+        one that is none."""
         headers = dict(call.headers)
         content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-        most = limits.max_message + 5
-        body = await call.read(most * 4 // 3 + 8 if content_type in _TEXT else most)
+        inflate = inflater(headers.get("grpc-encoding", ""), limits.max_message)
+        arriving = call.arriving(inflate) if many and content_type in _BINARY else None
+        if arriving is not None:
+            exchange = cls(call, method, (), codec, content_type)
+            exchange.arriving = arriving
+            return exchange
+        most_bytes = limits.max_message + 5
+        body = await call.read(most_bytes * 4 // 3 + 8 if content_type in _TEXT else most_bytes)
         if content_type in _TEXT:
             body = _from_text(body)
         buffer = ReceiveBuffer(limits.max_message)
-        buffer.inflate = inflater(headers.get("grpc-encoding", ""), limits.max_message)
-        buffer.feed(body)
-        buffer.eof = True
-        messages, _ = buffer.take()
-        if len(messages) != 1 or buffer.size:
-            raise UnimplementedError("a request over gRPC-Web is one message")
-        return cls(call, method, messages[0], codec, content_type)
+        buffer.inflate = inflate
+        messages = messages_of(buffer, body, many=many, most=most)
+        return cls(call, method, messages, codec, content_type)
 
     def put_headers(self, metadata: Headers, compression: str) -> None:
         self.headers_sent = True

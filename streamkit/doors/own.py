@@ -222,7 +222,7 @@ class _Own(WebExchange):
         place: Place,
     ) -> None:
         metadata = metadata_of(request.call.headers)
-        super().__init__(request.call, offered.path, message, codec, metadata=metadata)
+        super().__init__(request.call, offered.path, (message,), codec, metadata=metadata)
         self.outcome: Outcome | None = None
         self.place = place
         """After the last message that went out; at first, where the reader stands."""

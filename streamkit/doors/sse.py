@@ -123,7 +123,7 @@ class _Events(WebExchange):
         makers: Makers[bytes] | Makers[list[tuple[int, bytes]]],
     ) -> None:
         metadata = metadata_of(request.call.headers)
-        super().__init__(request.call, source.method, message, codec, metadata=metadata)
+        super().__init__(request.call, source.method, (message,), codec, metadata=metadata)
         self.outcome: Outcome | None = None
         self._source = source
         self._response = response

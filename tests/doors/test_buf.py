@@ -34,8 +34,10 @@ KINDS = [
     ("grpc", "--schema", SCHEMA),
     ("grpcweb", "--schema", SCHEMA),
     ("grpcweb", "--schema", SCHEMA, "--http2-prior-knowledge"),
+    ("grpcweb", "--http2-prior-knowledge"),  # reflection is a stream of requests
     ("connect", "--schema", SCHEMA),
     ("connect", "--schema", SCHEMA, "--http2-prior-knowledge"),
+    ("connect", "--http2-prior-knowledge"),
 ]
 
 

@@ -368,6 +368,9 @@ class Http1Call:
             raise LimitError(f"a body of more than {most} bytes is over the limit")
         return data
 
+    def arriving(self, inflate: object) -> None:
+        """As WebCall."""
+
     def _wake_reader(self) -> None:
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)

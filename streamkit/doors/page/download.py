@@ -107,7 +107,7 @@ class _Download(WebExchange):
         kind: str,
     ) -> None:
         metadata = metadata_of(request.call.headers)
-        super().__init__(request.call, method, message, codec, metadata=metadata)
+        super().__init__(request.call, method, (message,), codec, metadata=metadata)
         self._writer = writer
         self._kind = kind
         self._begun = False

@@ -6,7 +6,7 @@ A door is given each request as a WebCall, of HTTP/1.1 (a Guest of its own) or o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from h2.errors import ErrorCodes
@@ -17,6 +17,9 @@ from streamkit.transport.http2.stream import WireStream
 from streamkit.transport.server.outcome import Outcome
 
 __all__ = ["Door", "Guest", "Http2Call", "Visit", "WebCall"]
+
+Inflate = Callable[[bytes], bytes]
+Arriving = Callable[[], Awaitable[list[bytes]]]
 
 
 class WebCall(Protocol):
@@ -64,6 +67,11 @@ class WebCall(Protocol):
     async def read(self, most: int) -> bytes:
         """Return the whole body. LimitError when it is larger than `most` bytes, DeadlineError when
         it does not come in time, ConnectError when the caller goes."""
+        ...
+
+    def arriving(self, inflate: Inflate | None) -> Arriving | None:
+        """Return what gives the messages of a body of frames as they come, [] at the end: as
+        `Exchange.body.messages`. None: the body can only be read whole."""
         ...
 
     def start(self, status: int, headers: Headers, *, length: int | None = None) -> None:
@@ -204,6 +212,11 @@ class Http2Call:
         if len(data) > most:
             raise LimitError(f"a body of more than {most} bytes is over the limit")
         return data
+
+    def arriving(self, inflate: Inflate | None) -> Arriving | None:
+        """As WebCall."""
+        self._stream.messages_in.inflate = inflate
+        return self._stream.messages
 
     def start(self, status: int, headers: Headers, *, length: int | None = None) -> None:
         """As WebCall."""
