@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Processes that share the files of tests out among them: most tests wait more than they compute.
+TESTERS ?= 3
 READY := $(VENV)/.ready
 # The tests start hundreds of processes: each would compile again all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
@@ -22,7 +24,7 @@ demo: $(READY) ## a server, producers and a live view of all four streams
 	@echo 'next: . $(BIN)/activate   and then streamkit is a command, for example: streamkit serve'
 
 test: $(READY) ## the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile
 
 test-all: $(READY) ## the tests on every Python from 3.11 that this machine has
 	$(BIN)/python scripts/test_all.py

@@ -125,7 +125,9 @@ def _classes(hint: Any) -> Iterator[type]:
         yield kind
 
 
-@pytest.mark.parametrize(("where", "function"), list(_signatures()), ids=lambda value: str(value))
+@pytest.mark.parametrize(
+    ("where", "function"), [pytest.param(*one, id=one[0]) for one in _signatures()]
+)
 def test_what_a_public_signature_mentions_is_public(where: str, function: Any) -> None:
     if {where, where.partition(".")[0]} & NOT_FOR_USERS:
         return

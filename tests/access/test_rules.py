@@ -89,6 +89,7 @@ def test_the_built_in_roles() -> None:
         "ä" * 50,
         "x" * 1_000_000,
     ],
+    ids=range(9),
 )
 def test_no_other_text_is_the_token(text: str) -> None:
     assert rules().token_holder(text, NOW) is None

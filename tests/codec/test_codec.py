@@ -121,8 +121,9 @@ def test_generated_code_shows_its_lines_in_a_traceback() -> None:
     function = decoder_for(Update)
     lines, _ = inspect.getsourcelines(function)
     assert "def decode(data, start=0, end=None):\n" in lines
-    assert function.__code__.co_filename == (
-        "<streamkit decode streamkit.generated.streamservice.Update>"
+    # A name that another class had before in this process is followed by a number.
+    assert function.__code__.co_filename.startswith(
+        "<streamkit decode streamkit.generated.streamservice.Update"
     )
 
 
