@@ -101,7 +101,7 @@ class Gate:
     def _known_caller(self, ctx: Context) -> Identity | None:
         """Who calls, if the same was shown before."""
         given = ctx.metadata.getall("authorization", ())
-        known = self._known.get(given[0]) if len(given) == 1 else None  # type: ignore[arg-type]
+        known = self._known.get(given[0]) if len(given) == 1 else None  # type: ignore[arg-type]  # bytes are no key
         if known is None or (known.expires is not None and known.expires <= self._clock()):
             return None
         ctx.metadata.popall("authorization")
