@@ -37,6 +37,7 @@ _WAITING = 2
 _LARGEST = 256 << 20
 _REQUESTS = 1000
 """After so many a child is replaced: what libraries keep for themselves does not add up."""
+_DYING_SECONDS = 0.2
 _DISK_INTERVAL = 0.5
 _log = logging.getLogger(__name__)
 
@@ -212,9 +213,15 @@ class Children:
             if child.light and not self._making:
                 self._make(light=False).add_done_callback(self._keep)
 
-    def orphaned(self, child: Child) -> bool:
-        """Whether the process that made the child has ended, and so the child with it."""
-        return child.nursery != NURSERY.number or not NURSERY.alive()
+    async def orphaned(self, child: Child) -> bool:
+        """Whether the process that made the child, which is lost, has ended, and so the child with
+        it. A process that dies ends its children before it is seen to be dead."""
+        until = asyncio.get_running_loop().time() + _DYING_SECONDS
+        while child.nursery == NURSERY.number and NURSERY.alive():
+            if asyncio.get_running_loop().time() > until:
+                return False
+            await asyncio.sleep(_DYING_SECONDS / 10)
+        return True
 
     def end(self, child: Child) -> None:
         """End a child at once, whatever it does."""

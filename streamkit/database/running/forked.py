@@ -80,9 +80,7 @@ class _ForkedWork(Work):
                 await asyncio.wait([self._beginning])
         while self._child is not None and self._reason is None:
             told = await self._child.next(timeout)
-            fresh = not self._heard and self._reason is None
-            if told is LOST and fresh and self._children.orphaned(self._child):
-                # It ended with the one that made it, not by what it was asked.
+            if told is LOST and await self._to_begin_again(self._child):
                 self._children.end(self._child)
                 self._child = None
                 self._beginning = asyncio.create_task(self._begin(self._request))
@@ -96,6 +94,13 @@ class _ForkedWork(Work):
         if self._reason is not None:
             raise self._reason
         return None
+
+    async def _to_begin_again(self, child: Child) -> bool:
+        """Whether a lost child ended with the one that made it, not by what it was asked; then
+        nothing was heard of it, nor is the query to stop."""
+        if self._heard or self._reason is not None or not await self._children.orphaned(child):
+            return False
+        return self._reason is None
 
     def stop(self, reason: StreamkitError) -> None:
         if self._ended or self._reason is not None:

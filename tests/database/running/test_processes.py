@@ -167,6 +167,22 @@ async def test_a_query_whose_process_goes_with_its_nursery_begins_again(
     assert await rows_of(databases, "SELECT 1 AS a") == [{"a": "1"}]
 
 
+async def test_a_nursery_that_is_dying_may_look_alive(
+    databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    children = databases.processes
+    assert NURSERY.number is not None
+    os.kill(NURSERY.number, signal.SIGKILL)
+    while alive(children):
+        time.sleep(0.01)
+    monkeypatch.setattr(Child, "there", lambda self: not self.lost)
+    looks = iter([True, True])
+    seen = NURSERY.alive
+    monkeypatch.setattr(NURSERY, "alive", lambda: next(looks, None) or seen())
+    assert await rows_of(databases, "SELECT 1 AS a") == [{"a": "1"}]
+    assert next(looks, None) is None
+
+
 async def test_closing_ends_the_processes(sqlite_engine: Engine) -> None:
     databases = Databases({"db": open_source("db", sqlite_engine.url)})
     await rows_of(databases, "SELECT 1")
