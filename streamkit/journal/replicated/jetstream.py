@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import random
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from streamkit.background import all_ended
 from streamkit.errors import StoreError
 
 if TYPE_CHECKING:
@@ -33,6 +36,9 @@ _ATTEMPTS = 2
 """Of each server, at the start."""
 _PAUSE = 0.2
 _PENDING = 64 * 1024 * 1024
+_AS_GIVEN = {"dont_randomize": True}
+
+_logger = logging.getLogger("streamkit.journal")
 
 
 class Away(StoreError):
@@ -51,38 +57,53 @@ class Refused(StoreError):
 class JetStream:
     """One connection, made anew by itself after it broke. `url` is what may be shown of where."""
 
-    def __init__(self, client: Client, url: str) -> None:
+    def __init__(
+        self, client: Client, servers: Sequence[str], url: str, connecting: dict[str, Any]
+    ) -> None:
         self.client = client
+        self._servers = servers
         self._url = url
+        self._connecting = connecting
+        self._heard: list[tuple[str, Callable[[Msg], Awaitable[None]]]] = []
+        self._moving: asyncio.Task[None] | None = None
 
     @classmethod
     async def connect(cls, servers: Sequence[str], url: str, **connecting: Any) -> JetStream:
         """Raises Away when nobody answers in a few attempts."""
-        import nats
+        return cls(await _connected(servers, url, connecting), servers, url, connecting)
+
+    def move(self) -> None:
+        """Find another server in the background, because this one does not do what it should: it
+        may be cut off from the others, or from here without knowing. The connection stays until
+        there is a new one."""
+        if self._moving is None or self._moving.done():
+            self._moving = asyncio.get_running_loop().create_task(self._move())
+            self._moving.add_done_callback(_told)
+
+    async def _move(self) -> None:
         import nats.errors
 
-        async def quiet(error: Exception) -> None:
-            """It would be printed; what does not work is told by who notices."""
-
+        before = self.client
+        url = before.connected_url
+        last = "" if url is None else url.netloc
+        order = sorted(self._servers, key=lambda server: (last in server, random.random()))
         try:
-            client = await nats.connect(
-                list(servers),
-                name="streamkit",
-                connect_timeout=_CONNECT,
-                max_reconnect_attempts=_ATTEMPTS,
-                reconnect_time_wait=_PAUSE,
-                allow_reconnect=True,
-                error_cb=quiet,
-                ping_interval=5,
-                max_outstanding_pings=2,
-                pending_size=_PENDING,
-                **connecting,
-            )
-        except (nats.errors.Error, OSError, TimeoutError) as error:
-            raise _away(url, error) from None
-        # The bound was for the first time: from now on it is to try for ever.
-        client.options["max_reconnect_attempts"] = -1
-        return cls(client, url)
+            client = await _connected(order, self._url, {**self._connecting, **_AS_GIVEN})
+        except Away:
+            return  # who notices that nothing is better asks again
+        try:
+            for inbox, answered in self._heard:
+                await _hear(client, inbox, answered)
+        except BaseException as error:
+            await client.close()
+            if isinstance(error, (nats.errors.Error, OSError)):
+                return  # it went at once; who notices asks again
+            raise
+        self.client = client
+        with suppress(nats.errors.Error, OSError, TimeoutError):
+            # What was written to a server that is not there is waited for by close() for minutes.
+            async with asyncio.timeout(SOON):
+                await before.close()
 
     async def publish(self, subject: str, data: bytes, reply: str) -> None:
         """Send, without waiting for what is answered to `reply`. Raises Away."""
@@ -96,7 +117,8 @@ class JetStream:
     async def hear(self, answered: Callable[[Msg], Awaitable[None]]) -> str:
         """A place for answers, and what is done with each."""
         inbox = self.client.new_inbox()
-        await self.client.subscribe(inbox, cb=answered, pending_msgs_limit=0, pending_bytes_limit=0)
+        await _hear(self.client, inbox, answered)
+        self._heard.append((inbox, answered))
         return inbox
 
     async def info(self, stream: str, seconds: float = _ANSWER) -> dict[str, Any]:
@@ -128,6 +150,8 @@ class JetStream:
         return found
 
     async def close(self) -> None:
+        if self._moving is not None:
+            await all_ended({self._moving})
         if not self.client.is_closed:
             await self.client.close()
 
@@ -200,6 +224,45 @@ class JetStream:
         except Refused as error:
             raise Away(error.message) from None
         return str(made["name"])
+
+
+async def _connected(servers: Sequence[str], url: str, connecting: dict[str, Any]) -> Client:
+    """Raises Away."""
+    import nats
+    import nats.errors
+
+    async def quiet(error: Exception) -> None:
+        """It would be printed; what does not work is told by who notices."""
+
+    try:
+        client = await nats.connect(
+            list(servers),
+            name="streamkit",
+            connect_timeout=_CONNECT,
+            max_reconnect_attempts=_ATTEMPTS,
+            reconnect_time_wait=_PAUSE,
+            allow_reconnect=True,
+            error_cb=quiet,
+            ping_interval=5,
+            max_outstanding_pings=2,
+            pending_size=_PENDING,
+            **connecting,
+        )
+    except (nats.errors.Error, OSError, TimeoutError) as error:
+        raise _away(url, error) from None
+    # The bound was for the first time: from now on it is to try for ever.
+    client.options["max_reconnect_attempts"] = -1
+    return client
+
+
+async def _hear(client: Client, inbox: str, answered: Callable[[Msg], Awaitable[None]]) -> None:
+    await client.subscribe(inbox, cb=answered, pending_msgs_limit=0, pending_bytes_limit=0)
+
+
+def _told(moving: asyncio.Task[None]) -> None:
+    error = None if moving.cancelled() else moving.exception()
+    if error is not None:
+        _logger.error("no other server of the log was found for a reason of ours", exc_info=error)
 
 
 def _away(url: str, error: BaseException) -> Away:

@@ -39,6 +39,11 @@ _MAKE = 30.0
 """Seconds: of a cluster that has just begun, the first questions are not answered at all."""
 _BACK = 5.0
 """Seconds: a new leader may not know all of its log at once."""
+_BACK_OF_MANY = 25.0
+"""A leader that was cut off from the others learns within 20 seconds that it is none, and says
+until then where the log ended."""
+_PATIENCE = 3.0
+"""Seconds in which a server does nothing for the log; then another one is asked."""
 _PAUSE = 0.2
 _LARGEST = LogLimits().largest + 4096
 _TAKEN = 10058  # the number of "stream name already in use with a different configuration"
@@ -78,6 +83,8 @@ class NatsLog(Log):
         self._acks = ""
         self._told = ""
         self._refused = ""
+        self._unheard: float | None = None
+        """When the first entry was published to which nothing was answered."""
 
     async def open(self) -> None:
         try:
@@ -104,11 +111,19 @@ class NatsLog(Log):
 
     async def append(self, data: bytes) -> None:
         assert self._writing is not None
+        now = asyncio.get_running_loop().time()
+        if self._unheard is None:
+            self._unheard = now
+        elif now - self._unheard > _PATIENCE:
+            self._unheard = now
+            self._writing.move()
         await self._writing.publish(self._subject, data, self._acks)
 
     async def tail(self, after: int) -> AsyncGenerator[Sequence[LogEntry], None]:
         place = after
         back_since: float | None = None
+        away_since: float | None = None
+        most = _BACK if len(self._servers) == 1 else _BACK_OF_MANY
         loop = asyncio.get_running_loop()
         while True:
             try:
@@ -118,7 +133,7 @@ class NatsLog(Log):
                 except _WentBack:
                     if back_since is None:
                         back_since = loop.time()
-                    if loop.time() - back_since > _BACK:
+                    if loop.time() - back_since > most:
                         raise
                     await asyncio.sleep(_PAUSE)
                     continue
@@ -126,13 +141,18 @@ class NatsLog(Log):
                     self._jetstream.pulled(self.name, max(place, 1), _AT_ONCE)
                 ) as messages:
                     async for some in messages:
-                        self._told = ""
+                        self._told, away_since = "", None
                         place = some[-1][0]
                         yield [LogEntry(number, message.data) for number, message in some]
             except Away as error:
                 if error.message != self._told:
                     self._told = error.message
                     _logger.warning("%s; trying again", error.message)
+                if away_since is None:
+                    away_since = loop.time()
+                elif loop.time() - away_since > _PATIENCE:
+                    away_since = loop.time()
+                    self._jetstream.move()
                 await asyncio.sleep(_PAUSE)
 
     async def status(self) -> LogStatus:
@@ -260,13 +280,13 @@ class NatsLog(Log):
         until = loop.time() + _MAKE
         while True:
             try:
-                info = await self._jetstream.api(f"STREAM.CREATE.{stream}", whole)
+                info = await self._made_or_found(stream, whole)
                 break
             except Refused as error:
-                if error.number == _TAKEN:
-                    info = await self._jetstream.info(stream)
-                    break
-                if loop.time() > until or error.code < 500 or len(self._servers) == 1:
+                if loop.time() > until or len(self._servers) == 1:
+                    raise
+                # What somebody else is making just now is taken, but not there yet.
+                if error.code < 500 and error.number not in _NOT_FOUND:
                     raise
             except Away:
                 if loop.time() > until or len(self._servers) == 1:
@@ -286,6 +306,14 @@ class NatsLog(Log):
                 f"{found['num_replicas']}",
             )
         return info
+
+    async def _made_or_found(self, stream: str, config: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return await self._jetstream.api(f"STREAM.CREATE.{stream}", config)
+        except Refused as error:
+            if error.number != _TAKEN:
+                raise
+            return await self._jetstream.info(stream)
 
     def _life_of(self, info: dict[str, Any]) -> str:
         metadata = info["config"].get("metadata") or {}
@@ -331,12 +359,14 @@ class NatsLog(Log):
             )
 
     async def _acknowledged(self, message: Msg) -> None:
-        refused = ""
+        refused, code = "", 503 if not message.data else 0
         if b'"error"' in message.data:
             with suppress(ValueError, LookupError):  # then it says no more than that
-                refused = (
-                    f"the log takes no more: {json.loads(message.data)['error']['description']}"
-                )
+                error = json.loads(message.data)["error"]
+                code = int(error.get("code", 0))
+                refused = f"the log takes no more: {error['description']}"
+        if code != 503:  # which says that nobody can answer
+            self._unheard = None
         if refused and refused != self._refused:
             _logger.warning("%s", refused)
         self._refused = refused
