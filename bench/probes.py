@@ -175,7 +175,7 @@ def query() -> Figures:
                 with tree.serving("streamkit") as server:
                     found = tree.client("streamkit", server, source, columns)
                 figures[f"query: rows of {columns} columns, {source}"] = (
-                    found["rate"],
+                    found["rows"],
                     "rows/s",
                     False,
                 )
