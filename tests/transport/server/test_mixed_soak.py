@@ -32,6 +32,8 @@ from tests.transport.services import Streams, Writes, ask
 SHORT = 1.5
 SECONDS = float(os.environ.get("SOAK_SECONDS", "3600"))
 WORKERS = 24  # of each kind of client
+PAUSE = float(os.environ.get("SOAK_PAUSE", "0"))
+"""Seconds that a caller waits at most before its next call, on a machine that others use, too."""
 
 Work = Callable[[random.Random], Awaitable[str]]
 
@@ -174,6 +176,7 @@ async def test_all_that_callers_do(
         rng = random.Random(seed)
         while time.monotonic() < until:
             tally[f"{name} {await rng.choice(kinds)(rng)}"] += 1
+            await asyncio.sleep(rng.uniform(0, PAUSE))
 
     async def watch() -> list[int]:
         """The memory after each eighth of the time but the last."""
