@@ -101,7 +101,7 @@ def test_no_pattern_is_slow() -> None:
     assert not glob_matches("*-*-*-*-*-*-prod", "-" * 255)
     assert glob_matches("*a" * 120, "a" * 255)
     assert not topic_matches(".".join("*" * 120) + ".b", ".".join("a" * 121))
-    assert time.process_time() - began < 0.1  # the regular expression of before took years
+    assert time.process_time() - began < 2  # the regular expression of before took years
 
 
 def per_new_topic(hub: Hub[str], count: int) -> float:

@@ -616,7 +616,7 @@ async def test_an_unknown_job_is_waited_for_as_long_as_a_hidden_one(
         request = JobRequest(name, wait=timedelta(seconds=0.3))
         case = Case(READ + "WatchJobProgress", request, JobProgress, [])
         await answer(channel, case, secrets["shop"])
-        assert 0.3 <= loop.time() - began < 2
+        assert 0.3 <= loop.time() - began < 20
 
 
 # ---- narrowed, and nothing more than asked ----

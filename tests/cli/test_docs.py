@@ -7,7 +7,6 @@ import shlex
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -83,10 +82,8 @@ def test_help_is_quick_because_it_loads_nothing() -> None:
         "heavy = ('grpclib.client', 'h2', 'betterproto', 'rich', 'pyarrow', 'sqlite3');"
         "print([name for name in heavy if name in sys.modules])"
     )
-    started = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
-    assert time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -147,19 +147,19 @@ def slow_inputs() -> dict[str, bytes]:
     return inputs
 
 
-def milliseconds(cls: Any, data: bytes) -> float:
-    """CPU time, the best of three, as it would be if a known loop took what it takes when idle.
+def milliseconds(cls: Any, data: bytes, enough: float) -> float:
+    """CPU time, the best of ten, as it would be if a known loop took what it takes when idle.
 
     A processor that is shared with others takes twice the CPU time for the same.
     """
     best = float("inf")
-    for _ in range(3):
+    for _ in range(10):
         before, begun = known_loop(), time.thread_time()
         with suppress(DecodeError):
             decode(cls, data)
         taken = time.thread_time() - begun
         best = min(best, taken * 1e3 * 0.024 / (before + known_loop()))
-        if best < 100:
+        if best < enough:
             break
     return best
 
@@ -180,7 +180,8 @@ def test_a_mebibyte_of_the_same_is_read_at_once(every: Peers, name: str) -> None
     decode(every.ours.Every, SLOW.get(name, b"") * 1000)
     # The aim is 50 ms; the bound leaves room for a machine that does other things, but none for
     # one statement after the other: that takes from 300 to 1500 ms.
-    assert milliseconds(every.ours.Every, data) < (500 if name in SLOWEST else 200)
+    bound = 500 if name in SLOWEST else 200
+    assert milliseconds(every.ours.Every, data, bound) < bound
 
 
 def test_long_runs_give_what_short_ones_give(every: Peers) -> None:
@@ -198,7 +199,7 @@ def test_compiling_a_class_is_quick() -> None:
     names = ("_streamkit_plan", "_streamkit_encode", "_streamkit_decode", "_streamkit_scan")
     best = float("inf")
     install(Update)
-    for _ in range(5):
+    for _ in range(20):
         for name in names:
             delattr(Update, name)
         before, begun = known_loop(), time.thread_time()
@@ -206,6 +207,8 @@ def test_compiling_a_class_is_quick() -> None:
         install(Update)
         taken = time.thread_time() - begun
         best = min(best, taken * 1e3 * 0.024 / (before + known_loop()))
+        if best < 5:
+            break
     # The aim is 2 ms for construction, encoding and decoding together.
     assert best < 5
 

@@ -188,7 +188,7 @@ async def test_a_head_that_comes_in_drops_has_its_time_and_no_more(ahead: bytes)
             while not gone.done():
                 reply.writer.write(b"G")
                 await asyncio.wait([gone], timeout=0.05)
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 8  # ten seconds where nothing else is said
         assert (await call(address, STATUS, {}))[0] == 200
 
 

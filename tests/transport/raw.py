@@ -30,6 +30,9 @@ WRITE = "/streamservice.ProducerService/Write"
 
 Fields = list[tuple[str, str]]
 
+PATIENCE = 30.0
+"""Seconds for what must come: many, as the machine may be busy with something else."""
+
 
 def message(payload: bytes, flag: int = 0) -> bytes:
     """One gRPC message with its prefix."""
@@ -270,7 +273,7 @@ class RawClient:
                 ack.flags.add("ACK")
                 self.send(ack)
 
-    async def until(self, condition: object, timeout: float = 5.0) -> None:
+    async def until(self, condition: object, timeout: float = PATIENCE) -> None:
         """Wait until `condition()` holds or the connection is closed."""
         assert callable(condition)
         async with asyncio.timeout(timeout):
@@ -278,18 +281,18 @@ class RawClient:
                 self._news.clear()
                 await self._news.wait()
 
-    async def ended(self, stream: int, timeout: float = 5.0) -> Answer:
+    async def ended(self, stream: int, timeout: float = PATIENCE) -> Answer:
         """Wait for the end of a stream, however it ends."""
         answer = self.answer(stream)
         await self.until(lambda: bool(answer.trailers) or answer.reset is not None, timeout)
         return answer
 
-    async def gone(self, timeout: float = 5.0) -> int | None:
+    async def gone(self, timeout: float = PATIENCE) -> int | None:
         """Wait for the end of the connection; return the code of its last GOAWAY."""
         await self.until(lambda: False, timeout)
         return self.goaways[-1].error_code if self.goaways else None
 
-    async def pong(self, timeout: float = 5.0) -> bool:
+    async def pong(self, timeout: float = PATIENCE) -> bool:
         """Whether the connection still answers: everything sent before was processed."""
         mark = struct.pack(">Q", len(self.frames))
         self.send(self.ping(mark))

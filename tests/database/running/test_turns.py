@@ -90,9 +90,9 @@ async def test_room_is_made_at_once_and_not_at_the_next_look() -> None:
     turns = Turns(QueryLimits(max_concurrent=1), lambda _: turns.give("a"))
     await turns.take("a")
     began = asyncio.get_running_loop().time()
-    for _ in range(8):  # each would wait a quarter of a second
+    for _ in range(80):  # each would wait a quarter of a second
         await turns.take("a")
-    assert asyncio.get_running_loop().time() - began < 1.0
+    assert asyncio.get_running_loop().time() - began < 10
 
 
 def test_an_unread_result_is_in_the_way_for_a_second_at_most() -> None:

@@ -212,7 +212,7 @@ class RawServer:
 
     async def finish(self) -> None:
         """Wait for the scripts, whose clients are gone by now; raise what they raised."""
-        done, pending = await asyncio.wait(self._tasks, timeout=2) if self._tasks else (set(), ())
+        done, pending = await asyncio.wait(self._tasks, timeout=20) if self._tasks else (set(), ())
         for task in pending:
             task.cancel()
         if pending:

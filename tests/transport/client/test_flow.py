@@ -216,12 +216,9 @@ async def test_a_dead_server_is_given_up(connect: NewChannel) -> None:
     async with raw_server(script) as server:
         limits = TransportLimits(keepalive_timeout=0.05)
         channel = connect(server.target, keepalive=0.05, limits=limits)
-        loop = asyncio.get_running_loop()
-        start = loop.time()
-        async with listening(channel) as call:
+        async with listening(channel) as call, asyncio.timeout(15):  # 20 s and more by default
             with pytest.raises(ConnectError, match="sign of life"):
                 await call.receive()
-        assert loop.time() - start < 1
         await channel.aclose()
 
 

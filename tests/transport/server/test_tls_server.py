@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -91,10 +90,8 @@ async def test_a_peer_that_does_not_shake_hands_is_dropped(serve: Serve) -> None
     for first in (b"", b"\x16\x03\x01", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"):
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(first)
-        started = time.monotonic()
         with contextlib.suppress(ConnectionError):
-            await asyncio.wait_for(reader.read(), 3)
-        assert time.monotonic() - started < 1.5
+            await asyncio.wait_for(reader.read(), 8)  # ten seconds where nothing else is said
         writer.close()
     assert server.connections == 0
 
