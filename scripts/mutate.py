@@ -2,17 +2,24 @@
 
     python scripts/mutate.py map [PYTEST ARGS ...]   # which test runs which line, from 3.12 on
     python scripts/mutate.py run --count 300 [--seed N] [--only PART] [--seconds S]
-    python scripts/mutate.py show                    # what was not noticed
+    python scripts/mutate.py again [TESTS ...]       # what was not noticed, with tests added since
+    python scripts/mutate.py show                    # what was not noticed, and why
 
 Cosmic Ray makes the mistakes. A place is drawn at random from all places of the six parts, then one
 of the mistakes that can be made there. The tests that run the line are run, the quickest first, in
 a copy of the project. What was found is kept in `.mutate/`: a long run can go on in pieces.
+
+Made are only mistakes that a person makes (`LIKELY`), and only where they change what the program
+does (`no_rules`, `hints`). What no test can notice has its reason in `scripts/mutants.toml`.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import gc
+import hashlib
+import importlib
 import json
 import os
 import random
@@ -21,6 +28,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import takewhile
@@ -34,8 +42,35 @@ FOUND = PLACE / "found.jsonl"
 PARTS = ("journal", "transport", "codec", "client", "database", "handlers")
 SPARED = ("client/blocking/client.py", "client/blocking/handles.py", "client/blocking/results.py")
 """Written by scripts/blocking.py: a mistake there is a difference, which a test looks for."""
+REASONS = ROOT / "scripts/mutants.toml"
+"""Of mistakes that change nothing that a test could see: why."""
 LONGEST = 15.0
 """Seconds of tests for one mistake, as they were measured without one."""
+LIKELY = {
+    "ReplaceBinaryOperator": {
+        "Add_Sub", "Sub_Add", "Mul_Div", "Div_Mul", "FloorDiv_Mul", "FloorDiv_Mod", "Mod_FloorDiv",
+        "LShift_RShift", "RShift_LShift", "BitOr_BitAnd", "BitAnd_BitOr",
+    },
+    "ReplaceComparisonOperator": {
+        "Eq_NotEq", "NotEq_Eq", "Is_IsNot", "IsNot_Is",
+        "Lt_LtE", "Lt_Gt", "Lt_GtE", "LtE_Lt", "LtE_Gt", "LtE_GtE",
+        "Gt_GtE", "Gt_Lt", "Gt_LtE", "GtE_Gt", "GtE_Lt", "GtE_LtE",
+    },
+    "ReplaceUnaryOperator": {"Delete_Not", "Delete_USub"},
+}  # fmt: skip
+"""What a person types in place of something else; all other kinds of operators are used whole."""
+FOR_TOOLS = ("dataclass", "cache", "overload", "override", "final", "runtime_checkable")
+"""Decorators that say how a class is made, a result kept or a type checked."""
+SHARED = (
+    "pytest",
+    "asyncio",
+    "sqlite3",
+    "ssl",
+    "grpc",
+    "google.protobuf.json_format",
+    "betterproto",
+)
+"""What nearly all tests import and no mistake can change: imported once, before the fork."""
 
 
 class Mistake(NamedTuple):
@@ -137,24 +172,39 @@ def make_map(arguments: list[str]) -> int:
 
 def no_rules(tree: ast.Module) -> Iterator[tuple[int, int]]:
     """The lines of what no test has to hold: what is for type checkers only, the constants of a
-    module, which are mostly sizes and times, and how a class is made or a result kept."""
+    module or a class, which are mostly sizes and times (each bound has a test of its own), how a
+    class is made or a result kept, what is written to a log, and how an object shows itself."""
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            yield node.lineno, node.end_lineno or node.lineno
+            yield _span(node)
         for decorator in getattr(node, "decorator_list", ()):
-            if "dataclass" in ast.unparse(decorator) or "cache" in ast.unparse(decorator):
-                yield decorator.lineno, decorator.end_lineno or decorator.lineno
-    for node in tree.body:
-        if isinstance(node, ast.Assign | ast.AnnAssign):
-            yield node.lineno, node.end_lineno or node.lineno
+            if any(name in ast.unparse(decorator) for name in FOR_TOOLS):
+                yield _span(decorator)
+        if isinstance(node, ast.FunctionDef) and node.name == "__repr__":
+            yield _span(node)
+        if isinstance(node, ast.Call) and "log." in ast.unparse(node.func):
+            yield _span(node)
+        if isinstance(node, ast.Module | ast.ClassDef):
+            for inside in node.body:
+                if isinstance(inside, ast.Assign | ast.AnnAssign):
+                    yield _span(inside)
+
+
+def _span(node: ast.stmt | ast.expr) -> tuple[int, int]:
+    return node.lineno, node.end_lineno or node.lineno
 
 
 def hints(tree: ast.AST) -> Iterator[ast.expr]:
-    """Annotations, which are not executed."""
+    """Annotations, which are not executed, and numbers that stand as defaults of parameters."""
     for node in ast.walk(tree):
         found = [getattr(node, name, None) for name in ("annotation", "returns")]
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("cast", "TypeVar"):
             found += node.args[:1]
+        if isinstance(node, ast.arguments):
+            defaults = [*node.defaults, *node.kw_defaults]
+            found += [one for one in defaults if isinstance(one, ast.Constant | ast.UnaryOp)]
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "zip":
+            found += [word.value for word in node.keywords]  # `strict`, a check of ourselves
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0])[:1].isupper():
             # An alias of types; a constant of numbers has no such operator.
             found += [
@@ -184,8 +234,9 @@ def mistakes_of(path: Path) -> Iterator[list[Mistake]]:
     nodes = [*_nodes(parsed)]
     places: dict[tuple[Any, Any], list[Mistake]] = {}
     for name in operator_names():
-        if name.startswith("core/Variable"):
-            continue  # needs to be told which variable
+        kind, _, which = name.removeprefix("core/").partition("_")
+        if kind.startswith("Variable") or which not in LIKELY.get(kind, {which}):
+            continue  # a variable's name has to be told
         operator = get_operator(name)()
         count = 0
         for node in nodes:
@@ -209,16 +260,38 @@ def _nodes(node: Any) -> Iterator[Any]:
         yield from _nodes(child)
 
 
-def drawn(seed: int, only: str) -> Iterator[Mistake]:
-    """Mistakes in random order, each at another place."""
-    places = []
-    for part in PARTS:
-        for path in sorted((ROOT / "streamkit" / part).rglob("*.py")):
-            if only in str(path) and not str(path).endswith(SPARED):
-                places += [*mistakes_of(path)]
-    chance = random.Random(seed)
-    chance.shuffle(places)
-    yield from (chance.choice(place) for place in places)
+def changed(mistake: Mistake) -> str | None:
+    """The file with the mistake; None if it says the same as before."""
+    from cosmic_ray.mutating import mutate_code
+    from cosmic_ray.plugins import get_operator
+
+    before = (ROOT / mistake.path).read_text()
+    # `*` of a signature is taken for a product, and a dotted exception is not understood.
+    with suppress(SyntaxError, AttributeError):
+        after = mutate_code(before, get_operator(mistake.operator)(), mistake.occurrence)
+        if after is not None and ast.dump(ast.parse(after)) != ast.dump(ast.parse(before)):
+            return str(after)
+    return None
+
+
+def drawn(seed: int, count: int) -> Iterator[tuple[Mistake, str]]:
+    """Mistakes in random order, each at another place, and the files with them."""
+    found = [path for part in PARTS for path in (ROOT / "streamkit" / part).rglob("*.py")]
+    paths = sorted(path for path in found if not str(path).endswith(SPARED))
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in [Path(__file__), *paths]))
+    kept = PLACE / f"places-{seed}-{digest.hexdigest()[:16]}.json"
+    if kept.exists():  # it takes a minute
+        order = [Mistake(*one) for one in json.loads(kept.read_text())]
+    else:
+        places = [place for path in paths for place in mistakes_of(path)]
+        chance = random.Random(seed)
+        chance.shuffle(places)
+        order = [chance.choice(place) for place in places]
+        kept.write_text(json.dumps(order))
+    for mistake in order:
+        if count and (after := changed(mistake)) is not None:
+            count -= 1
+            yield mistake, after
 
 
 # ---- whether they are noticed ----
@@ -229,53 +302,69 @@ class Copy:
 
     def __init__(self, number: int) -> None:
         self.root = PLACE / f"copy-{number}"
+        self._edits = 0
         shutil.rmtree(self.root, ignore_errors=True)
         for name in ("streamkit", "tests", "schema", "scripts", "docs", "examples", "deploy"):
             shutil.copytree(ROOT / name, self.root / name, ignore=shutil.ignore_patterns("__pyc*"))
         for name in ("pyproject.toml", "README.md", "CONTRIBUTING.md", "CHANGELOG.md", "cli.py"):
             shutil.copy(ROOT / name, self.root / name)
 
-    def notices(self, mistake: Mistake, tests: list[str], seconds: float) -> tuple[str, str]:
-        """What came of it (noticed, not noticed, no mistake), and the difference."""
-        from cosmic_ray.mutating import mutate_code
-        from cosmic_ray.plugins import get_operator
-
+    def notices(self, mistake: Mistake, after: str, tests: list[str]) -> tuple[str, str]:
+        """What came of it (noticed, not noticed, not run), and the difference."""
         path = self.root / mistake.path
         before = path.read_text()
-        after = mutate_code(before, get_operator(mistake.operator)(), mistake.occurrence)
-        try:
-            same = after is None or ast.dump(ast.parse(after)) == ast.dump(ast.parse(before))
-        except SyntaxError:  # `*` of a signature taken for a product, and the like
-            same = True
-        if after is None or same:
-            return "no mistake", ""
         was, is_ = before.splitlines(), after.splitlines()
-        changed = [n for n, (old, new) in enumerate(zip(was, is_, strict=False)) if old != new]
-        told = "\n".join(f"- {was[n].strip()}\n+ {is_[n].strip()}" for n in changed[:2])
+        numbers = [n for n, (old, new) in enumerate(zip(was, is_, strict=False)) if old != new]
+        told = "\n".join(f"- {was[n].strip()}\n+ {is_[n].strip()}" for n in numbers[:2])
+        if not tests:
+            return "not run", told
         try:
-            path.write_text(after)
-            return ("not noticed" if self._passes(tests, seconds) else "noticed"), told
+            self._write(path, after)
+            return ("not noticed" if self._passes(tests, 3 * LONGEST) else "noticed"), told
         finally:
-            path.write_text(before)
+            self._write(path, before)
+
+    def _write(self, path: Path, text: str) -> None:
+        """Each time with another time: compiled files are kept by the second."""
+        path.write_text(text)
+        self._edits += 1
+        moment = int(time.time()) - 1_000_000 + self._edits
+        os.utime(path, (moment, moment))
 
     def _passes(self, tests: list[str], seconds: float) -> bool:
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
-        process = subprocess.Popen(
-            [*command, "--timeout=60", *tests],
-            cwd=self.root,
-            env={**os.environ, "PYTHONPATH": str(self.root), "PYTHONDONTWRITEBYTECODE": "1"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        """Whether all tests pass, in a child of this process, which has imported most."""
+        process = os.fork()
+        if not process:
+            try:
+                os._exit(self._run(tests))
+            finally:
+                os._exit(70)
+        end = time.monotonic() + seconds
         try:
-            return process.wait(seconds) == 0
-        except subprocess.TimeoutExpired:
+            while time.monotonic() < end:
+                ended, status = os.waitpid(process, os.WNOHANG)
+                if ended:
+                    process = 0
+                    return status == 0
+                time.sleep(0.02)
             return False  # a loop without end is noticed
         finally:
             with suppress(ProcessLookupError):  # all of it has ended
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+                os.killpg(process or ended, signal.SIGKILL)
+            if process:
+                os.waitpid(process, 0)
+
+    def _run(self, tests: list[str]) -> int:
+        os.setsid()
+        os.chdir(self.root)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for number in range(3):
+            os.dup2(nothing, number)
+        os.environ["PYTHONPATH"] = sys.path[0] = str(self.root)
+        import pytest
+
+        options = ["-x", "-q", "-p", "no:cacheprovider", "--timeout=60", "--tb=no"]
+        return int(pytest.main([*options, *tests]))
 
 
 def nearest(mistake: Mistake, known: dict[str, Any]) -> list[str]:
@@ -302,52 +391,75 @@ def nearest(mistake: Mistake, known: dict[str, Any]) -> list[str]:
     return chosen
 
 
-def run(count: int, seed: int, only: str, seconds: float) -> int:
-    """Make mistakes until there are so many results, or the time is over."""
-    known = json.loads(MAP.read_text())
+def share_imports() -> None:
+    for name in SHARED:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+
+
+def found_before() -> dict[str, dict[str, Any]]:
+    """The last result of each mistake, by its name."""
     FOUND.touch()
-    results = [json.loads(line) for line in FOUND.read_text().splitlines()]
-    done = {result["name"] for result in results}
-    counted = sum(result["outcome"] != "no mistake" for result in results)
+    results = map(json.loads, FOUND.read_text().splitlines())
+    return {result["name"]: result for result in results}
+
+
+def keep(mistake: str, outcome: str, told: str, tests: int) -> None:
+    result = {"name": mistake, "outcome": outcome, "told": told, "tests": tests}
+    with FOUND.open("a") as file:
+        file.write(json.dumps(result) + "\n")
+    print(outcome, mistake, told.replace("\n", "  "), sep="  ", flush=True)
+
+
+def run(count: int, seed: int, only: str, seconds: float, tests: list[str] | None) -> int:
+    """Make the first mistakes of the seed, those that were not made before; or, with `tests`, those
+    that were not noticed, with these tests or the nearest."""
+    known = json.loads(MAP.read_text())
+    done = found_before()
+    share_imports()
     copy = Copy(os.getpid())
     end = time.monotonic() + seconds
     try:
-        for mistake in drawn(seed, only):
-            if counted >= count or time.monotonic() > end:
-                break
-            if mistake.name in done:
+        for mistake, after in drawn(seed, count):
+            before = done.get(mistake.name, {"outcome": ""})["outcome"]
+            wanted = before == "" if tests is None else before.startswith("not ")
+            if not wanted or only not in mistake.path:
                 continue
-            tests = nearest(mistake, known)
-            outcome, told = "not run", ""
-            if tests:
-                outcome, told = copy.notices(mistake, tests, 3 * LONGEST)
-            counted += outcome != "no mistake"
-            result = {"name": mistake.name, "outcome": outcome, "told": told, "tests": len(tests)}
-            with FOUND.open("a") as file:
-                file.write(json.dumps(result) + "\n")
-            print(outcome, mistake.name, told.replace("\n", "  "), sep="  ", flush=True)
+            if time.monotonic() > end:
+                break
+            chosen = tests or nearest(mistake, known)
+            keep(mistake.name, *copy.notices(mistake, after, chosen), len(chosen))
     finally:
         shutil.rmtree(copy.root)
     return 0
 
 
 def show() -> int:
-    """Print what was not noticed and the share of what was."""
-    results = [json.loads(line) for line in FOUND.read_text().splitlines()]
+    """Print what was not noticed, the reasons that are known, and the share of what was."""
+    reasons = {
+        (one["path"], one["was"], one["is"]): one["why"]
+        for one in tomllib.loads(REASONS.read_text())["mutant"]
+    }
     counts: dict[str, int] = {}
-    for result in results:
-        counts[result["outcome"]] = counts.get(result["outcome"], 0) + 1
-        if result["outcome"] in ("not noticed", "not run"):
-            print(f"{result['outcome']}: {result['name']} ({result['tests']} tests)")
-            print(result["told"])
-    made = sum(count for outcome, count in counts.items() if outcome != "no mistake")
+    for result in found_before().values():
+        outcome = result["outcome"]
+        if outcome.startswith("not "):
+            path = result["name"].partition(":")[0]
+            lines = [line[2:] for line in result["told"].splitlines()]
+            why = reasons.get((path, *lines[:2])) if len(lines) >= 2 else None
+            outcome = "explained" if why else outcome
+            print(f"{outcome}: {result['name']} ({result['tests']} tests)")
+            print(result["told"] + (f"\n  {why}" if why else ""))
+        counts[outcome] = counts.get(outcome, 0) + 1
+    made = sum(counts.values())
     print(counts, f"noticed {100 * counts.get('noticed', 0) / max(made, 1):.1f} % of {made}")
     return 0
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("what", choices=["map", "run", "show"])
+    parser.add_argument("what", choices=["map", "run", "again", "show"])
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="")
@@ -357,7 +469,8 @@ def main() -> int:
         return make_map(rest)
     if options.what == "show":
         return show()
-    return run(options.count, options.seed, options.only, options.seconds)
+    tests = rest if options.what == "again" else None
+    return run(options.count, options.seed, options.only, options.seconds, tests)
 
 
 if __name__ == "__main__":
