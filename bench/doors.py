@@ -1,10 +1,14 @@
-"""Server-sent events and gRPC-Web to one reader and to many, next to FastAPI and connectrpc.
+"""Server-sent events and gRPC-Web to one reader and to a thousand, next to FastAPI and connectrpc.
 
     python -m bench doors
 
-Ours come from a store on disk and are resumable, the peers' are made from memory. Servers and
-readers are processes of their own; the readers count events and look at nothing. Rates are by the
-clock, and once more by the server's CPU, which says the same on a busy machine.
+Each reader has a connection of its own, as EventSource and fetch have over HTTP/1.1; over HTTP/2 a
+hundred streams share one. One reader takes what is there already, ours from a store on disk, the
+peers' made from memory. A thousand wait for what is published: as fast as it goes, one by one (the
+next as soon as the last is acknowledged; the peers put it into a queue of each reader), and twenty
+a second, where no event waits for another. Servers and readers are processes of their own; the
+readers count and look at nothing. Rates are by the clock, and once more by the server's CPU, which
+says the same on a busy machine. `doors_cost` has what the doors cost, and the latency.
 """
 
 from __future__ import annotations
@@ -18,23 +22,58 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
-from bench import access
 from bench.wire import ROOT, Row, Server, generate, row, with_connect
-from streamkit.transport import run as run_loop
 
-__all__ = ["run"]
+__all__ = ["reader", "run", "served", "timed_reader"]
 
-EVENTS = 20_000
 ROUNDS = 2
-READERS = 200
-MANY = 1_000
+READERS = 1_000
 IDLE = 2_000
-FLOOR_ONE, FLOOR_MANY, FLOOR_IDLE, FLOOR_PLAIN = 5.0, 20.0, 32.0, 0.99
+FLOOR_ONE, FLOOR_MANY, FLOOR_IDLE = 5.0, 20.0, 32.0
 """How many times the peer's rate ours has to be, for one reader and in fan-out; KiB of an idle
-reader; and what plain gRPC may lose."""
+reader."""
+
+
+class Task(NamedTuple):
+    """One way to be read, and how many events of it each server is asked for: some seconds."""
+
+    name: str
+    readers: int
+    how: str
+    events: dict[str, int]
+    floor: float
+
+
+TASKS = (
+    Task(
+        "to one reader", 1, "",
+        {"ours": 200_000, "fastapi": 15_000, "uvicorn": 80_000, "pyvoy": 10_000}, FLOOR_ONE,
+    ),
+    Task(
+        f"to {READERS} readers", READERS, "together",
+        {"ours": 1_000, "fastapi": 12, "uvicorn": 60, "pyvoy": 15}, FLOOR_MANY,
+    ),
+    Task(
+        f"to {READERS} readers, one by one", READERS, "one",
+        {"ours": 300, "fastapi": 12, "uvicorn": 60, "pyvoy": 15}, FLOOR_MANY,
+    ),
+    Task(
+        f"to {READERS} readers, 20 a second", READERS, "paced 20",
+        {"ours": 50, "fastapi": 8, "uvicorn": 50, "pyvoy": 15}, 0,
+    ),
+)  # fmt: skip
+
+
+class Contender(NamedTuple):
+    """A server, and the door through which it is read."""
+
+    server: str
+    door: str
+
 
 Rates = tuple[float, float]
 """Events per second, and per CPU-second of the server."""
@@ -44,66 +83,67 @@ def run() -> list[Row]:
     """Measure all in turns; the best round of each counts."""
     with tempfile.TemporaryDirectory() as folder:
         generate(Path(folder))
-        os.environ |= {"BENCH_SCHEMA": folder, "BENCH_EVENTS": str(EVENTS)}
-        doors = {"ours": "events"}
-        webs = {"ours": "web"}
+        os.environ["BENCH_SCHEMA"] = folder
+        events = {"ours": Contender("ours", "events")}
+        webs = {"ours": Contender("ours", "web"), "ours, HTTP/2": Contender("ours", "web2")}
         if importlib.util.find_spec("fastapi") is not None:
-            doors["FastAPI, uvicorn"] = "fastapi"
+            events["FastAPI, uvicorn"] = Contender("fastapi", "fastapi")
         if importlib.util.find_spec("connectrpc") is not None:
-            webs["connectrpc, uvicorn"] = "connect-uvicorn"
+            webs["connectrpc, uvicorn"] = Contender("uvicorn", "connect")
+            if importlib.util.find_spec("zttp") is not None:
+                webs["connectrpc, uvicorn, HTTP/2"] = Contender("uvicorn2", "connect2")
         if with_connect():
-            webs["connectrpc, pyvoy"] = "connect-pyvoy"
+            webs["connectrpc, pyvoy"] = Contender("pyvoy", "connect")
+            webs["connectrpc, pyvoy, HTTP/2"] = Contender("pyvoy", "connect2")
         rows = []
-        for what, contenders in (("events", doors), ("gRPC-Web", webs)):
+        for what, contenders in (("events", events), ("gRPC-Web", webs)):
             rows += _compared(what, contenders)
             print(f"  {what} measured", file=sys.stderr, flush=True)
-        return [*rows, *_idle(), *_plain()]
+        return [*rows, *_idle()]
 
 
-def _compared(what: str, contenders: dict[str, str]) -> list[Row]:
-    tasks = {
-        f"{what} to one reader": (1, EVENTS, ""),
-        f"{what} to {READERS} readers, one by one": (READERS, 100, "1 by 1"),
-        f"{what} to {READERS} readers, as a stream": (READERS, 200, "together"),
-        f"{what} to {MANY} readers, as a stream": (MANY, 40, "together"),
-    }
+def _compared(what: str, contenders: dict[str, Contender]) -> list[Row]:
     found: dict[tuple[str, str], Rates] = {}
     for _ in range(ROUNDS):
-        for name, stack in contenders.items():
-            with _served(stack) as server:
-                for task, (readers, events, how) in tasks.items():
-                    rates = _measured(server, stack, readers, events, how)
-                    best = found.get((name, task), (0.0, 0.0))
-                    found[name, task] = (max(best[0], rates[0]), max(best[1], rates[1]))
+        for name, contender in contenders.items():
+            with served(contender.server, TASKS[0].events[contender.server.rstrip("2")]) as server:
+                for task in TASKS:
+                    rates = _measured(server, contender, task)
+                    best = found.get((name, task.name), (0.0, 0.0))
+                    found[name, task.name] = (max(best[0], rates[0]), max(best[1], rates[1]))
     rows = []
-    for task, (readers, _, _) in tasks.items():
-        floor = FLOOR_ONE if readers == 1 else FLOOR_MANY
-        for name in [other for other in contenders if other != "ours"] or ["ours"]:
-            for unit, at in (("a second", 0), ("a CPU-second", 1)):
-                ours, peer = found["ours", task][at], found[name, task][at]
-                rows.append(row(task, unit, ours, name, peer, floor))
+    for task in TASKS:
+        for ours in [name for name in contenders if name.startswith("ours")]:
+            which = f"{what}{ours.removeprefix('ours')}"
+            peers = [name for name in contenders if not name.startswith("ours")]
+            for name in peers or [ours]:
+                for unit, at in (("a second", 0), ("a CPU-second", 1)):
+                    if task.how.startswith("paced") and at == 0:
+                        continue  # it is as fast as it is asked to be
+                    mine, theirs = found[ours, task.name][at], found[name, task.name][at]
+                    rows.append(row(f"{which} {task.name}", unit, mine, name, theirs, task.floor))
     return rows
 
 
 @contextmanager
-def _served(stack: str) -> Iterator[Server]:
-    command = [sys.executable, "-m", "bench.stacks.events", stack, str(EVENTS)]
-    if stack in ("events", "web"):
-        command[3] = "ours"
-    elif stack == "connect-uvicorn":
-        command = [sys.executable, "-m", "bench.stacks.events_connect", "uvicorn"]
-    elif stack == "connect-pyvoy":
+def served(stack: str, *words: object) -> Iterator[Server]:
+    """A server program, for the time of the block."""
+    command = [sys.executable, "-m", "bench.stacks.events", stack, *map(str, words)]
+    if stack in ("uvicorn", "uvicorn2"):
+        command = [sys.executable, "-m", "bench.stacks.events_connect", stack]
+    elif stack == "pyvoy":
         voy = str(Path(sys.executable).parent / "pyvoy")
         command = [voy, "bench.stacks.events_connect:app", "--port", "0", "--log-level", "info"]
         command += ["--loop", "asyncio"]
     with subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT if stack == "connect-pyvoy" else None, text=True,
+        env={**os.environ, "BENCH_EVENTS": str(words[0])},
+        stderr=subprocess.STDOUT if stack == "pyvoy" else None, text=True,
     ) as process:  # fmt: skip
         assert process.stdout is not None
         try:
             for line in process.stdout:
-                if stack != "connect-pyvoy" or "listening" in line.lower():
+                if stack != "pyvoy" or "listening" in line.lower():
                     yield Server(process, int(line.rstrip().rstrip("/").rpartition(":")[2]))
                     break
             else:
@@ -112,29 +152,30 @@ def _served(stack: str) -> Iterator[Server]:
             process.kill()
 
 
-def _measured(server: Server, stack: str, readers: int, events: int, how: str) -> Rates:
-    door = {"connect-uvicorn": "connect", "connect-pyvoy": "connect"}.get(stack, stack)
-    before = _cpu(server)
+def _measured(server: Server, contender: Contender, task: Task) -> Rates:
+    stack, door = contender
+    events = task.events[stack.rstrip("2")]
+    peer = door.startswith("connect")
     making: subprocess.Popen[str] | None = None
     topic = "live"
-    if readers == 1:
-        topic = "orders" if door == "connect" else "orders.*"
-    reading = _reader(server, door, topic, readers, events)
+    if task.readers == 1:
+        topic = "orders" if peer else "orders.*"
+    before = _cpu(server)
+    reading = reader(server, door, topic, task.readers, events)
     assert reading.stdout is not None and server.process.stdin is not None
-    if readers > 1:
+    if task.readers > 1:
         assert reading.stdout.readline() == "ready\n"
         before = _cpu(server)
-        if door == "connect":
-            making = _reader(server, door, f"make/{events}|{how}", 1, 1)
+        if peer:
+            making = reader(server, "connect", f"make/{events}|{task.how}", 1, 1)
         else:
-            one = "1 by 1 " if how == "1 by 1" else ""
-            server.process.stdin.write(f"{one}{events}\n")
+            server.process.stdin.write(f"{events} {task.how}\n")
             server.process.stdin.flush()
     rate: float = json.loads(reading.communicate()[0])
     if making is not None:
         making.kill()
         making.communicate()
-    return rate, readers * events / max(_cpu(server) - before, 0.01)
+    return rate, task.readers * events / max(_cpu(server) - before, 0.01)
 
 
 def _cpu(server: Server) -> float:
@@ -144,22 +185,31 @@ def _cpu(server: Server) -> float:
     return float(sum(time.user + time.system for time in times))
 
 
-def _reader(
+def reader(
     server: Server, door: str, topic: str, readers: int, events: int
 ) -> subprocess.Popen[str]:
-    words = ["read", str(server.port), door, topic, str(readers), str(events)]
+    """A program that reads as so many readers, and prints what it finds."""
+    return _program("read", server.port, door, topic, readers, events)
+
+
+def timed_reader(server: Server, readers: int, events: int) -> subprocess.Popen[str]:
+    """A program that reads our events, and prints how old they were."""
+    return _program("latency", server.port, readers, events)
+
+
+def _program(*words: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "bench.stacks.events", *words],
+        [sys.executable, "-m", "bench.stacks.event_readers", *map(str, words)],
         cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
 def _idle() -> list[Row]:
     """What an idle reader of events costs, with a connection of its own."""
-    with _served("events") as server:
+    with served("ours", 10) as server:
         sizes = []
         for readers in (100, IDLE):  # what the first ones load is not theirs
-            with _reader(server, "events", "live", readers, 0) as reading:
+            with reader(server, "events", "live", readers, 0) as reading:
                 assert reading.stdout is not None
                 assert reading.stdout.readline() == "ready\n"
                 sizes.append(server.memory)
@@ -167,19 +217,3 @@ def _idle() -> list[Row]:
         each = (sizes[1] - sizes[0]) / (IDLE - 100) / 1024
     name = f"an idle reader of events, of {IDLE}"
     return [row(name, "KiB", each, "the bound", FLOOR_IDLE, 1, less=True)]
-
-
-def _plain() -> list[Row]:
-    """What the doors cost those that do not use them."""
-    with tempfile.TemporaryDirectory() as name:
-        folders = {on: Path(name, str(on)) for on in (True, False)}
-        for folder in folders.values():
-            folder.mkdir()
-        servers = {
-            on: access.Server(folder, *(["--web"] if on else [])) for on, folder in folders.items()
-        }
-        try:
-            return run_loop(access.measure(servers, None, "plain gRPC with doors", FLOOR_PLAIN))
-        finally:
-            for server in servers.values():
-                server.stop()

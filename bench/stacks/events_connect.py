@@ -1,6 +1,6 @@
 """connectrpc's streams for `bench doors`, served by uvicorn or by pyvoy (Envoy).
 
-python -m bench.stacks.events_connect uvicorn EVENTS      serves; prints its port
+python -m bench.stacks.events_connect uvicorn|uvicorn2      serves BENCH_EVENTS; prints its port
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ from connectrpc.method import IdempotencyLevel, MethodInfo, StreamType
 from connectrpc.server import ConnectASGIApplication, Endpoint
 
 from bench.stacks import load
-from bench.stacks.events import TEXT
+from bench.stacks.events import TEXT, due
 
 pb = load.schema()
 _, SERVICE, METHOD = load.SUBSCRIBE.split("/")
@@ -43,12 +44,14 @@ class Service:
             for n in range(EVENTS):
                 yield pb.Update(topic="orders.eu", message=TEXT, metadata={"n": str(n)})
         elif what == "make":
+            began = time.monotonic()
             for n in range(int(number)):
                 one = pb.Update(topic="live", message=TEXT, metadata={"n": str(n)})
                 for queue in self._queues:
                     queue.put_nowait(one)
-                if request.client_id == "1 by 1":
-                    await asyncio.sleep(0)
+                how, _, a_second = request.client_id.partition(" ")
+                if how != "together":
+                    await due(began, n + 1, float(a_second or 0))
         else:
             mine: asyncio.Queue[Any] = asyncio.Queue()
             self._queues.add(mine)
@@ -78,7 +81,10 @@ app = Application(
 async def main() -> None:
     import uvicorn
 
-    config = uvicorn.Config(app, port=0, log_level="warning", access_log=False, lifespan="off")
+    settings: Any = {"log_level": "warning", "access_log": False, "lifespan": "off"}
+    if sys.argv[1] == "uvicorn2":
+        settings |= {"http": "zttp", "http2": True}
+    config = uvicorn.Config(app, port=0, **settings)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110  # nothing of it can be awaited
@@ -90,5 +96,4 @@ async def main() -> None:
 if __name__ == "__main__":
     import uvloop
 
-    assert sys.argv[1] == "uvicorn"
     uvloop.run(main())

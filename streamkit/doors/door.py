@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from base64 import b64encode
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -14,6 +15,7 @@ from streamkit.doors.grpc_web import GrpcWebExchange, refusal, speaks_grpc_web
 from streamkit.doors.http.cors import Cors
 from streamkit.doors.http.guard import Guard
 from streamkit.doors.http.http1 import Http1
+from streamkit.doors.http.outbox import Outbox
 from streamkit.doors.http.requests import WebRequest, answer
 from streamkit.doors.own import OwnEvents
 from streamkit.doors.page.download import download_of
@@ -54,11 +56,13 @@ class WebDoor:
         self._guard = Guard(hosts, self._cors)
         self._page = page
         self._mounted = mounted
+        self._outbox = Outbox()
+        self._texts = Shared(b64encode, self._limits)
         self._envelopes: dict[str, Shared[bytes]] = {}
 
     def guest(self, on_made: Callable[[Guest], bool], on_lost: Callable[[Guest], None]) -> Guest:
         """As Door."""
-        return Http1(self.accept, self._service.limits, on_made, on_lost)
+        return Http1(self.accept, self._service.limits, self._outbox, on_made, on_lost)
 
     def accept(self, call: WebCall, done: Callable[[], None]) -> Visit:
         """As Door."""
@@ -97,9 +101,9 @@ class WebDoor:
         elif call.method != "POST":
             answer(call, 404 if call.method in ("GET", "HEAD") else 405, "nothing is here\n", *cors)
         elif speaks_grpc_web(request.content_type):
-            await self._grpc_web(request, _With(call, cors), visit)
+            await self._grpc_web(request, _with(call, cors), visit)
         else:
-            await self._connect(request, _With(call, cors), cors, visit)
+            await self._connect(request, _with(call, cors), cors, visit)
 
     async def _known(self, request: WebRequest, origin: str) -> bool:
         """Let a page of ours in by its login only, whose token goes on with the call; whoever is
@@ -138,6 +142,8 @@ class WebDoor:
             call.start(200, refusal(outcome.status, outcome.message), length=0)
             call.end()
             return
+        if exchange.text:
+            exchange.as_text = self._texts
         await visit.run(exchange)
 
     async def _connect(
@@ -232,6 +238,10 @@ class _With:
     def start(self, status: int, headers: Headers, *, length: int | None = None) -> None:
         """As WebCall."""
         self._call.start(status, [*headers, *self._more], length=length)
+
+
+def _with(call: WebCall, headers: Headers) -> WebCall:
+    return _With(call, headers) if headers else call
 
 
 def _refuse(call: WebCall, outcome: Outcome, cors: Headers) -> None:

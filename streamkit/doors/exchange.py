@@ -120,7 +120,8 @@ class WebExchange(ABC):
         self._error = error
 
     def put_message(self, prefix: bytes, body: bytes) -> bool:
-        return self.put_parts((prefix, body))
+        # Messages that are framed already come without: they are to stay the object that they are.
+        return self.put_parts((prefix, body) if prefix else (body,))
 
     @abstractmethod
     def put_parts(self, parts: Sequence[bytes | memoryview]) -> bool:

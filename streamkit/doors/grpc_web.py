@@ -7,8 +7,7 @@ frame with the flag 0x80, and in the text form base64, whose padding may stand i
 from __future__ import annotations
 
 import binascii
-from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from grpclib.encoding.base import CodecBase
 
@@ -38,6 +37,8 @@ class GrpcWebExchange(WebExchange):
     """One call of a gRPC-Web client."""
 
     carrier = "grpc-web"
+    as_text: Callable[[Sequence[bytes | memoryview]], bytes] | None = None
+    """Makes the text form, where that is what is spoken; once for all who are sent the same."""
 
     def __init__(
         self,
@@ -59,8 +60,8 @@ class GrpcWebExchange(WebExchange):
         )
         self.user_agent = headers.get("x-user-agent", self.user_agent)
         self.accepts = offered(v for n, v in call.headers if n == "grpc-accept-encoding")
-        self._text = content_type in _TEXT
-        self._content_type = _TEXT[1] if self._text else _BINARY[1]
+        self.text = content_type in _TEXT
+        self._content_type = _TEXT[1] if self.text else _BINARY[1]
 
     @classmethod
     async def read(
@@ -100,7 +101,10 @@ class GrpcWebExchange(WebExchange):
         self.call.start(200, fields)
 
     def put_parts(self, parts: Sequence[bytes | memoryview]) -> bool:
-        return self.call.write((b64encode(b"".join(parts)),) if self._text else parts)
+        if not self.text:
+            return self.call.write(parts)
+        assert self.as_text is not None
+        return self.call.write((self.as_text(parts),))
 
     def put_status(self, outcome: Outcome) -> None:
         trailers = [("grpc-status", str(outcome.status.value))]

@@ -29,6 +29,7 @@ from streamkit.doors.events import (
 from streamkit.doors.exchange import WebExchange, metadata_of
 from streamkit.doors.http.requests import WebRequest, answer
 from streamkit.doors.responses import EventResponse
+from streamkit.doors.transcode import Shared
 from streamkit.errors import InvalidArgumentError, Status
 from streamkit.generated.streamservice import (
     JobRequest,
@@ -128,6 +129,7 @@ class _Events(WebExchange):
         self._source = source
         self._response = response
         self._makers = makers
+        self._make: Shared[bytes] | Shared[list[tuple[int, bytes]]] | None = None
         self._epoch = ""
 
     def put_headers(self, metadata: Headers, compression: str) -> None:
@@ -135,7 +137,9 @@ class _Events(WebExchange):
         self._epoch = dict(metadata).get(EPOCH_HEADER, "")
 
     def put_parts(self, parts: Sequence[bytes | memoryview]) -> bool:
-        made = self._makers.of(self._source, self._epoch)(parts)
+        if self._make is None:
+            self._make = self._makers.of(self._source, self._epoch)
+        made = self._make(parts)
         if isinstance(made, bytes):
             return self._response.write(made)
         return self._response.add(self._source, self._epoch, made)

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, Generic, NamedTuple, Self, TypeVar
 
 from streamkit.config import Retention
 from streamkit.errors import StoreError, UnimplementedError
+from streamkit.framing import Framed
 from streamkit.generated.streamservice import JobProgress, JobReport, LogEntry, Update
 from streamkit.histogram import Histogram
 from streamkit.patterns import Exact, Globs, Patterns, Topics, is_glob, is_topic_pattern
@@ -103,11 +104,12 @@ class Item(Generic[T]):
 class Items(list[Item[T]]):
     """The items of a delivery and, once a reader needed it, their joined frames."""
 
-    __slots__ = ("joined",)
+    __slots__ = ("framed", "joined")
 
     def __init__(self, items: Iterable[Item[T]] = ()) -> None:
         super().__init__(items)
         self.joined: bytes | None = None
+        self.framed: Framed | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
+
+import pytest
 
 from tests.doors.http import ask
 
@@ -53,6 +56,32 @@ async def hypercorn(application: Any) -> AsyncIterator[str]:
         yield address
     finally:
         over.set()
+        await serving
+
+
+@asynccontextmanager
+async def granian(application: Any) -> AsyncIterator[str]:
+    """Serve an application with granian, whose HTTP is written in Rust; gives its address."""
+    if find_spec("granian") is None:
+        pytest.skip("granian is not installed: it is in the group `dev`")
+    module: Any = import_module("granian.server.embed")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    server = module.Server(application, port=port, interface="asgi", log_enabled=False)
+    serving = asyncio.create_task(server.serve())
+    address = f"127.0.0.1:{port}"
+    async with asyncio.timeout(10):
+        while True:  # nothing of it can be awaited
+            assert not serving.done(), "it did not start"
+            with suppress(OSError):
+                async with ask(address, "GET", "/"):
+                    break
+            await asyncio.sleep(0.01)
+    try:
+        yield address
+    finally:
+        server.stop()
         await serving
 
 

@@ -18,7 +18,7 @@ from streamkit.codec import encode
 from streamkit.config import TransportLimits
 from streamkit.errors import PreconditionError
 from streamkit.generated.streamservice import SubscribeRequest
-from tests.doors.foreign import hypercorn, uvicorn
+from tests.doors.foreign import granian, hypercorn, uvicorn
 from tests.doors.http import ask, call, connected, request
 from tests.doors.test_events import take, texts
 
@@ -41,6 +41,7 @@ def starlette_mounted(streams: asgi.App) -> Any:
 CARRIERS = {
     "FastAPI on uvicorn": (fastapi_mounted, uvicorn, "/streams"),
     "Starlette on hypercorn": (starlette_mounted, hypercorn, "/streams"),
+    "FastAPI on granian": (fastapi_mounted, granian, "/streams"),
     "nothing on hypercorn": (lambda streams: streams, hypercorn, ""),
 }
 

@@ -14,6 +14,7 @@ from typing import cast
 import h11
 
 from streamkit.config import TransportLimits
+from streamkit.doors.http.outbox import Outbox
 from streamkit.errors import ConnectError, DeadlineError, LimitError
 from streamkit.transport import Guest, Visit, WebCall
 from streamkit.transport.grpc.metadata import Headers
@@ -40,10 +41,12 @@ class Http1(Guest):
         self,
         accept: _Accept,
         limits: TransportLimits,
+        outbox: Outbox,
         on_made: Callable[[Guest], bool],
         on_lost: Callable[[Guest], None],
     ) -> None:
         self.limits = limits
+        self.outbox = outbox
         self.loop = asyncio.get_running_loop()
         self._accept = accept
         self._on_made, self._on_lost = on_made, on_lost
@@ -398,12 +401,17 @@ class Http1Call:
         self.pending_size += sum(map(len, parts))
         if not self._scheduled:
             self._scheduled = True
-            self._connection.loop.call_soon(self._flush_soon)
+            self._connection.outbox.add(self, self._connection.loop)
         return self.pending_size >= self._connection.limits.send_buffer
 
-    def _flush_soon(self) -> None:
+    def flush_soon(self) -> None:
+        """What was written in this turn of the loop leaves now."""
         self._scheduled = False
-        self.flush_out()
+        self._flush(anyway=False)
+
+    def broken(self) -> None:
+        """Nothing more can be written."""
+        self._connection.abort()
 
     def flush_out(self) -> None:
         """As WebCall."""
@@ -413,14 +421,15 @@ class Http1Call:
         connection = self._connection
         waits = connection.paused and not anyway
         if self.pending_size and not self.lost and not waits and self.method != "HEAD":
-            data = b"".join(self._pending)
-            self._pending.clear()
+            pending = self._pending
+            data = pending[0] if len(pending) == 1 else b"".join(pending)
+            pending.clear()
             self.pending_size = 0
             assert connection.transport is not None
             if self._chunked:
-                connection.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+                connection.transport.write(connection.outbox.chunk(data))
             else:
-                connection.send(h11.Data(data=data))
+                connection.send(h11.Data(data=bytes(data)))
         if self._sender is not None and not self._sender.done():
             self._sender.set_result(None)
 

@@ -42,12 +42,17 @@ def framed(batch: Delivery[Record], stream: Stream) -> Framed:
         skipped = batch.skipped
         parts = [_frame_with_count(entry, skipped.get(entry.key, 0)) for entry in entries]
         return Framed(b"".join(parts), len(parts))
+    if isinstance(entries, Items) and entries.framed is not None:
+        return entries.framed
     if isinstance(entries, StoredItems):
         frames = frames_of(stream, entries.sequences, entries.columns)
         return Framed(b"".join(frames), len(frames))
     if len(entries) > 1 and entries[-1].frame is None:
         _frame_rows(stream, entries)
-    return Framed(joined_frames(batch, frame), len(entries))
+    made = Framed(joined_frames(batch, frame), len(entries))
+    if isinstance(entries, Items):
+        entries.framed = made
+    return made
 
 
 def _frame_rows(stream: Stream, entries: Sequence[Item[Record]]) -> None:
