@@ -6,9 +6,10 @@ Each reader has a connection of its own, as EventSource and fetch have over HTTP
 hundred streams share one. One reader takes what is there already, ours from a store on disk, the
 peers' made from memory. A thousand wait for what is published: as fast as it goes, one by one (the
 next as soon as the last is acknowledged; the peers put it into a queue of each reader), and twenty
-a second, where no event waits for another. Servers and readers are processes of their own; the
-readers count and look at nothing. Rates are by the clock, and once more by the server's CPU, which
-says the same on a busy machine. `doors_cost` has what the doors cost, and the latency.
+a second, where no event waits for another. Servers, readers and our publisher are processes of
+their own; the readers count and look at nothing. Rates are by the clock, and once more by the
+server's CPU, which says the same on a busy machine. `doors_cost` has what the doors cost, and the
+latency.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import psutil
 
 from bench.wire import ROOT, Row, Server, generate, row, with_connect
 
-__all__ = ["reader", "run", "served", "timed_reader"]
+__all__ = ["publishing", "reader", "run", "served", "tell", "timed_reader"]
 
 ROUNDS = 2
 READERS = 1_000
@@ -162,20 +163,38 @@ def _measured(server: Server, contender: Contender, task: Task) -> Rates:
         topic = "orders" if peer else "orders.*"
     before = _cpu(server)
     reading = reader(server, door, topic, task.readers, events)
-    assert reading.stdout is not None and server.process.stdin is not None
+    assert reading.stdout is not None
     if task.readers > 1:
         assert reading.stdout.readline() == "ready\n"
+        if stack == "ours":
+            making = publishing(server)
         before = _cpu(server)
         if peer:
             making = reader(server, "connect", f"make/{events}|{task.how}", 1, 1)
         else:
-            server.process.stdin.write(f"{events} {task.how}\n")
-            server.process.stdin.flush()
+            tell(making or server.process, f"{events} {task.how}")
     rate: float = json.loads(reading.communicate()[0])
     if making is not None:
         making.kill()
         making.communicate()
     return rate, task.readers * events / max(_cpu(server) - before, 0.01)
+
+
+def publishing(server: Server) -> subprocess.Popen[str]:
+    """A program that publishes at our server what it is told to."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench.stacks.events", "publish", str(server.port)],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    return process
+
+
+def tell(process: subprocess.Popen[str], words: str) -> None:
+    """Give a program a line."""
+    assert process.stdin is not None
+    process.stdin.write(words + "\n")
+    process.stdin.flush()
 
 
 def _cpu(server: Server) -> float:

@@ -164,9 +164,9 @@ def _latency(readers: int, *how: str) -> dict[str, float]:
     events = A_SECOND * SECONDS
     with doors.served("ours", 10, *how) as server:
         reading = doors.timed_reader(server, readers, events)
-        assert reading.stdout is not None and server.process.stdin is not None
-        assert reading.stdout.readline() == "ready\n"
-        server.process.stdin.write(f"{events} stamped {A_SECOND}\n")
-        server.process.stdin.flush()
-        found: dict[str, float] = json.loads(reading.communicate()[0])
+        assert reading.stdout is not None and reading.stdout.readline() == "ready\n"
+        with doors.publishing(server) as making:
+            doors.tell(making, f"{events} stamped {A_SECOND}")
+            found: dict[str, float] = json.loads(reading.communicate()[0])
+            making.kill()
         return found

@@ -16,6 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 from hpack import Encoder
 
@@ -186,9 +187,9 @@ async def read(port: int, door: str, topic: str, readers: int, events: int) -> N
     if door.endswith("2"):
         for start in range(0, readers, STREAMS):
             streams = min(STREAMS, readers - start)
-            made.append(lambda streams=streams: Http2Reader(request, streams, count))
+            made.append(partial(Http2Reader, request, streams, count))
     else:
-        made += [lambda: Http1Reader(request, count)] * readers
+        made += [partial(Http1Reader, request, count)] * readers
     started = time.perf_counter()
     await _connect(port, made, count, ready=readers > 1)
     if not events:
@@ -206,7 +207,7 @@ async def latency(port: int, readers: int, events: int) -> None:
     count = Count(readers, events)
     request = asked("events", "live", everything=False)
     Timed.ages = []
-    await _connect(port, [lambda: Timed(request, count)] * readers, count, ready=True)
+    await _connect(port, [partial(Timed, request, count)] * readers, count, ready=True)
     await count.done.wait()
     ages = sorted(Timed.ages[len(Timed.ages) // 20 :])
     found = {"p50": statistics.median(ages), "p99": ages[len(ages) * 99 // 100]}

@@ -1,10 +1,12 @@
-"""Servers of events for `bench doors`, ours and FastAPI's.
+"""Servers of events for `bench doors`, ours and FastAPI's, and who publishes at ours.
 
     python -m bench.stacks.events ours|fastapi EVENTS [unmerged]     serves; prints its port
+    python -m bench.stacks.events publish PORT
 
-There are EVENTS to be read at once. A line on standard input makes live ones: `N together` as fast
-as it goes, `N one` the next when the last is acknowledged, `N paced M` M a second, `N stamped M`
-the same with the time in each. `unmerged`: many who wait are woken for every event.
+There are EVENTS to be read at once. A line on the standard input of FastAPI's server and of the
+publisher makes live ones: `N together` as fast as it goes, `N one` the next when the last is
+acknowledged, `N paced M` M a second, `N stamped M` the same with the time in each. `unmerged`:
+many who wait are woken for every event.
 """
 
 from __future__ import annotations
@@ -40,9 +42,11 @@ async def ours(events: int, *, merged: bool = True) -> None:
     """A streamkit server with a door."""
     import streamkit
     from streamkit.journal.live import ring
+    from streamkit.process import dedicate_process
 
     if not merged:
         ring._MANY = sys.maxsize
+    dedicate_process()  # as `streamkit serve` does
     with tempfile.TemporaryDirectory() as folder:
         async with (
             streamkit.Server(journal=f"{folder}/store.db", port=0, web=True) as server,
@@ -51,24 +55,32 @@ async def ours(events: int, *, merged: bool = True) -> None:
             async with client.publisher() as publisher:
                 for n in range(events):
                     await publisher.send("orders.eu", TEXT, {"n": n})
-
-            async def live(count: int, how: str, a_second: float) -> None:
-                if how == "together":
-                    async with client.publisher() as publisher:
-                        for n in range(count):
-                            await publisher.send("live", TEXT, {"n": n})
-                elif how == "one":
-                    for n in range(count):
-                        await client.publish("live", TEXT, metadata={"n": n})
-                else:
-                    began = time.monotonic()
-                    for n in range(count):
-                        await due(began, n, a_second)
-                        text = f"at {time.monotonic_ns()} {TEXT}" if how == "stamped" else TEXT
-                        await client.publish("live", text, metadata={"n": n})
-
             print(server.port, flush=True)
-            await _commands(live)
+            await asyncio.to_thread(load.wait_for_the_end)
+
+
+async def publish(port: int) -> None:
+    """A client that publishes at a streamkit server; says when it is connected."""
+    import streamkit
+
+    async with streamkit.AsyncClient(f"127.0.0.1:{port}") as client:
+
+        async def live(count: int, how: str, a_second: float) -> None:
+            if how == "together":
+                async with client.publisher() as publisher:
+                    for n in range(count):
+                        await publisher.send("live", TEXT, {"n": n})
+                return
+            began = time.monotonic()
+            for n in range(count):
+                if a_second:
+                    await due(began, n, a_second)
+                text = f"at {time.monotonic_ns()} {TEXT}" if how == "stamped" else TEXT
+                await client.publish("live", text, metadata={"n": n})
+
+        await client.status()
+        print("ready", flush=True)
+        await _commands(live)
 
 
 async def fastapi(events: int) -> None:
@@ -127,7 +139,9 @@ def main() -> None:
 
     stack, events, *more = sys.argv[1:]
     load.raise_file_limit()
-    if stack == "ours":
+    if stack == "publish":
+        uvloop.run(publish(int(events)))
+    elif stack == "ours":
         uvloop.run(ours(int(events), merged="unmerged" not in more))
     else:
         uvloop.run(fastapi(int(events)))

@@ -47,7 +47,7 @@ class Outbox:
         """Return bytes as a chunk of HTTP/1.1."""
         if data is self._data:
             return self._chunk
-        chunk = b"%x\r\n%b\r\n" % (len(data), data)
+        chunk = b"".join((b"%x\r\n" % len(data), data, b"\r\n"))
         if len(chunk) <= _KEPT:
             self._data, self._chunk = data, chunk
         return chunk
