@@ -31,7 +31,7 @@ from bench.wire import ROOT, Row, Server, generate, row, with_connect
 
 __all__ = ["publishing", "reader", "run", "served", "tell", "timed_reader"]
 
-ROUNDS = 2
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "2"))
 READERS = 1_000
 IDLE = 2_000
 FLOOR_ONE, FLOOR_MANY, FLOOR_IDLE = 5.0, 20.0, 32.0

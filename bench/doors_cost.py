@@ -152,7 +152,7 @@ def _latencies() -> list[Row]:
     for readers in (1, 64, 1_000):
         found = {how: _latency(readers, *how) for how in ((), ("unmerged",))}
         for which in ("p50", "p99"):
-            name = f"publish to {readers} readers of events, {A_SECOND} a second, {which}"
+            name = f"{which} to {readers} readers of events, {A_SECOND} a second"
             mine, theirs = found[()][which], found[("unmerged",)][which]
             rows.append(row(name, "ms", mine, "each event for itself", theirs, 0, less=True))
     print("  latency measured", file=sys.stderr, flush=True)
