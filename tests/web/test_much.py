@@ -54,7 +54,7 @@ async def _feed(address: str, rate: int, seconds: float) -> int:
 @pytest.mark.parametrize(
     ("rate", "seconds"),
     [
-        (2_000, 2.0),
+        (12_000, 2.0),
         pytest.param(5_000, 60.0, marks=[pytest.mark.soak, pytest.mark.timeout(300)]),
     ],
 )
@@ -87,7 +87,7 @@ async def test_thousands_of_lines_a_second_leave_the_page_small_and_awake(
     )
     rows = await tab.run("document.querySelectorAll('.lines .row').length")
     assert rows < 200
-    assert median < 0.5  # what comes leaves the page the time to draw
+    assert median < 0.2  # what comes leaves the page the time to draw: else 0.36 s and more
     if len(heaps) > 6:
         # Full after the first third: ten thousand lines are kept.
         assert max(heaps[len(heaps) // 3 :]) < 1.3 * max(heaps[: len(heaps) // 3])
