@@ -1,4 +1,5 @@
-"""A process that reads beside the one that owns the store passes the journal's contract.
+"""A process that reads beside the one that owns the store passes the journal's contract, also when
+the owner is itself one of several servers on a log.
 
 Both are in this process here, with the socket between them that they have otherwise.
 """
@@ -19,6 +20,7 @@ from streamkit.journal.following.follower import FollowerJournal
 from streamkit.journal.sqlite.journal import SqliteJournal
 from streamkit.testing.journal import Following, Jobs, Producers, Reading, Retaining, Writing
 from streamkit.testing.journal.support import Clock, Opener
+from tests.journal.replicated.logs import MemoryLog, follow
 
 
 class Worker(FollowerJournal):
@@ -38,14 +40,19 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture
-def opener(clock: Clock, tmp_path: Path) -> Opener:
-    names = (str(tmp_path / f"journal{n}.db") for n in count())
+@pytest.fixture(params=["file", "log"])
+def opener(clock: Clock, tmp_path: Path, request: pytest.FixtureRequest) -> Opener:
+    names = (tmp_path / f"journal{n}" for n in count())
 
     async def open_one(
         options: JournalOptions | None = None, steady: Callable[[], float] | None = None
     ) -> Journal:
-        owner = await open_journal(next(names), options, clock=clock, steady=steady)
+        name = next(names)
+        owner: Journal
+        if request.param == "file":
+            owner = await open_journal(f"{name}.db", options, clock=clock, steady=steady)
+        else:
+            owner = await follow(MemoryLog(), name, clock, options=options, steady=steady)
         assert isinstance(owner, SqliteJournal)
         feed = Feed(owner)
         ours, theirs = socket.socketpair()

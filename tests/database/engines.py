@@ -6,6 +6,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -126,6 +127,23 @@ class Postgres:
             for statement in statements:
                 cursor.execute(statement)
             return list(cursor.fetchall()) if cursor.description else []
+
+    @contextmanager
+    def configured(self, setting: str, value: str) -> Iterator[None]:
+        """The whole server with another setting, one that takes no restart."""
+        usual = self._shown(setting)
+        self.execute(f"ALTER SYSTEM SET {setting} = {value}", "SELECT pg_reload_conf()")
+        try:
+            while self._shown(setting) != value:
+                time.sleep(0.005)  # it reads its configuration when it gets to it
+            yield
+        finally:
+            self.execute(f"ALTER SYSTEM RESET {setting}", "SELECT pg_reload_conf()")
+            while self._shown(setting) != usual:
+                time.sleep(0.005)
+
+    def _shown(self, setting: str) -> str:
+        return str(self.execute(f"SELECT current_setting('{setting}')")[0][0])
 
     def backends(self) -> int:
         """Connections other than the one that asks."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from streamkit.codec import decode, encode
 from streamkit.config import WorkerLimits
-from streamkit.errors import InternalError, StreamkitError
+from streamkit.errors import InternalError, InvalidArgumentError, LimitError, StreamkitError
 from streamkit.generated.streamservice import JobReport
 from streamkit.intercom import Intercom, parts_of
 from streamkit.journal.base import JournalStatus, ProducerId, Pruned, Stream
@@ -30,7 +30,7 @@ from streamkit.journal.following.words import (
     told_items,
 )
 from streamkit.journal.sqlite.journal import SqliteJournal
-from streamkit.journal.sqlite.requests import Committed
+from streamkit.journal.sqlite.requests import AppendRun, Committed
 
 __all__ = ["Feed", "Follower"]
 
@@ -84,7 +84,11 @@ class Follower:
             self._catch_up()
             reply(told)
 
-        work = self._feed.work(kind, value)
+        try:
+            work = self._feed.work(kind, value)
+        except Exception as error:  # it would end the line, and with it the process over there
+            answer(_told(error))
+            return
         if isinstance(work, asyncio.Future):
             work.add_done_callback(partial(_answer_with, answer))
         else:
@@ -143,7 +147,7 @@ class Feed:
             name, told, size = value
             batches = [(rows, None if by is None else ProducerId(*by)) for rows, by in told]
             request = journal.rows_request(Stream(name), batches, size)
-            return journal.submit_soon(request) or journal.submit(request)
+            return journal.submit_soon(request) or _submitted(journal, request)
         if kind == REPORT:
             reports, create = value
             return _encoded(
@@ -169,6 +173,25 @@ class Feed:
     def _tell(self, kind: int, value: Any) -> None:
         for follower in self._followers:
             follower.line.tell(kind, value)
+
+
+async def _submitted(journal: SqliteJournal, request: AppendRun) -> list[Any]:
+    """What came of each batch, also where all of them together are refused before anything is
+    stored: for text that is none in one of them, or as too much for an entry of a log."""
+    try:
+        return await journal.submit(request)
+    except (InvalidArgumentError, LimitError):
+        if len(request.batches) == 1:
+            raise
+    outcomes: list[Any] = []
+    size = request.size // len(request.batches)
+    for batch in request.batches:
+        one = journal.rows_request(request.stream, [batch], size)
+        try:
+            outcomes += await journal.submit(one)
+        except (InvalidArgumentError, LimitError) as error:
+            outcomes.append(error)
+    return outcomes
 
 
 async def _encoded(work: Coroutine[Any, Any, Any]) -> list[bytes]:

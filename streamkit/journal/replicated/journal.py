@@ -20,7 +20,13 @@ from typing import Any
 
 from streamkit.background import all_ended, place_of
 from streamkit.config import JournalOptions, LogLimits
-from streamkit.errors import PreconditionError, StoreError, StreamkitError
+from streamkit.errors import (
+    InvalidArgumentError,
+    LimitError,
+    PreconditionError,
+    StoreError,
+    StreamkitError,
+)
 from streamkit.journal.base import Bounds, Clock, JournalStatus, Pruned, Stream
 from streamkit.journal.replicated.entries import (
     Claim,
@@ -156,7 +162,10 @@ class ReplicatedJournal(SqliteJournal):
 
     def _write_soon(self, request: Request) -> asyncio.Future[Any] | None:
         self._check_open()
-        return self._outbox.enter_soon(request)
+        try:
+            return self._outbox.enter_soon(request)
+        except (InvalidArgumentError, LimitError):
+            return None  # one by one, whoever is at fault is told
 
     def _check_open(self) -> None:
         if self._closed:

@@ -43,7 +43,6 @@ _BACK_OF_MANY = 25.0
 """A leader that was cut off from the others learns within 20 seconds that it is none, and says
 until then where the log ended."""
 _PATIENCE = 3.0
-"""Seconds in which a server does nothing for the log; then another one is asked."""
 _PAUSE = 0.2
 _LARGEST = LogLimits().largest + 4096
 _TAKEN = 10058  # the number of "stream name already in use with a different configuration"
@@ -54,7 +53,8 @@ _logger = logging.getLogger("streamkit.journal")
 
 class NatsLog(Log):
     """The stream of this name. With a `monitor`, the port where the servers tell how they sync, it
-    is checked that they do before they acknowledge; None: somebody has said that they need not."""
+    is checked that they do before they acknowledge; None: somebody has said that they need not.
+    `patience`: seconds in which a server does nothing for the log until another one is asked."""
 
     def __init__(
         self,
@@ -64,6 +64,7 @@ class NatsLog(Log):
         *,
         replicas: int = 0,
         monitor: int | None = 8222,
+        patience: float = _PATIENCE,
         **connecting: Any,
     ) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_-]{1,32}", name):
@@ -73,6 +74,7 @@ class NatsLog(Log):
         self._servers = list(servers)
         self._replicas = replicas or (3 if len(servers) >= 3 else 1)
         self._monitor = monitor
+        self._patience = patience
         self._connecting = connecting
         self.name, self.url = name, url
         self.life = ""
@@ -114,7 +116,7 @@ class NatsLog(Log):
         now = asyncio.get_running_loop().time()
         if self._unheard is None:
             self._unheard = now
-        elif now - self._unheard > _PATIENCE:
+        elif now - self._unheard > self._patience:
             self._unheard = now
             self._writing.move()
         await self._writing.publish(self._subject, data, self._acks)
@@ -150,7 +152,7 @@ class NatsLog(Log):
                     _logger.warning("%s; trying again", error.message)
                 if away_since is None:
                     away_since = loop.time()
-                elif loop.time() - away_since > _PATIENCE:
+                elif loop.time() - away_since > self._patience:
                     away_since = loop.time()
                     self._jetstream.move()
                 await asyncio.sleep(_PAUSE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,7 @@ async def follow(
     *,
     options: JournalOptions | None = None,
     limits: LogLimits | None = None,
+    steady: Callable[[], float] | None = None,
 ) -> ReplicatedJournal:
     """A server of its own on a log, with its copy in a folder."""
     folder.mkdir(exist_ok=True)
@@ -99,7 +100,7 @@ async def follow(
         str(folder / "streamkit.db"),
         options or JournalOptions(),
         clock,
-        lambda: clock().timestamp(),
+        steady or (lambda: clock().timestamp()),
         limits,
     )
 

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from streamkit.background import all_ended, ended
 from streamkit.config import JournalOptions
 from streamkit.errors import StoreError
 from streamkit.journal import Journal, ProducerId, open_journal
+from streamkit.journal.replicated.nats import NatsLog
 from streamkit.journal.replicated.opening import log_at
 from streamkit.testing.journal.support import following, stored, texts, topics, updates
 from tests.brokers import Brokers, running_brokers
@@ -137,3 +139,89 @@ async def test_a_server_of_before_is_refused(
     monkeypatch.setattr("streamkit.journal.replicated.nats._OLDEST", (99, 0))
     with pytest.raises(StoreError, match="or later"):
         await open_journal(nats.url(name), data=tmp_path)
+
+
+class Front:
+    """Stands before a broker. Once `idle`, it is one that is there and does nothing for the log, as
+    one that is cut off from the others: it answers pings, and nothing else."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.idle = False
+        self.met = 0
+        """Connections until now."""
+
+    async def __aenter__(self) -> str:
+        self._server = await asyncio.start_server(self._meet, "127.0.0.1", 0)
+        return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        await all_ended(self._tasks)
+
+    def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.met += 1
+        task = asyncio.get_running_loop().create_task(self._pass_on(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", self._port)
+
+        async def forth() -> None:
+            while data := await reader.read(65536):
+                if not self.idle:
+                    back.write(data)
+                elif b"PING\r\n" in data:
+                    writer.write(b"PONG\r\n")
+
+        async def home() -> None:
+            while data := await there.read(65536):
+                if not self.idle:
+                    writer.write(data)
+
+        try:
+            await asyncio.gather(forth(), home())
+        finally:
+            back.close()
+            writer.close()
+
+
+async def test_another_broker_is_asked_when_one_does_nothing_for_the_log(
+    nats: Brokers, name: str
+) -> None:
+    port = nats.servers[0].port
+    front = Front(port)
+    async with front as address:
+        log = NatsLog(
+            [f"nats://{address}", f"nats://127.0.0.1:{port}"],
+            name,
+            "nats://…",
+            replicas=1,
+            monitor=None,
+            patience=0.2,
+            dont_randomize=True,
+        )
+        await log.open()
+        assert front.met == 2  # one to write, one to read
+        seen: list[bytes] = []
+
+        async def tail() -> None:
+            async for entries in log.tail(0):
+                seen.extend(entry.data for entry in entries)
+
+        reading = asyncio.create_task(tail())
+        await log.append(b"first")
+        async with asyncio.timeout(20):
+            while b"first" not in seen:
+                await asyncio.sleep(0.01)
+            front.idle = True
+            while b"second" not in seen:  # as the outbox does: until it comes out
+                await log.append(b"second")
+                await asyncio.sleep(0.05)
+        assert front.met == 2
+        await ended(reading)
+        await log.close()

@@ -126,12 +126,21 @@ async def test_a_copy_of_another_log_is_refused(
         await open_journal(f"{postgres.superuser_url}&log={name}", data=own)
 
 
-@pytest.mark.parametrize("setting", ["synchronous_commit"])
+@pytest.mark.parametrize("setting", ["fsync", "synchronous_commit"])
 async def test_a_database_that_loses_what_it_acknowledged_is_refused(
     postgres: Postgres, name: str, tmp_path: Path, setting: str
 ) -> None:
-    url = f"{postgres.superuser_url}&log={name}&options=-c%20{setting}%3Doff"
-    with pytest.raises(StoreError, match=f"{setting} = off"):
+    with postgres.configured(setting, "off"):
+        with pytest.raises(StoreError, match=f"has {setting} = off: it would lose") as told:
+            await open_journal(f"{postgres.superuser_url}&log={name}", data=tmp_path)
+        assert "\n" not in told.value.message
+
+
+async def test_a_login_that_loses_what_it_acknowledged_is_refused(
+    postgres: Postgres, name: str, tmp_path: Path
+) -> None:
+    url = f"{postgres.superuser_url}&log={name}&options=-c%20synchronous_commit%3Doff"
+    with pytest.raises(StoreError, match="synchronous_commit = off"):
         await open_journal(url, data=tmp_path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -10,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from streamkit.config import JournalOptions, LogLimits, Retention
-from streamkit.errors import AlreadyExistsError, LimitError, StoreError
-from streamkit.generated.streamservice import JobReport
+from streamkit.errors import AlreadyExistsError, InvalidArgumentError, LimitError, StoreError
+from streamkit.generated.streamservice import JobReport, Update
 from streamkit.journal import Appended, Journal, ProducerId, Start, Stream
+from streamkit.journal.following.feed import Feed
+from streamkit.journal.following.follower import FollowerJournal
 from streamkit.journal.records.items import log_rows, update_rows
 from streamkit.journal.replicated.journal import ReplicatedJournal
 from streamkit.testing.journal.support import (
@@ -248,3 +251,27 @@ async def test_records_that_another_process_has_made_go_the_same_way(
     assert (await b.append_updates(updates("z"), ProducerId("p", 2))).first == 3
     assert texts(await stored(b, topics())) == ["x", "y", "z", "x"]
     assert texts(await stored(b, logs())) == ["l"]
+
+
+async def test_a_run_that_is_too_much_for_an_entry_is_taken_one_by_one(
+    servers: tuple[Journal, Journal], clock: Clock
+) -> None:
+    a, _ = servers
+    assert isinstance(a, ReplicatedJournal)
+    large = "x" * 3_000_000
+    batches = [(updates(large), ProducerId("p", n)) for n in (1, 2)]
+    assert a.append_runs_soon(batches) is None
+    feed = Feed(a)
+    ours, theirs = socket.socketpair()
+    await feed.join(ours)
+    worker = await FollowerJournal.join(
+        theirs, JournalOptions(), clock, lambda: clock().timestamp()
+    )
+    async with worker:
+        bad = [Update(topic="t", message="\ud800")]
+        run = worker.append_runs_soon([*batches, (bad, None), (updates("last"), None)])
+        assert run is not None
+        *told, none, last = await run
+        assert told == [(1, 1), (2, 1)] and last == (3, 1)
+        assert isinstance(none, InvalidArgumentError)
+    await feed.close()
