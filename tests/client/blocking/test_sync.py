@@ -21,12 +21,6 @@ from streamkit.errors import ConnectError, NotFoundError, StreamkitError
 from tests.client.servers import QUICK, ThreadServer
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[ThreadServer]:
-    with ThreadServer() as server:
-        yield server
-
-
 @pytest.fixture
 def client(server: ThreadServer) -> Iterator[Client]:
     with Client(server.address, backoff=QUICK) as client:

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
-import socket
 from collections.abc import Callable
-from typing import Any
 
 import pytest
-from hyperframe.frame import Frame, RstStreamFrame
+from hyperframe.frame import Frame
 
 from streamkit.errors import (
     AuthError,
     CallCancelledError,
-    ConnectError,
-    DeadlineError,
     InternalError,
-    InvalidArgumentError,
     LimitError,
     Status,
     StreamGapError,
     StreamkitError,
     UnimplementedError,
 )
-from streamkit.generated.streamservice import JobRequest
-from streamkit.transport import Channel, ClientCall
-from tests.transport.client.calls import REPLY, listening, sending, unary
+from tests.transport.client.calls import REPLY, listening, unary
 from tests.transport.client.conftest import NewChannel
 from tests.transport.client.raw_server import OK_HEADERS, Peer, message, raw_server
 
@@ -278,224 +270,4 @@ async def test_what_is_harmless_is_passed_over(connect: NewChannel) -> None:
             assert "bad-bin" not in metadata
             assert [bytes(reply) for reply in await call.receive()] == [REPLY]
             assert await call.receive() == []
-        await channel.aclose()
-
-
-# Connections ----------------------------------------------------------------------------------
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
-@pytest.mark.parametrize("target", ["127.0.0.1:{}", "localhost:{}", "unix:/nowhere/{}"])
-async def test_nobody_there(connect: NewChannel, target: str) -> None:
-    channel = connect(target.format(free_port()))
-    with pytest.raises(ConnectError) as caught:
-        await unary(channel)
-    assert channel.target in caught.value.message
-    assert "refused" in caught.value.message or "No such file" in caught.value.message
-    assert caught.value.hint
-
-
-@pytest.mark.parametrize("target", ["host:", "host:x", "host:70000", ":x"])
-async def test_a_target_that_is_no_address(connect: NewChannel, target: str) -> None:
-    with pytest.raises(InvalidArgumentError, match="not an address"):
-        connect(target)
-
-
-async def test_a_server_that_says_nothing(connect: NewChannel) -> None:
-    async def script(peer: Peer) -> None:
-        await peer.hang()
-
-    async with raw_server(script) as server:
-        channel = connect(server.target, connect_timeout=0.05)
-        with pytest.raises(ConnectError, match=r"no answer within 0\.05 s"):
-            await unary(channel)
-        await channel.aclose()
-
-
-@pytest.mark.parametrize(
-    ("greeting", "noted"),
-    [
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "HTTP/1 instead of HTTP/2"),
-        (b"\x15\x03\x03\0\2\2\x46" + bytes(9), "TLS instead of plain HTTP/2"),
-        (b"SSH-2.0-OpenSSH_9.0\r\n", "not HTTP/2"),
-    ],
-)
-async def test_a_server_of_another_protocol(
-    connect: NewChannel, greeting: bytes, noted: str
-) -> None:
-    async def script(peer: Peer) -> None:
-        peer.raw(greeting)
-        await peer.hang()
-
-    async with raw_server(script) as server:
-        channel = connect(server.target)
-        with pytest.raises(ConnectError, match=f"no connection to {server.target}: {noted}"):
-            await unary(channel)
-        await channel.aclose()
-
-
-async def test_a_connection_lost_ends_every_call(connect: NewChannel) -> None:
-    async def script(peer: Peer) -> None:
-        await peer.greet({3: 2})  # two streams; the third call waits in line
-        await peer.request()
-        stream = await peer.request()
-        peer.send(peer.headers(stream), peer.data(stream, message(REPLY)))
-        await asyncio.sleep(0.05)
-        peer.abort()
-
-    async with raw_server(script) as server:
-        channel = connect(server.target)
-        async with listening(channel) as first, listening(channel) as second:
-            waiting = asyncio.create_task(unary(connect(server.target)))
-            assert len(await second.receive()) == 1
-            for call in (first, second):
-                with pytest.raises(ConnectError, match="lost"):
-                    await call.receive()
-                with pytest.raises(ConnectError):
-                    await call.receive()
-            waiting.cancel()
-            await asyncio.wait([waiting])
-        await channel.aclose()
-
-
-async def test_one_in_line_for_a_stream_is_served_by_the_next_connection(
-    connect: NewChannel,
-) -> None:
-    async def script(peer: Peer) -> None:
-        await peer.greet({3: 1})
-        stream = await peer.request()
-        if peer.number == 0:
-            await asyncio.sleep(0.05)
-            peer.abort()
-        peer.answer(stream, REPLY)
-        await peer.hang()
-
-    async with raw_server(script) as server:
-        channel = connect(server.target)
-        async with listening(channel) as first:
-            waiting = asyncio.create_task(unary(channel))
-            with pytest.raises(ConnectError):
-                await first.receive()
-            assert await waiting == REPLY
-        await channel.aclose()
-
-
-async def test_waiting_for_a_stream_has_an_end(connect: NewChannel) -> None:
-    async def script(peer: Peer) -> None:
-        await peer.greet({3: 1})
-        await peer.hang()
-
-    async with raw_server(script) as server:
-        channel = connect(server.target, connect_timeout=0.1)
-        async with listening(channel):
-            with pytest.raises(LimitError, match="no free stream"):
-                await unary(channel)
-            with pytest.raises(DeadlineError):
-                await unary(channel, timeout=0.02)
-        await channel.aclose()
-
-
-async def test_a_blocked_sender_learns_of_the_loss(connect: NewChannel) -> None:
-    async def script(peer: Peer) -> None:
-        await peer.greet({4: 1000})  # a window that nobody opens
-        await asyncio.sleep(0.1)
-        peer.abort()
-
-    async with raw_server(script) as server:
-        channel = connect(server.target)
-        async with sending(channel) as call:
-            with pytest.raises(ConnectError):
-                while True:
-                    await call.send(JobRequest(job_id="x" * 10_000))
-        await channel.aclose()
-
-
-# Leaving and cancelling -----------------------------------------------------------------------
-
-
-async def test_leaving_a_call_cancels_it(connect: NewChannel) -> None:
-    reset: asyncio.Future[RstStreamFrame] = asyncio.get_running_loop().create_future()
-
-    async def script(peer: Peer) -> None:
-        await peer.greet()
-        stream = await peer.request()
-        peer.send(peer.headers(stream), peer.data(stream, message(REPLY)))
-        reset.set_result(await peer.until(RstStreamFrame))
-        await peer.hang()
-
-    async with raw_server(script) as server:
-        channel = connect(server.target)
-        async with listening(channel) as call:
-            await call.receive()
-        assert (await asyncio.wait_for(reset, 20)).error_code == 8
-        with pytest.raises(CallCancelledError):
-            await call.receive()
-        await channel.aclose()
-
-
-async def test_receive_after_cancel(connect: NewChannel) -> None:
-    async def script(peer: Peer) -> None:
-        await peer.greet()
-        stream = await peer.request()
-        peer.send(peer.headers(stream), peer.data(stream, message(REPLY) * 3))
-        await peer.hang()
-
-    async with raw_server(script) as server:
-        channel = connect(server.target)
-        async with listening(channel) as call:
-            await call.initial_metadata()
-            waiting = asyncio.create_task(forever(call))
-            await asyncio.sleep(0.01)
-            call.cancel()
-            with pytest.raises(CallCancelledError):
-                await waiting
-            for _ in range(2):
-                with pytest.raises(CallCancelledError):
-                    await call.receive()
-        await channel.aclose()
-
-
-async def forever(call: ClientCall[Any, Any]) -> None:
-    while await call.receive():
-        continue
-
-
-async def test_closing_the_channel_ends_its_calls(connect: NewChannel) -> None:
-    async def script(peer: Peer) -> None:
-        await peer.greet()
-        await peer.hang()
-
-    async with raw_server(script) as server:
-        channel = connect(server.target)
-        async with listening(channel) as call:
-            waiting = asyncio.create_task(forever(call))
-            await asyncio.sleep(0.01)
-            await channel.aclose()
-            with pytest.raises(ConnectError):
-                await waiting
-        with pytest.raises(ConnectError, match="closed"):
-            await unary(channel)
-
-
-async def test_reset_dials_anew(connect: NewChannel) -> None:
-    async def script(peer: Peer) -> None:
-        await peer.greet()
-        stream = await peer.request()
-        if peer.number:
-            peer.answer(stream, REPLY)
-        await peer.hang()
-
-    async with raw_server(script) as server:
-        channel: Channel = connect(server.target)
-        async with listening(channel) as call:
-            await channel.reset()
-            with pytest.raises(ConnectError):
-                await call.receive()
-        assert await unary(channel) == REPLY
         await channel.aclose()
