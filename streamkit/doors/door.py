@@ -218,6 +218,13 @@ class _Visit:
         if everything and not self._calls and self.task is not None:
             self.task.cancel()
 
+    def settle(self) -> None:
+        """As Visit."""
+        task = self.task
+        if task is not None and task.done():
+            task.remove_done_callback(self._ended)
+            self._ended(task)
+
     def _ended(self, task: asyncio.Task[None]) -> None:
         self.task = None
         if not task.cancelled() and task.exception() is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 
 from h2.connection import AllowedStreamIDs
 
@@ -51,11 +51,12 @@ class WireAttempt(WireStream):
         self.begin(stream_id)
         if self.window:
             connection.h2.widen(stream_id, self.window)
-        self.leave = self._processor.register(self)
+        self._processor.streams[stream_id] = self
         connection.schedule()
 
-    leave: Callable[[], None]
-    """Ends the attempt: resets what is open of it and gives its place free."""
+    def leave(self) -> None:
+        """End the attempt: what is open of it is reset, its place is free. Idempotent."""
+        self._processor.release(self)
 
     def changed(self) -> Awaitable[None]:
         """Wait for messages, or until the stream is lost."""

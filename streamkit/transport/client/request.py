@@ -46,8 +46,7 @@ class Attempt(Protocol):
         """Bytes put and not yet sent."""
         ...
 
-    @property
-    def leave(self) -> Callable[[], None]:
+    def leave(self) -> None:
         """End the attempt: what is open of it is reset, its place is free. Idempotent."""
         ...
 
@@ -364,6 +363,7 @@ class ClientStream:
         self.error = None if error is None else internal(error)
         self.done = self._settled = True
         self._request = None
+        self._headers = _none  # the call's, which would wait with this for the garbage collector
         if self._again is not None:
             self._again.cancel()
         if error is None and self._retrying is not None:
@@ -378,3 +378,8 @@ class ClientStream:
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
             attempt.leave()
+
+
+def _none(authority: str) -> Headers:
+    """The headers of a call that is over."""
+    return []

@@ -56,14 +56,14 @@ class WireProcessor(EventsProcessor):
         self.streams[stream.id] = stream
 
         def release() -> None:
-            self._release(stream)
+            self.release(stream)
 
         return release
 
     def _in_use(self) -> int:
         return sum(1 for stream in self.streams.values() if stream.lost is None)
 
-    def _release(self, stream: WireStream) -> None:
+    def release(self, stream: WireStream) -> None:
         """The stream's user is done with it; whatever is still open is reset. Idempotent."""
         assert stream.id is not None
         connection = self.connection
@@ -98,7 +98,8 @@ class WireProcessor(EventsProcessor):
         connection.drop(stream)
         if not connection.dead:
             connection.h2.forget(stream.id)
-            connection.schedule()
+            if connection.h2._data_to_send:
+                connection.schedule()
         connection.room()
         if connection.draining and not self.streams and connection.on_idle is not None:
             connection.on_idle()

@@ -91,6 +91,8 @@ class Http2(HeaderWays):
         self.decoder.max_header_list_size = self.header_limit
         self.limits = limits
         self.max_active = limits.max_streams
+        self.make_room: Callable[[], None] = lambda: None
+        """Clears away calls that are over; given by the role."""
         self.in_use: Callable[[], int] = lambda: 0
         """How many streams are open as far as the peer knows; given by the processor."""
         # Streams that are gone: the bytes and the frames without any that may be on their way.
@@ -330,7 +332,9 @@ class Http2(HeaderWays):
                 return [], []
             if self.config.client_side:
                 raise ProtocolError("a server opened a stream")
-            if stream_id >= self.refuse_from or self.active >= self.limits.max_streams:
+            if self.active >= self.max_active:
+                self.make_room()
+            if stream_id >= self.refuse_from or self.active >= self.max_active:
                 return self._refuse(stream_id)
             stream = self._begin_new_stream(
                 stream_id, AllowedStreamIDs(not self.config.client_side)

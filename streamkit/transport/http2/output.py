@@ -64,6 +64,8 @@ class Output(Connection):
         self.leads = False
         """Whether the next message may leave by `lead`: the turn before sent but one, if any."""
         self._led = False  # whether this turn's first message has left so
+        self.stirred = False
+        """Whether what was received has started or woken somebody, who may have an answer."""
         # asyncio's own transports join what is written in pieces, or (3.12.0 to 3.13.1,
         # CVE-2024-12254) never say that their buffer is full.
         self._gathers = not type(transport).__module__.startswith("asyncio.")
@@ -123,6 +125,13 @@ class Output(Connection):
         """Flush when the loop comes around."""
         if self._flush_handle is None:
             self._flush_handle = self.loop.call_soon(self._flush_soon, context=self.context)
+
+    def follow(self) -> None:
+        """Flush behind those that what was received has started or woken: what they answer at once
+        leaves in the turn of the loop that makes it, with one write for all of them."""
+        if self.stirred or self.h2._data_to_send:
+            self.stirred = False
+            self.schedule()
 
     def _flush_soon(self) -> None:
         self._flush_handle = None

@@ -96,8 +96,7 @@ class WireProtocol(H2Protocol):
             self._fault(error)
         else:
             connection.data_received += len(data)
-            if self._h2._data_to_send:
-                connection.schedule()
+            connection.follow()
             self._watch_frames(cutter)
             if cutter.behind:
                 self._pause()
@@ -142,8 +141,7 @@ class WireProtocol(H2Protocol):
             self._fault(error)
         else:
             connection.data_received += size
-            if self._h2._data_to_send:
-                connection.schedule()
+            connection.follow()
             self._watch_frames(cutter)
 
     def _watch_frames(self, cutter: FrameCutter[WireStream]) -> None:

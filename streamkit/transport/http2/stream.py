@@ -66,6 +66,7 @@ class WireStream(Stream):
         self.h2 = self.connection.h2.streams.get(stream_id)
         self.connection.streams_started += 1
         self.connection.budgets.began()
+        self.connection.stirred = True
         self.created = self.connection.last_stream_created = self.connection.loop.time()
 
     # Receiving --------------------------------------------------------------------------------
@@ -162,6 +163,7 @@ class WireStream(Stream):
 
     def _wake(self) -> None:
         if self._waiters:
+            self.connection.stirred = True
             waiters, self._waiters = self._waiters, []
             for waiter in waiters:
                 if not waiter.done():

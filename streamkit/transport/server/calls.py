@@ -41,6 +41,11 @@ class Calls(AbstractHandler):
         """The tasks of all calls that are not over."""
         return [call.task for call in self._calls.values() if call.task is not None]
 
+    def settle(self) -> None:
+        """Give the places of calls free that are over as their callers know, but for their task."""
+        for call in list(self._calls.values()):
+            call.settle()
+
     def accept(
         self,
         stream: Any,

@@ -211,6 +211,7 @@ class GrpcServer:
             protocol.connection.abort("too few file descriptors for another connection")
             return
         calls = self._calls_of(protocol)
+        protocol.connection.h2.make_room = calls.settle
 
         def expire() -> None:
             calls.drain(everything=True)

@@ -163,6 +163,13 @@ class Call:
         if everything or (self._context.streams_replies and not self._context.finite):
             self.end(DRAINED)
 
+    def settle(self) -> None:
+        """Give the place free, if the task is done: else that is for the next turn of the loop."""
+        task = self.task
+        if task is not None and task.done():
+            task.remove_done_callback(self._done)
+            self._done(task)
+
     def _end_with(self, error: StreamkitError) -> None:
         # A reader that takes nothing must not be able to put off its end.
         self.end(replace(outcome_of(error), hasty=True))

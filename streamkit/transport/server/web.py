@@ -124,6 +124,10 @@ class Visit(Protocol):
         """The server goes away: as `Call.drain`."""
         ...
 
+    def settle(self) -> None:
+        """Give the place free, if the task is done: else that is for the next turn of the loop."""
+        ...
+
 
 class Guest(asyncio.Protocol):
     """A connection that does not speak HTTP/2, as the server that counts and ends it sees it."""
