@@ -11,12 +11,14 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from streamkit.generated.streamservice import SubscribeRequest, Update
-from streamkit.transport import Context
+from streamkit.transport import Channel, Context
+from streamkit.transport.client.attempt import WireAttempt
+from streamkit.transport.client.request import ClientStream
 from streamkit.transport.server.context import Next
 from tests.transport.conftest import Dial, Serve
 from tests.transport.inside import tasks_of
 from tests.transport.raw import SUBSCRIBE, RawClient, message
-from tests.transport.services import Streams, ask
+from tests.transport.services import PlainCodec, Streams, ask
 
 
 @pytest.fixture(autouse=True)
@@ -172,3 +174,20 @@ async def test_a_call_is_freed_long_before_its_deadline(serve: Serve, dial: Dial
         await asyncio.sleep(0.001)
     await asyncio.sleep(0.01)
     assert [ref() for ref in held] == [None]
+
+
+async def test_a_clients_calls_are_freed_without_a_collector(serve: Serve) -> None:
+    server = await serve()
+    held: list[weakref.ref[object]] = []
+    async with Channel(f"localhost:{server.port}", codec=PlainCodec()) as channel:
+        for topic in ("count:0", "count:1", "count:3"):
+            request = SubscribeRequest(topics=[topic])
+            call = channel.stream(SUBSCRIBE, SubscribeRequest, Update, request=request)
+            held.append(weakref.ref(call))
+            async with call:
+                while await call.receive():
+                    continue
+            del call
+    assert [ref for ref in held if ref() is not None] == []
+    kinds = (ClientStream, WireAttempt)
+    assert [found for found in gc.get_objects() if isinstance(found, kinds)] == []

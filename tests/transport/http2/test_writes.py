@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from hyperframe.frame import GoAwayFrame, SettingsFrame
+from hyperframe.frame import Frame, GoAwayFrame, SettingsFrame
 
-from streamkit.generated.streamservice import SubscribeRequest
+from streamkit.generated.streamservice import PublishRequest, SubscribeRequest, WriteReply
 from streamkit.transport import GrpcServer
 from streamkit.transport.client.attempt import WireAttempt
 from streamkit.transport.client.request import ClientStream
@@ -23,7 +23,7 @@ from tests.transport.conftest import Dial, Serve
 from tests.transport.fuzzing import LIMITS
 from tests.transport.http2.test_fuzz import Refusing
 from tests.transport.memory import Sink
-from tests.transport.raw import PUBLISH, SUBSCRIBE
+from tests.transport.raw import PUBLISH, SUBSCRIBE, message
 from tests.transport.services import TICK, Streams, Writes, ask
 
 
@@ -63,6 +63,69 @@ class Turns(Streams):
                 yield TICK
                 found.append(len(self.writes) - before)
             self.seen.append(found)
+
+
+class Answering(Writes):
+    """Notes how many writes there were when the loop came around after each request."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[int] = []
+        self.seen: list[int] = []
+
+    async def publish(self, publish_request: PublishRequest) -> WriteReply:
+        loop = asyncio.get_running_loop()
+        loop.call_soon(lambda: self.seen.append(len(self.writes)))
+        return WriteReply()
+
+
+@pytest.mark.parametrize("count", [1, 5])
+async def test_replies_leave_together_in_the_turn_that_makes_them(
+    count: int, serve: Serve, dial: Dial
+) -> None:
+    answering = Answering()
+    server = await serve(answering)
+    client = await dial(server)
+    assert await client.pong()
+    answering.writes = Counted(server).sizes
+    streams: list[int] = []
+    frames: list[Frame] = []
+    for _ in range(count):
+        head = client.headers(client.fields(PUBLISH))
+        streams.append(head.stream_id)
+        frames += [head, client.data(head.stream_id, message(b""))]
+    client.send(*frames)
+    for stream in streams:
+        assert (await client.ended(stream)).status == 0
+    assert answering.seen == [1] * count
+    assert len(answering.writes) == 1
+
+
+async def test_a_caller_that_is_quick_finds_the_place_of_its_call_free(
+    serve: Serve, dial: Dial
+) -> None:
+    """The next request comes in the moment that the end of the one before it has left."""
+    answering = Answering()
+    server = await serve(answering, max_streams=1)
+    client = await dial(server)
+    assert await client.pong()
+    (protocol,) = server._connections
+    body = message(b"")
+    first, second = (client.headers(client.fields(PUBLISH)) for _ in range(2))
+    frames: list[Frame] = [second, client.data(second.stream_id, body)]
+    ready = [b"".join(frame.serialize() for frame in frames)]
+
+    class Quick(Counted):
+        def write(self, data: Any) -> None:
+            super().write(data)
+            if ready:
+                protocol.data_received(ready.pop())
+
+    Quick(server)
+    client.send(first, client.data(first.stream_id, body))
+    for head in (first, second):
+        answer = await client.ended(head.stream_id)
+        assert (answer.status, answer.reset) == (0, None)
 
 
 async def test_a_message_that_comes_alone_leaves_in_its_own_turn(serve: Serve, dial: Dial) -> None:
