@@ -28,6 +28,8 @@ times = st.one_of(
 maps: st.SearchStrategy[dict[str, str]] = st.one_of(
     st.just({}), st.dictionaries(text, text, max_size=3)
 )
+# Such as break a JSON text that is only cut at its quotes.
+tricky = st.one_of(st.text('":,{}\n\\é', max_size=5), st.sampled_from(["", "x" * 200]))
 sequences = st.one_of(st.integers(1, 300), st.integers(1, 2**40), st.sampled_from([127, 2**14 - 1]))
 
 
@@ -65,6 +67,26 @@ def test_updates(updates: list[Update], first: int) -> None:
 def test_log_lines(lines: list[LogEntry], first: int) -> None:
     frames, messages = made(Stream.LOGS, log_rows(lines, first, NOW))
     assert frames == messages
+
+
+@settings(deadline=None)
+@given(st.data(), st.integers(1, 3), st.booleans())
+def test_maps_with_the_same_names(data: st.DataObject, names: int, plain: bool) -> None:
+    """A column of them is encoded at once; one that only looks so is not."""
+    values = st.text("abc:,{}", max_size=200) if plain else tricky
+    alike = st.lists(st.fixed_dictionaries({f"{n}é": values for n in range(names)}), min_size=1)
+    some = data.draw(alike if plain else st.one_of(alike, st.lists(maps)))
+    updates = [Update(topic="t", message="m", metadata=pairs) for pairs in some]
+    frames, messages = made(Stream.UPDATES, update_rows(updates, 1, NOW))
+    assert frames == messages
+
+
+def test_maps_with_as_many_names_in_all_but_not_in_each() -> None:
+    some = [{"a": "1"}, {"b": "2", "c": "3", "d": "4"}, {"e": "5"}, {}, {"f": "6"}, {"g": "7"}]
+    for pairs in (some[:2], some[1:3], some[2:], some):
+        updates = [Update(topic="t", message="m", metadata=one) for one in pairs]
+        frames, messages = made(Stream.UPDATES, update_rows(updates, 1, NOW))
+        assert frames == messages
 
 
 def test_sequences_with_holes() -> None:

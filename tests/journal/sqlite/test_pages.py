@@ -73,6 +73,25 @@ async def test_log_lines_by_level(path: str) -> None:
             ]
 
 
+async def test_a_topic_that_is_most_of_what_there_is_and_then_is_not(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pages go along the sequences, and by the index again; the records are the same."""
+    monkeypatch.setattr(pages, "BATCH_RECORDS", 10)
+    many = [Update("a", str(n)) for n in range(100)]
+    few = [Update("b" if n % 9 else "a", str(n)) for n in range(100)]
+    published = [*many, *few, *many, *few[1:], Update("a", "at the end")]
+    async with await open_journal(path, ON_DISK) as journal:
+        await journal.append_updates(published)
+        await journal.append_updates(updates("kept in memory"))
+        for topic in ("a", "b"):
+            assert [row[:3] for row in await read(journal, topics(topic))] == [
+                (n, update.topic, update.message)
+                for n, update in enumerate(published, 1)
+                if update.topic == topic
+            ]
+
+
 async def test_rows_that_somebody_removed_are_passed_over(path: str) -> None:
     async with await open_journal(path, ON_DISK) as journal:
         await journal.append_updates(updates(*"abcdef"))
