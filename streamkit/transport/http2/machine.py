@@ -117,8 +117,17 @@ class Http2(HeaderWays):
         if stream is not None and stream.closed:
             del self.streams[stream_id]
             self._closed_streams[stream_id] = stream.closed_by
-            window = stream._inbound_window_manager.current_window_size
-            self._late[stream_id] = [window, _LATE_FRAMES]
+            self._outlived(stream)
+
+    def _outlived(self, stream: H2Stream) -> list[int]:
+        """What may still be on its way for a stream that is over."""
+        window = stream._inbound_window_manager.current_window_size
+        late: list[int] | None = self._late.get(stream.stream_id)
+        if late is None:
+            late = self._late[stream.stream_id] = [window, _LATE_FRAMES]
+        else:
+            late[0] = window  # and the frames that were there meanwhile stay counted
+        return late
 
     def _open_streams(self, remainder: int) -> int:
         # h2 walks over all streams for every new one; finished ones are forgotten here at once.
@@ -141,7 +150,12 @@ class Http2(HeaderWays):
             self._intruded = False
             return False
         late = self._late.get(stream_id)
-        if late is None or not late[1]:
+        if late is None:
+            stream = self.streams.get(stream_id)
+            if stream is None or not stream.closed:
+                return False
+            late = self._outlived(stream)  # its user has yet to let go of it
+        if not late[1]:
             return False
         late[1] -= 1
         return True

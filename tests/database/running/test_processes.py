@@ -54,6 +54,9 @@ MUCH_MEMORY = {
 async def databases(sqlite_engine: Engine) -> AsyncIterator[Databases]:
     databases = Databases({"db": open_source("db", sqlite_engine.url)})
     await rows_of(databases, "SELECT 1")
+    async with asyncio.timeout(30):
+        while making := asyncio.all_tasks() - {asyncio.current_task()}:  # those kept ready
+            await asyncio.wait(making)
     yield databases
     await databases.close()
 

@@ -4,6 +4,7 @@ and busy honest peers are served. What the budgets are for is in `test_attacks`.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import grpc
@@ -121,6 +122,20 @@ async def test_what_is_on_its_way_for_a_stream_that_was_answered(serve: Serve, d
     assert await client.pong()
     assert not client.goaways
     assert not client.answer(other).trailers
+
+
+async def test_resets_that_meet_the_end_of_a_deadline(serve: Serve, dial: Dial) -> None:
+    """Both sides end the calls at once, as all do that share a deadline."""
+    server = await serve(**NOTHING)
+    client = await dial(server)
+    calls = [client.call(ask("idle:x"), SUBSCRIBE, ("grpc-timeout", "200m")) for _ in range(80)]
+    await client.until(lambda: all(client.answer(stream).data for stream in calls))
+    time.sleep(0.3)
+    await asyncio.sleep(0)  # the loop sees that they are over, and ends them in its next turn, ...
+    client.send(*(client.rst(stream) for stream in calls))  # ... where it reads this, too
+    assert await client.pong()
+    assert all(client.answer(stream).status == 4 for stream in calls)
+    assert not client.goaways
 
 
 async def test_more_for_a_stream_that_was_answered_than_its_window(
