@@ -70,6 +70,16 @@ async def test_calls_that_grpcio_leaves(serve: Serve) -> None:
             await call.read()
             call.cancel()
 
+        for _ in range(5):
+            await asyncio.gather(*(leave() for _ in range(20)))
+        assert await channel.unary_unary(PUBLISH)(b"")
+
+
+async def test_calls_of_grpcio_that_run_out_of_time(serve: Serve) -> None:
+    # A server that was kept from reading finds a call and its reset together.
+    server = await serve(**NOTHING | {"resets": 250})
+    async with grpc.aio.insecure_channel(server.addresses[0]) as channel:
+
         async def run_out() -> None:
             call = channel.unary_stream(SUBSCRIBE)(ask("idle"), timeout=0.2)
             with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -77,7 +87,7 @@ async def test_calls_that_grpcio_leaves(serve: Serve) -> None:
             assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
         for _ in range(5):
-            await asyncio.gather(*(leave() for _ in range(20)), *(run_out() for _ in range(50)))
+            await asyncio.gather(*(run_out() for _ in range(50)))
         assert await channel.unary_unary(PUBLISH)(b"")
 
 
