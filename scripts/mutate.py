@@ -7,7 +7,8 @@
 
 Cosmic Ray makes the mistakes. A place is drawn at random from all places of the six parts, then one
 of the mistakes that can be made there. The tests that run the line are run, the quickest first, in
-a copy of the project. What was found is kept in `.mutate/`: a long run can go on in pieces.
+a copy of the project. A test that fails is run without the mistake, too: only if it passes then was
+the mistake noticed. What was found is kept in `.mutate/`: a long run can go on in pieces.
 
 Made are only mistakes that a person makes (`LIKELY`), and only where they change what the program
 does (`no_rules`, `hints`). What no test can notice has its reason in `scripts/mutants.toml`.
@@ -46,6 +47,8 @@ REASONS = ROOT / "scripts/mutants.toml"
 """Of mistakes that change nothing that a test could see: why."""
 LONGEST = 15.0
 """Seconds of tests for one mistake, as they were measured without one."""
+FLAKES = 4
+"""Runs for one mistake, each without what failed before and fails without the mistake, too."""
 LIKELY = {
     "ReplaceBinaryOperator": {
         "Add_Sub", "Sub_Add", "Mul_Div", "Div_Mul", "FloorDiv_Mul", "FloorDiv_Mod", "Mod_FloorDiv",
@@ -303,6 +306,7 @@ class Copy:
     def __init__(self, number: int) -> None:
         self.root = PLACE / f"copy-{number}"
         self._edits = 0
+        self._first_failure = self.root / "failed"
         shutil.rmtree(self.root, ignore_errors=True)
         for name in ("streamkit", "tests", "schema", "scripts", "docs", "examples", "deploy"):
             shutil.copytree(ROOT / name, self.root / name, ignore=shutil.ignore_patterns("__pyc*"))
@@ -318,11 +322,27 @@ class Copy:
         told = "\n".join(f"- {was[n].strip()}\n+ {is_[n].strip()}" for n in numbers[:2])
         if not tests:
             return "not run", told
-        try:
+        tests = [*tests]
+        for _ in range(FLAKES):
             self._write(path, after)
-            return ("not noticed" if self._passes(tests, 3 * LONGEST) else "noticed"), told
-        finally:
-            self._write(path, before)
+            try:
+                if self._passes(tests):
+                    return "not noticed", told
+            finally:
+                self._write(path, before)
+            failed = self._failed(tests)
+            if self._passes(failed or tests):
+                return "noticed", told
+            if not failed:
+                break  # out of time, as without the mistake
+            tests = [test for test in tests if test not in failed]
+        return "not clear", told
+
+    def _failed(self, tests: list[str]) -> list[str]:
+        """The test that failed in the last run, if one did before the time ran out: of a module
+        that could not be imported its first."""
+        name = self._first_failure.read_text() if self._first_failure.exists() else ""
+        return [test for test in tests if name and f"{test}::".startswith(f"{name}::")][:1]
 
     def _write(self, path: Path, text: str) -> None:
         """Each time with another time: compiled files are kept by the second."""
@@ -331,15 +351,16 @@ class Copy:
         moment = int(time.time()) - 1_000_000 + self._edits
         os.utime(path, (moment, moment))
 
-    def _passes(self, tests: list[str], seconds: float) -> bool:
+    def _passes(self, tests: list[str]) -> bool:
         """Whether all tests pass, in a child of this process, which has imported most."""
+        self._first_failure.unlink(missing_ok=True)
         process = os.fork()
         if not process:
             try:
                 os._exit(self._run(tests))
             finally:
                 os._exit(70)
-        end = time.monotonic() + seconds
+        end = time.monotonic() + 3 * LONGEST
         try:
             while time.monotonic() < end:
                 ended, status = os.waitpid(process, os.WNOHANG)
@@ -347,7 +368,7 @@ class Copy:
                     process = 0
                     return status == 0
                 time.sleep(0.02)
-            return False  # a loop without end is noticed
+            return False  # a loop without end is noticed, if it has an end without the mistake
         finally:
             with suppress(ProcessLookupError):  # all of it has ended
                 os.killpg(process or ended, signal.SIGKILL)
@@ -364,7 +385,20 @@ class Copy:
         import pytest
 
         options = ["-x", "-q", "-p", "no:cacheprovider", "--timeout=60", "--tb=no"]
-        return int(pytest.main([*options, *tests]))
+        return int(pytest.main([*options, *tests], [FirstFailure(self._first_failure)]))
+
+
+class FirstFailure:
+    """A plug-in of pytest that writes down which test, or which module, failed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.failed:
+            self._path.write_text(report.nodeid)
+
+    pytest_collectreport = pytest_runtest_logreport
 
 
 def nearest(mistake: Mistake, known: dict[str, Any]) -> list[str]:
