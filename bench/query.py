@@ -13,7 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ ROWS = int(os.environ.get("BENCH_ROWS", "1000000"))
 ENDLESS_ROWS = 10 * ROWS
 RUNS = 2
 MAY_WAIT = 50.0
+MAY_TAKE = 1.1
+TURNS = 200
 MAY_GROW = 64.0
 COLUMNS = {
     "3": "i AS id, 'Record ' || i AS name, i * 1.5 + 0.25 AS value",
@@ -125,10 +127,13 @@ def serving(stack: str) -> Iterator[Server]:
                 process.kill()
 
 
-def client(stack: str, server: Server | None, source: str, columns: str, rows: int = ROWS) -> Row:
+def client(
+    stack: str, servers: Server | Sequence[Server], source: str, columns: str, rows: int = ROWS
+) -> Row:
     """The figures of a client program."""
     module = "queries_connect" if stack == "connect" else "queries"
-    words = [str(server.port if server else 0), source, columns, str(rows)]
+    asked = [servers] if isinstance(servers, Server) else servers
+    words = [",".join(str(server.port) for server in asked), source, columns, str(rows)]
     done = subprocess.run(
         [sys.executable, "-m", f"bench.stacks.{module}", "client", stack, *words],
         capture_output=True,
@@ -208,7 +213,7 @@ def arrow_from_duckdb() -> list[Row]:
             for _ in range(RUNS):
                 best = max(best, client("streamkit", ours, "duckdb", columns)["rows"])
                 sent = max(sent, client("flight", peer, "duckdb", columns)["rows"])
-                alone = client("database", None, "duckdb", columns)
+                alone = client("database", (), "duckdb", columns)
                 figure = max(figure, alone["rows"])
                 driver = max(driver, alone["driver"])
             name = f"Arrow from DuckDB, {columns} columns"
@@ -225,9 +230,14 @@ def first_batch() -> list[Row]:
             if f"BENCH_{source.upper()}" not in os.environ:
                 continue
             best = min(client("grpcio", ours, source, "3")["first"] for _ in range(RUNS))
-            database = min(client("database", None, source, "3")["first"] for _ in range(RUNS))
+            database = min(client("database", (), source, "3")["first"] for _ in range(RUNS))
             name = f"first batch after the first row of {source}"
             rows.append(limit(name, "ms", max(0.0, best - database) * 1e3, MAY_WAIT))
+    with serving("streamkit") as ours, serving("threads") as peer:
+        for source in ("sqlite", "duckdb"):
+            found = client("turns", (ours, peer), source, "3", TURNS)
+            name = f"first batch of {source} from a process, next to a thread"
+            rows.append(limit(name, "x", found["ours"] / found["peer"], MAY_TAKE))
     return rows
 
 

@@ -10,11 +10,12 @@ import asyncio
 import os
 import re
 import sqlite3
+import statistics
 import sys
 import time
 from collections.abc import Iterator
 from concurrent import futures
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from functools import cache
 from typing import Any
 
@@ -30,6 +31,7 @@ from bench.stacks import load
 
 METHOD = "/streamservice.StreamService/StreamQueryResults"
 BATCH = 500
+WARM = 5
 ARROW_BATCH = 8192
 FIRST = "SELECT * FROM {table}"
 
@@ -140,7 +142,7 @@ def memory_table(columns: str) -> Any:
 # What streamkit serves --------------------------------------------------------------------------
 
 
-def serve_streamkit() -> None:
+def serve_streamkit(forked: bool = True) -> None:
     from streamkit.codec import StreamkitCodec
     from streamkit.database import Databases, Source, open_source
     from streamkit.database.base import ColumnInfo, Parameters, Result
@@ -197,7 +199,8 @@ def serve_streamkit() -> None:
         }
         if "BENCH_POSTGRESQL" in os.environ:
             sources["postgresql"] = open_source("postgresql", path("postgresql"))
-        server = GrpcServer([QueriesHandler(databases=Databases(sources))], codec=StreamkitCodec())
+        databases = Databases(sources, forked=forked)
+        server = GrpcServer([QueriesHandler(databases=databases)], codec=StreamkitCodec())
         await server.start(port=0)
         load.announce(server.port)
         await asyncio.to_thread(load.wait_for_the_end)
@@ -228,6 +231,33 @@ def read_with_grpcio(port: str, source: str, sql: str, rows: int) -> None:
             took = time.perf_counter() - began
         assert seen == rows, seen
         load.report(rows=rows / took, first=first)
+
+
+def read_first_in_turns(ports: str, source: str, sql: str, count: int) -> None:
+    """How long the first batch takes from each of two servers, which take turns: the medians."""
+    pb = load.schema()
+    request = pb.QueryRequest(query=sql, batch_size=BATCH, database=source)
+    found: dict[str, list[float]] = {port: [] for port in ports.split(",")}
+    with ExitStack() as stack:
+        queries = {}
+        for port in found:
+            channel = stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{port}"))
+            queries[port] = channel.unary_stream(
+                METHOD,
+                request_serializer=pb.QueryRequest.SerializeToString,
+                response_deserializer=pb.QueryResult.FromString,
+            )
+        for turn in range(count + WARM):
+            for port in (*found,) if turn % 2 else (*reversed(found),):
+                began = time.perf_counter()
+                call = queries[port](request)
+                next(call)
+                took = time.perf_counter() - began
+                call.cancel()
+                if turn >= WARM:
+                    found[port].append(took)
+    ours, peer = (statistics.median(times) for times in found.values())
+    load.report(ours=ours, peer=peer)
 
 
 def read_with_streamkit(port: str, source: str, sql: str, rows: int) -> None:
@@ -305,14 +335,17 @@ def rate_of_driver(sql: str) -> float:
 def main() -> None:
     role, stack, *words = sys.argv[1:]
     if role == "serve":
-        {"grpcio": serve_grpcio, "flight": serve_flight, "streamkit": serve_streamkit}[stack]()
-        return
+        if stack in ("streamkit", "threads"):
+            return serve_streamkit(forked=stack == "streamkit")
+        return {"grpcio": serve_grpcio, "flight": serve_flight}[stack]()
     port, source, columns, count = words
     sql, rows = f"SELECT * FROM {table(columns)}", int(count)
     if stack == "grpcio":
         read_with_grpcio(port, source, sql, rows)
     elif stack == "streamkit":
         read_with_streamkit(port, source, sql, rows)
+    elif stack == "turns":
+        read_first_in_turns(port, source, sql, rows)
     elif stack == "flight":
         read_with_flight(port, source, columns if source == "memory" else sql, rows)
     else:
