@@ -21,7 +21,6 @@ $(READY): pyproject.toml
 
 demo: $(READY) ## a server, producers and a live view of all four streams
 	$(BIN)/streamkit demo
-	@echo 'next: . $(BIN)/activate   and then streamkit is a command, for example: streamkit serve'
 
 test: $(READY) ## the tests
 	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile

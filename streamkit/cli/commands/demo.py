@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import signal
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -180,12 +183,16 @@ def _tell(session: Session, world: World, keep: bool) -> None:
     note = session.output.note
     if keep:
         note(f"The server stays up on {world.address} until Ctrl-C. In another terminal:")
+        for text in _to_type_it():
+            note(f"  {text}")
         note(f"  export STREAMKIT_SERVER={world.address}")
         for text in _commands(world).values():
             note(f"  {text}")
         return
     note("That was a server with real producers; it is gone and left nothing behind.")
     note("Try it with your own:")
+    for text in _to_type_it():
+        note(f"  {text}")
     note("  streamkit serve")
     for text in (
         "run -- make test",
@@ -194,3 +201,13 @@ def _tell(session: Session, world: World, keep: bool) -> None:
         'query "SELECT level, count(*) FROM logs GROUP BY level"',
     ):
         note(f"  streamkit {text}")
+
+
+def _to_type_it() -> list[str]:
+    """The line after which a shell knows `streamkit`; none where it does."""
+    activate = os.path.join(os.path.dirname(sys.executable), "activate")
+    if shutil.which("streamkit") or not os.path.exists(activate):
+        return []
+    relative = os.path.relpath(activate)
+    path = activate if relative.startswith(os.pardir) else relative
+    return [path if os.name == "nt" else f". {path}"]

@@ -7,6 +7,7 @@ import re
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -66,6 +67,24 @@ def test_plain_and_bounded(tmp_path: Path) -> None:
     assert panes == {"logs", "updates", "jobs", "query"}
     assert "\x1b" not in done.stdout and traces(tmp_path) == []
     assert "left nothing behind" in done.stderr
+
+
+@pytest.mark.skipif(sys.prefix == sys.base_prefix, reason="no environment that is activated")
+def test_who_cannot_type_streamkit_is_told_how(tmp_path: Path) -> None:
+    """By the demo itself: the Ctrl-C that ends it ends make as well."""
+    bin = Path(sys.executable).parent
+    for path, cwd, expected in (
+        ("/usr/bin:/bin", bin.parent, "  . bin/activate"),
+        (str(bin), tmp_path, ""),
+    ):
+        env = environment(TMPDIR=str(tmp_path), HOME=str(tmp_path), PATH=path)
+        done = subprocess.run(
+            [*COMMAND, "demo", "--seconds", "0.2"],
+            cwd=cwd, env=env, capture_output=True, text=True, check=True, timeout=60,
+        )  # fmt: skip
+        lines = done.stderr.splitlines()
+        assert [line for line in lines if "activate" in line] == ([expected] if expected else [])
+        assert "  streamkit serve" in lines
 
 
 def test_keep(tmp_path: Path) -> None:
