@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Annotated, Any, cast
 
@@ -114,6 +115,10 @@ class Command(TyperCommand):
     def get_params(self, ctx: Any) -> list[Any]:
         return _plain(super().get_params(ctx))
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _look_for_missing_values(ctx, self.get_params(ctx), args)
+        return super().parse_args(ctx, args)
+
 
 class Group(TyperGroup):
     """The commands, whose flags need none either."""
@@ -127,6 +132,17 @@ def _plain(params: list[Any]) -> list[Any]:
         if getattr(param, "is_flag", False):
             param.metavar = ""
     return params
+
+
+def _look_for_missing_values(ctx: Any, params: list[Any], args: Sequence[str]) -> None:
+    """Refuse `--access-log --port 80`: the parser would call a file `--port`, and complain of 80."""
+    options = {name: param for param in params for name in param.opts if name.startswith("-")}
+    for name, value in itertools.pairwise(args):
+        if "--" in (name, value) or not (ctx.allow_interspersed_args or name.startswith("-")):
+            return
+        asked = options.get(name)
+        if asked is not None and not asked.is_flag and value in options:
+            ctx.fail(f"{name} needs {asked.metavar or 'a value'}; {value} is an option itself")
 
 
 _CONNECTION: dict[str, tuple[object, Any]] = {
