@@ -135,7 +135,7 @@ def _plain(params: list[Any]) -> list[Any]:
 
 
 def _look_for_missing_values(ctx: Any, params: list[Any], args: Sequence[str]) -> None:
-    """Refuse `--access-log --port 80`: the parser would call a file `--port`, and complain of 80."""
+    """Refuse `--access-log --port 80`: the parser would take `--port` for a file, and 80 amiss."""
     options = {name: param for param in params for name in param.opts if name.startswith("-")}
     for name, value in itertools.pairwise(args):
         if "--" in (name, value) or not (ctx.allow_interspersed_args or name.startswith("-")):

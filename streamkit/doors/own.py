@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -149,10 +148,10 @@ class _Offered:
             if word == "after" and self._positioned and (found is None or "." in value):
                 continue
             if found is None:
-                near = get_close_matches(word, [one.name for one in names.fields], 1)
+                near = names.near(word)
                 raise InvalidArgumentError(
                     f"{self.kind.__name__} has no field {word[:60]!r}",
-                    hint=f"is it {near[0]!r}?" if near else "",
+                    hint=f"is it {near!r}?" if near else "",
                 )
             field = found.field
             if not placed and field.name in starts:

@@ -116,7 +116,9 @@ class Reader:
             if found is None:
                 if self.ignore_fields:
                     continue
-                raise Unfit(f"there is no field {called(name)}")
+                near = names.near(name)
+                hint = f'; did you mean "{near}"?' if near else ""
+                raise Unfit(f"there is no field {called(name)}{hint}")
             field = found.field
             try:
                 if field.name in seen:

@@ -89,6 +89,13 @@ class JsonNames:
     def find(self, name: str) -> JsonField | None:
         return self.by_name.get(name) or self.by_spelling.get(_spelling(name))
 
+    def near(self, name: str) -> str:
+        """The name that was probably meant; "" if none is like it."""
+        from difflib import get_close_matches
+
+        # Names of a peer may be long; none that is meant is.
+        return "".join(get_close_matches(name[:100], [one.name for one in self.fields], 1))
+
 
 _KEPT: Final = "_streamkit_json_names"
 

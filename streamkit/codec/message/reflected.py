@@ -13,6 +13,7 @@ import types
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from difflib import get_close_matches
 from typing import Any
 
 import betterproto
@@ -82,7 +83,9 @@ class Schema:
         for method in found.method if found is not None else ():
             if method.name == name:
                 return method
-        raise NotFoundError(f"there is no method {service}/{name}")
+        near = get_close_matches(name, [method.name for method in found.method] if found else [], 1)
+        hint = f"did you mean {near[0]}?" if near else ""
+        raise NotFoundError(f"there is no method {service}/{name}", hint=hint)
 
     def message(self, name: str) -> type[betterproto.Message]:
         """Return the class of a message, by its full name; a leading point is passed over."""

@@ -35,7 +35,7 @@ def test_a_call_answers_in_json(server: str) -> None:
         ((PUBLISH, '{"updates": [{"topc": "a"}]}'), 2, "topc"),
         ((PUBLISH, "{"), 2, "the request is no JSON: "),
         ((PUBLISH, "{} {}"), 2, "Publish takes one request, and these are 2"),
-        (("streamservice.ProducerService/Publsh",), 5, "there is no method"),
+        (("streamservice.ProducerService/Publsh",), 5, "did you mean Publish?"),
         (("nothing.Here/Publish",), 5, "the server does not describe nothing.Here"),
         (("Publish",), 2, "is not PACKAGE.SERVICE/METHOD"),
         ((PUBLISH, "{}", "-H", "x"), 2, "--header: give KEY=VALUE"),

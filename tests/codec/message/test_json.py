@@ -130,6 +130,7 @@ NULL = NullValue.try_value(0)
         ("[]", "Every", "a list is not an object"),
         ("null", "Every", "null is not an object"),
         ('{"nobody": 1}', "Every", 'there is no field "nobody"'),
+        ('{"aStrin": ""}', "Every", 'there is no field "aStrin"; did you mean "aString"?'),
         ('{"anInt32": 1, "anInt32": 2}', "Every", "there twice"),
         ('{"anInt32": 1, "an_int32": 2}', "Every.an_int32", "twice, under two names"),
         ('{"chosenInt32": 1, "chosenString": ""}', "Every.chosenString", "only one of choice"),
