@@ -98,8 +98,8 @@ class Recurring:
     """Does some work again and again, `interval` seconds after it was done.
 
     No failure ends it: the first of a kind is logged, the work is tried again, and `fault` says
-    what is wrong until it succeeds. `on_change` is called when that changes. `start` and `stop` may
-    each be called once; `stop` waits until the work has ended.
+    what is wrong until it succeeds, which is logged, too. `on_change` is called when that changes.
+    `start` and `stop` may each be called once; `stop` waits until the work has ended.
     """
 
     def __init__(
@@ -149,5 +149,7 @@ class Recurring:
                 if fault != self.fault:
                     self._logger.exception("%s failed and is tried again", self.name)
             if fault != self.fault:
+                if not fault:
+                    self._logger.info("%s works again", self.name)
                 self.fault = fault
                 self._on_change()

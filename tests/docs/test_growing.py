@@ -122,6 +122,8 @@ def test_the_units_are_understood(tmp_path: Path) -> None:
     named = tuple(unit.name for unit in units)
     told = [line for line in done.stderr.splitlines() if any(name in line for name in named)]
     assert not [line for line in told if "not-found" not in line], done.stderr
+    # Else five starts within ten seconds, in which the log may be away, would be the last ones.
+    assert "\nStartLimitIntervalSec=0\n" in (DEPLOY / "streamkit-shared.service").read_text()
 
 
 def test_the_brokers_configuration_is_taken(tmp_path: Path) -> None:

@@ -51,6 +51,9 @@ __all__ = ["ReplicatedJournal"]
 _REMEMBERED_STATES = 4096
 _PRUNE_SECONDS = 30.0
 _LEAVE_SECONDS = 2.0
+_LOOK_SECONDS = 2.0
+_TELL_SECONDS = 1.0
+"""Less than a caller waits for the status, which tells what is here all the same."""
 
 _logger = logging.getLogger("streamkit.journal")
 
@@ -197,7 +200,7 @@ class ReplicatedJournal(SqliteJournal):
         if entry.place != self._place + 1:
             raise StoreError(
                 f"the log {self.log.name} goes on at {entry.place} after {self._place}",
-                hint="entries were removed from it; give this server an empty --data",
+                hint="start it again: it loads a snapshot",
             )
         origin, number, requests = read(entry.data, self._attendance.seen())
         before, chain = self._chain, _chained(self._chain, entry.data)
@@ -330,15 +333,14 @@ class ReplicatedJournal(SqliteJournal):
     async def measure(self) -> None:
         """Whether this server has what the log has. While it is too far behind, or cannot tell,
         it takes no writes. Runs by itself every second; a test with its own clock calls it."""
-        now = self._steady()
         try:
-            last = (await self.log.status()).last
+            last = (await self.log.status(_LOOK_SECONDS)).last
         except StoreError as error:
-            if now - self._answered < self._limits.lag:
+            if self._steady() - self._answered < self._limits.lag:
                 return
             self._refuse(error)
             raise
-        self._answered = now
+        now = self._answered = self._steady()
         self._marks.append((now, last))
         while self._marks and self._marks[0][1] <= self._state.place:
             self._marks.popleft()
@@ -398,10 +400,12 @@ class ReplicatedJournal(SqliteJournal):
     async def status(self) -> JournalStatus:
         found = await super().status()
         told = ["replicated"]
-        with suppress(StoreError):  # a log that is away: what is here is told
-            log = await self.log.status()
+        try:
+            log = await self.log.status(_TELL_SECONDS)
             behind = max(0, log.last - self._state.place)
             told += [f"{behind} entries behind the log", *log.notes]
+        except StoreError:
+            told.append("the log does not answer")
         if self.holds:
             told.append("this server decides what time brings")
         return found._replace(url=self.log.url, durability=", ".join(told))

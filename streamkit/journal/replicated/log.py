@@ -11,7 +11,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["Log", "LogEntry", "LogStatus", "Snapshot"]
+__all__ = ["ANSWER", "Log", "LogEntry", "LogStatus", "Snapshot"]
+
+ANSWER = 5.0
+"""Seconds: whoever joins has the time to wait for a log that chooses a new first server."""
 
 
 class LogEntry(NamedTuple):
@@ -73,8 +76,8 @@ class Log(ABC):
         """
 
     @abstractmethod
-    async def status(self) -> LogStatus:
-        """What it holds now. Raises StoreError if it does not answer."""
+    async def status(self, within: float = ANSWER) -> LogStatus:
+        """What it holds now. Raises StoreError if it does not answer within so many seconds."""
 
     @abstractmethod
     async def trim(self, before: int) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from streamkit.background import all_ended
 from streamkit.errors import PreconditionError, StoreError
 from streamkit.journal.base import new_epoch
-from streamkit.journal.replicated.log import Log, LogEntry, LogStatus, Snapshot
+from streamkit.journal.replicated.log import ANSWER, Log, LogEntry, LogStatus, Snapshot
 
 if TYPE_CHECKING:
     import psycopg
@@ -31,7 +31,6 @@ _LEVEL = 1
 _AT_ONCE = 64
 _POLL = 1.0
 _CONNECT_SECONDS = 5
-_ANSWER_SECONDS = 10.0
 _LONGEST_PAUSE = 2.0
 _LOCK = 0x736B6974
 
@@ -120,7 +119,7 @@ class PostgresLog(Log):
                 async with asyncio.timeout(_POLL):
                     await self._woken.wait()
 
-    async def status(self) -> LogStatus:
+    async def status(self, within: float = ANSWER) -> LogStatus:
         async def ask(connection: psycopg.AsyncConnection[Any]) -> LogStatus:
             cursor = await connection.execute(
                 f"select coalesce((select min(place) from {self._table}_entries), last + 1), last,"
@@ -131,7 +130,7 @@ class PostgresLog(Log):
                 raise StoreError(f"the log {self.name} has lost its head")
             return LogStatus(*row)
 
-        async with _in_time():
+        async with _in_time(within):
             return await self._asking.use(ask)
 
     async def trim(self, before: int) -> None:
@@ -400,15 +399,15 @@ def _away(url: str, error: psycopg.Error) -> _Away:
     return _Away(f"the log at {url} failed: {text[0] if text else type(error).__name__}")
 
 
-def _in_time() -> _Answer:
-    return _Answer()
+def _in_time(seconds: float) -> _Answer:
+    return _Answer(seconds)
 
 
 class _Answer:
     """Turns a silence of the database into an error."""
 
-    def __init__(self) -> None:
-        self._timeout = asyncio.timeout(_ANSWER_SECONDS)
+    def __init__(self, seconds: float) -> None:
+        self._timeout = asyncio.timeout(seconds)
 
     async def __aenter__(self) -> None:
         await self._timeout.__aenter__()

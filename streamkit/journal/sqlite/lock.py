@@ -137,7 +137,7 @@ class StoreLock:
     def _in_use(self, holder: str) -> StoreError:
         return StoreError(
             f"{self._name} is in use by another server (process {holder or 'unknown'})",
-            hint="stop that server, or give this one another --store",
+            hint="stop that server, or give this one another file: --store, or --data for a copy",
         )
 
     def _not_writable(self, error: OSError) -> StoreError:

@@ -11,11 +11,13 @@ from typing import Any
 
 from streamkit.config import JournalOptions, LogLimits
 from streamkit.errors import StoreError
+from streamkit.generated.streamservice import Update
+from streamkit.journal import Journal, ProducerId
 from streamkit.journal.replicated.journal import ReplicatedJournal
-from streamkit.journal.replicated.log import Log, LogEntry, LogStatus, Snapshot
+from streamkit.journal.replicated.log import ANSWER, Log, LogEntry, LogStatus, Snapshot
 from streamkit.testing.journal.support import Clock
 
-__all__ = ["MemoryLog", "dump", "follow"]
+__all__ = ["MemoryLog", "dump", "follow", "insisted"]
 
 
 class MemoryLog(Log):
@@ -31,6 +33,8 @@ class MemoryLog(Log):
         self.kept: list[tuple[Snapshot, list[bytes]]] = [] if other is None else other.kept
         self.changed: asyncio.Condition = asyncio.Condition() if other is None else other.changed
         self.away = False
+        self.silent = False
+        """Whether it does not answer, and does not say so."""
         self.lose = 0
         """So many of the next entries are lost on their way."""
         self.double = False
@@ -61,8 +65,10 @@ class MemoryLog(Log):
             yield [LogEntry(place + n, data) for n, data in enumerate(some, 1)]
             place += len(some)
 
-    async def status(self) -> LogStatus:
-        if self.away:
+    async def status(self, within: float = ANSWER) -> LogStatus:
+        if self.silent:
+            await asyncio.sleep(within)
+        if self.away or self.silent:
             raise StoreError("the log is away")
         size = sum(map(len, self.entries[self.removed[0] :]))
         return LogStatus(self.removed[0] + 1, len(self.entries), size)
@@ -103,6 +109,19 @@ async def follow(
         steady or (lambda: clock().timestamp()),
         limits,
     )
+
+
+async def insisted(
+    journal: Journal, some: Sequence[Update], producer: ProducerId, lost: Sequence[StoreError]
+) -> int:
+    """As a client does: what was not answered in time is said again, until it is answered. `lost`
+    is what servers have ended with, which none should."""
+    while True:
+        try:
+            return (await journal.append_updates(some, producer)).first
+        except StoreError:
+            assert not lost
+            await asyncio.sleep(0.1)
 
 
 _OWN = "('open', 'durability', 'boot', 'epoch')"

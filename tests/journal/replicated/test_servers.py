@@ -237,6 +237,21 @@ async def test_a_server_that_is_cut_off_says_so_and_comes_back(
         assert texts(await stored(journal, topics())) == ["x"]
 
 
+async def test_the_status_tells_what_is_here_while_the_log_does_not_answer(
+    tmp_path: Path, clock: Clock
+) -> None:
+    log = MemoryLog()
+    async with await follow(log, tmp_path / "a", clock, limits=LIMITS) as journal:
+        await journal.append_updates(updates("x"))
+        log.silent = True
+        async with asyncio.timeout(4):  # a caller waits five seconds
+            assert (await journal.status()).durability.startswith(
+                "replicated, the log does not answer"
+            )
+        log.silent = False
+        assert "0 entries behind" in (await journal.status()).durability
+
+
 async def test_records_that_another_process_has_made_go_the_same_way(
     servers: tuple[Journal, Journal], clock: Clock
 ) -> None:

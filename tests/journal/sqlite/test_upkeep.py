@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import Callable
 from contextlib import aclosing
@@ -88,6 +89,7 @@ async def test_a_sweep_that_fails_is_told_and_tried_again(
         return sweep(store, request)
 
     monkeypatch.setattr(Store, "_sweep", fail)
+    caplog.set_level(logging.INFO, "streamkit.journal")
     async with await opened(path) as journal, asyncio.timeout(20):
         journal.on_faults = changed.set
         await changed.wait()
@@ -98,6 +100,7 @@ async def test_a_sweep_that_fails_is_told_and_tried_again(
         await changed.wait()
         assert not journal.faults
     assert len([r for r in caplog.records if r.exc_info]) == 1
+    assert caplog.messages[-1] == "sweeping the journal works again"
 
 
 async def test_a_mistake_while_writing_fails_the_request_and_nothing_else(
