@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -48,6 +49,15 @@ class Broker:
                 if time.monotonic() > until or self._process.poll() is not None:
                     raise AssertionError((self.folder / "log").read_text()) from None
                 time.sleep(0.02)
+
+    def stop(self) -> None:
+        """As when the machine hangs: connections stay, and nothing is done until `go_on`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """As when the machine goes."""

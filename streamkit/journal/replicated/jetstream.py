@@ -28,6 +28,8 @@ _SECOND = 1_000_000_000  # JetStream counts in nanoseconds
 _EXPIRES = 5
 _SILENCE = 1.25
 """Seconds without a heartbeat, of which there are two in one, that a consumer is believed."""
+_FIRST = 3.0
+"""Seconds in which a consumer has to give what is known to be there."""
 _ANSWER = 5.0
 SOON = 1.5
 """Seconds for what can be asked again: while a cluster has no leader nobody answers at all."""
@@ -156,13 +158,15 @@ class JetStream:
             await self.client.close()
 
     async def pulled(
-        self, stream: str, start: int, batch: int
+        self, stream: str, start: int, batch: int, *, there: bool = False
     ) -> AsyncGenerator[list[tuple[int, Msg]], None]:
-        """The messages of a stream from a place on, without end, at most so many on their way.
-        Raises Away when it falls silent."""
+        """The messages of a stream from a place on, without a hole and without end, at most so many
+        on their way. Raises Away when it falls silent, when what is known to be `there`, at that
+        place, does not come soon, and when another one comes than the next: what a server sends to
+        another one may be lost, and a consumer whose server was away begins where it once began."""
         import nats.errors
 
-        client = self.client
+        client, loop = self.client, asyncio.get_running_loop()
         made = await self._consumer(stream, start)
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{made}"
         waiting: deque[Msg] = deque()
@@ -181,7 +185,8 @@ class JetStream:
         )
         try:
             await client.publish(subject, ask, reply=inbox)
-            left = batch
+            left, following = batch, start
+            first_until = loop.time() + _FIRST
             while True:
                 found: list[tuple[int, Msg]] = []
                 again = False
@@ -189,6 +194,9 @@ class JetStream:
                     message = waiting.popleft()
                     place = _place_of(message)
                     if place is not None:
+                        if place != following:
+                            raise Away(f"{stream} came with {place} in place of {following}")
+                        following += 1
                         found.append((place, message))
                         left -= 1
                     elif (message.headers or {}).get("Status") != "100":
@@ -197,10 +205,12 @@ class JetStream:
                     await client.publish(subject, ask, reply=inbox)
                     left = batch if again else left + batch
                 if found:
+                    there = False
                     yield found
                 elif not waiting:
                     woken.clear()
-                    async with asyncio.timeout(_SILENCE):
+                    until = loop.time() + _SILENCE
+                    async with asyncio.timeout_at(min(until, first_until) if there else until):
                         await woken.wait()
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise _away(self._url, error) from None

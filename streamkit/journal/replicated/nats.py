@@ -19,7 +19,7 @@ from streamkit.config import LogLimits
 from streamkit.errors import PreconditionError, StoreError
 from streamkit.journal.base import new_epoch
 from streamkit.journal.replicated.jetstream import SOON, Away, JetStream, Refused
-from streamkit.journal.replicated.log import Log, LogEntry, LogStatus, Snapshot
+from streamkit.journal.replicated.log import ANSWER, Log, LogEntry, LogStatus, Snapshot
 from streamkit.journal.replicated.monitor import check_synced
 
 if TYPE_CHECKING:
@@ -87,6 +87,10 @@ class NatsLog(Log):
         self._refused = ""
         self._unheard: float | None = None
         """When the first entry was published to which nothing was answered."""
+        self._read: int | None = None
+        """The place of the last entry that was read, once `tail` is."""
+        self._behind: tuple[int, float] | None = None
+        """It, and since when there is more that does not come."""
 
     async def open(self) -> None:
         try:
@@ -122,7 +126,7 @@ class NatsLog(Log):
         await self._writing.publish(self._subject, data, self._acks)
 
     async def tail(self, after: int) -> AsyncGenerator[Sequence[LogEntry], None]:
-        place = after
+        place = self._read = after
         back_since: float | None = None
         away_since: float | None = None
         most = _BACK if len(self._servers) == 1 else _BACK_OF_MANY
@@ -140,11 +144,11 @@ class NatsLog(Log):
                     await asyncio.sleep(_PAUSE)
                     continue
                 async with aclosing(
-                    self._jetstream.pulled(self.name, max(place, 1), _AT_ONCE)
+                    self._jetstream.pulled(self.name, max(place, 1), _AT_ONCE, there=place > 0)
                 ) as messages:
                     async for some in messages:
                         self._told, away_since = "", None
-                        place = some[-1][0]
+                        place = self._read = some[-1][0]
                         yield [LogEntry(number, message.data) for number, message in some]
             except Away as error:
                 if error.message != self._told:
@@ -157,9 +161,10 @@ class NatsLog(Log):
                     self._jetstream.move()
                 await asyncio.sleep(_PAUSE)
 
-    async def status(self) -> LogStatus:
-        info = await self._jetstream.info(self.name)
+    async def status(self, within: float = ANSWER) -> LogStatus:
+        info = await self._jetstream.info(self.name, within)
         state = info["state"]
+        self._check_progress(state["last_seq"])
         notes = [self._refused] if self._refused else []
         for replica in info.get("cluster", {}).get("replicas") or ():
             if not replica.get("current") or replica.get("offline"):
@@ -167,6 +172,17 @@ class NatsLog(Log):
                 notes.append(f"the replica on {replica.get('name')} is {behind} entries behind")
         first, last = state["first_seq"], state["last_seq"]
         return LogStatus(first if state["messages"] else last + 1, last, state["bytes"], (*notes,))
+
+    def _check_progress(self, last: int) -> None:
+        """A replica that does not catch up gives signs of life and no entries: read elsewhere."""
+        now = asyncio.get_running_loop().time()
+        if self._read is None or self._read >= last:
+            self._behind = None
+        elif self._behind is None or self._behind[0] != self._read:
+            self._behind = (self._read, now)
+        elif now - self._behind[1] > self._patience:
+            self._behind = None
+            self._jetstream.move()
 
     async def trim(self, before: int) -> None:
         await self._jetstream.api(f"STREAM.PURGE.{self.name}", {"seq": before})

@@ -15,6 +15,8 @@ from streamkit.background import all_ended, ended
 from streamkit.config import JournalOptions
 from streamkit.errors import StoreError
 from streamkit.journal import Journal, ProducerId, open_journal
+from streamkit.journal.replicated.jetstream import Away, JetStream
+from streamkit.journal.replicated.log import LogEntry
 from streamkit.journal.replicated.nats import NatsLog
 from streamkit.journal.replicated.opening import log_at
 from streamkit.testing.journal.support import following, stored, texts, topics, updates
@@ -150,6 +152,8 @@ class Front:
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.idle = False
+        self.lose = b""
+        """What holds it is lost on its way home, once."""
         self.met = 0
         """Connections until now."""
 
@@ -180,7 +184,9 @@ class Front:
 
         async def home() -> None:
             while data := await there.read(65536):
-                if not self.idle:
+                if self.lose and self.lose in data:
+                    self.lose = b""
+                elif not self.idle:
                     writer.write(data)
 
         try:
@@ -225,3 +231,76 @@ async def test_another_broker_is_asked_when_one_does_nothing_for_the_log(
         assert front.met == 2
         await ended(reading)
         await log.close()
+
+
+async def test_an_entry_that_is_lost_on_its_way_is_asked_for_again(
+    nats: Brokers, name: str
+) -> None:
+    front = Front(nats.servers[0].port)
+    async with front as address:
+        log = NatsLog([f"nats://{address}"], name, "nats://…", replicas=1, monitor=None)
+        await log.open()
+        found: list[LogEntry] = []
+
+        async def tail() -> None:
+            async for entries in log.tail(0):
+                found.extend(entries)
+
+        reading = asyncio.create_task(tail())
+        async with asyncio.timeout(30):
+            await log.append(b"first")
+            while not found:
+                await asyncio.sleep(0.01)
+            front.lose = b"second"
+            await log.append(b"second")
+            while front.lose:
+                await asyncio.sleep(0.01)
+            await log.append(b"third")
+            while found[-1].data != b"third":
+                await asyncio.sleep(0.01)
+        # Begins again with the last one.
+        assert [entry.place for entry in found] == [1, 1, 2, 3]
+        await ended(reading)
+        await log.close()
+
+
+async def test_a_consumer_that_does_not_begin_where_it_should_is_not_read(
+    nats: Brokers, name: str
+) -> None:
+    jetstream = await JetStream.connect([f"nats://127.0.0.1:{nats.servers[0].port}"], "nats://…")
+    await jetstream.api(f"STREAM.CREATE.{name}", {"name": name, "subjects": [name]})
+    for text in (b"1", b"2"):
+        await jetstream.ask(name, text)
+    with pytest.raises(Away):  # although it gives signs of life
+        await anext(jetstream.pulled(name, 5, 8, there=True))
+    (found,) = await anext(jetstream.pulled(name, 2, 8, there=True))
+    assert found[1].data == b"2"
+    await jetstream.close()
+
+
+async def test_who_gets_signs_of_life_and_no_entries_reads_elsewhere(
+    nats: Brokers, name: str
+) -> None:
+    url = f"nats://127.0.0.1:{nats.servers[0].port}"
+    log = NatsLog([url], name, url, replicas=1, monitor=None, patience=0.2)
+    await log.open()
+    other = await JetStream.connect([url], url)
+    entries = log.tail(0)
+    await log.append(b"first")
+    assert (await anext(entries))[0].data == b"first"
+    reading = asyncio.ensure_future(anext(entries))
+    consumers = await other.api(f"CONSUMER.NAMES.{name}", {})
+    paused = {"pause_until": "2200-01-01T00:00:00Z"}
+    for consumer in consumers["consumers"]:
+        await other.api(f"CONSUMER.PAUSE.{name}.{consumer}", paused)
+    await log.append(b"second")
+    async with asyncio.timeout(30):
+        while not reading.done():
+            await log.status()
+            await asyncio.sleep(0.05)
+    found = await reading
+    while found[-1].data != b"second":  # begins with the one that was read before
+        found = await anext(entries)
+    await entries.aclose()
+    await other.close()
+    await log.close()
