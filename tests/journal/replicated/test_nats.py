@@ -80,6 +80,27 @@ async def test_a_broker_that_dies_loses_nothing_and_an_older_copy_of_it_is_refus
             await join(brokers, "a")
 
 
+async def test_a_log_that_was_made_anew_is_another_one(
+    join: Join, nats: Brokers, name: str
+) -> None:
+    a = await join(nats, "a")
+    await a.append_updates(updates("x"))
+    lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    a.on_lost = lambda error: lost.set_result(error.message)
+    url = f"nats://127.0.0.1:{nats.servers[0].port}"
+    jetstream = await JetStream.connect([url], url)
+    await jetstream.api(f"STREAM.DELETE.{name}", {})
+    await jetstream.close()
+    b = await join(nats, "b")
+    assert "is another one now" in await lost
+    with pytest.raises(StoreError, match="another one now"):
+        await a.append_updates(updates("y"))
+    assert await stored(b, topics()) == []
+    await a.close()
+    with pytest.raises(StoreError, match="belongs to another log"):
+        await join(nats, "a")
+
+
 async def test_snapshots_come_back_as_they_were_given(nats: Brokers, name: str) -> None:
     from streamkit.journal.replicated.log import Snapshot
 

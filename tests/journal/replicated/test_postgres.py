@@ -126,6 +126,26 @@ async def test_a_copy_of_another_log_is_refused(
         await open_journal(f"{postgres.superuser_url}&log={name}", data=own)
 
 
+async def test_a_log_that_was_made_anew_is_another_one(
+    join: Join, postgres: Postgres, name: str
+) -> None:
+    a = await join("a")
+    await a.append_updates(updates("x"))
+    lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    a.on_lost = lambda error: lost.set_result(error.message)
+    table = f"streamkit_{name}"
+    postgres.execute(
+        *(f"drop table {table}_{part}" for part in ("head", "entries", "snapshots", "parts")),
+    )
+    b = await join("b")
+    postgres.execute(
+        "select pg_terminate_backend(pid) from pg_stat_activity"
+        " where application_name = 'streamkit'",
+    )
+    assert "is another one now" in await lost
+    assert await stored(b, topics()) == []
+
+
 @pytest.mark.parametrize("setting", ["fsync", "synchronous_commit"])
 async def test_a_database_that_loses_what_it_acknowledged_is_refused(
     postgres: Postgres, name: str, tmp_path: Path, setting: str
