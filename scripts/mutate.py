@@ -36,7 +36,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from scripts.lines import PARTS, ROOT
 
