@@ -33,7 +33,7 @@ from streamkit.cli.input.generation import (
     was_read,
 )
 from streamkit.cli.input.lines import LineSplitter, encoding_of
-from streamkit.cli.input.rotations import candidates
+from streamkit.cli.input.rotations import candidates, settled
 
 __all__ = ["Follower", "Note"]
 
@@ -83,7 +83,7 @@ class Follower:
         """Oldest first."""
         self._places: dict[str, Place] = dict(places or {})
         """Of files that are not open."""
-        self._copies: set[str] = set()
+        self._copies: dict[str, Generation] = {}
         """Files that hold what a file that is open holds, too."""
         self._orphans: list[_Orphan] = []
         self._ready: list[Batch | Note] = []
@@ -151,7 +151,7 @@ class Follower:
 
     def reread(self, first: int, place: Place) -> list[str] | None:
         """The lines that an earlier run read before a place; None if they are gone."""
-        for name, _ in candidates(self._path):
+        for name, _ in settled(self._path):
             try:
                 with open(name, "rb", buffering=0) as file:
                     if not fits(file, place):
@@ -172,7 +172,7 @@ class Follower:
     def _begin(self, *, from_end: bool) -> None:
         """The first look ever: what was rotated away before is not ours."""
         self._path.stat()
-        for name, status in candidates(self._path):
+        for name, status in settled(self._path):
             key, own, place = key_of(status), name == str(self._path), START
             if from_end or not own:
                 with open(name, "rb", buffering=0) as file:
@@ -181,9 +181,10 @@ class Follower:
             self._note(key, place, own)
 
     def _look(self, trails: Mapping[str, Sequence[Place]] | None = None) -> None:
-        found = candidates(self._path)
+        found = candidates(self._path) if trails is None else settled(self._path)
         if self._find_cut():
-            found = candidates(self._path)  # with the copies that were made before
+            found = settled(self._path)  # with the copies that were made before
+        self._forget_copies({key_of(status) for _, status in found})
         by_key = {generation.key: generation for generation in self._open}
         unknown: list[tuple[str, str]] = []
         for name, status in found:
@@ -274,12 +275,12 @@ class Follower:
             self._add(Generation(key, name, file, START, self._clock()))
         elif not size:
             file.close()  # nothing can be told of it yet
-        elif any(is_beginning(file, size, g.file) for g in self._open):
+        elif original := next((g for g in self._open if is_beginning(file, size, g.file)), None):
             # Not ours until the other one is cut and this one has what was not read of it.
-            self._copies.add(key)
+            self._copies[key] = original
             file.close()
-        elif key in self._copies or any(was_read(file, size, o.history) for o in self._orphans):
-            self._copies.discard(key)
+        elif self._was_read_before(key, file, size):
+            self._copies.pop(key, None)
             self._places[key] = place_at(file, size)
             self._note(key, self._places[key], False)
             file.close()
@@ -289,9 +290,20 @@ class Follower:
         else:
             self._add(Generation(key, name, file, START, self._clock()))
 
+    def _was_read_before(self, key: str, file: FileIO, size: int) -> bool:
+        """Whether it is a copy of what was read, as far as it goes."""
+        original = self._copies.get(key)
+        if original is not None and original.has_read(file, size):
+            return True
+        return any(was_read(file, size, orphan.history) for orphan in self._orphans)
+
+    def _forget_copies(self, there: set[str]) -> None:
+        for key in self._copies.keys() - there:
+            del self._copies[key]
+
     def _add(self, generation: Generation) -> None:
         self._places.pop(generation.key, None)
-        self._copies.discard(generation.key)
+        self._copies.pop(generation.key, None)
         self._open.append(generation)
 
     def _continue(self, orphan: _Orphan, key: str, name: str, file: FileIO) -> None:

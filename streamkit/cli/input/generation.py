@@ -75,6 +75,8 @@ class Generation:
         """Up to where it was read."""
         self.line = line
         """Where its last whole line ended."""
+        self.head = b""
+        """What it began with when it was read from its start."""
         self.history = deque[Place](maxlen=HISTORY)
         self.grown = now
         head = os.pread(file.fileno(), 4, 0)
@@ -87,6 +89,8 @@ class Generation:
             self.grown = now
             first = self.splitter.place
             base = self.at.offset - self.at.length
+            if not self.at.offset:
+                self.head = data[:TAIL]
             lines = self.splitter.feed(data[self.at.length :])
             self.at = Place.after(base + len(data), data)
             self.history.append(self.at)
@@ -112,6 +116,11 @@ class Generation:
         if len(data) < at.length or _digest(data[: at.length]) != at.digest:
             raise CutError
         return data if len(data) > at.length else b""
+
+    def has_read(self, copy: FileIO, size: int) -> bool:
+        """Whether a copy of its beginning, of that size, has nothing that was not read."""
+        head = self.head[:size]
+        return self.at.offset >= size and os.pread(copy.fileno(), len(head), 0) == head
 
     def finish(self) -> Batch | None:
         """The last line if it has no end; no more of it is expected."""

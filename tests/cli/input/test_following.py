@@ -98,11 +98,15 @@ def append(path: Path, text: str) -> None:
         file.write(text)
 
 
-def rotate(path: Path, *, copy: bool = False) -> None:
+def rename_on(path: Path) -> None:
     for number in range(60, 0, -1):
         old = path.with_name(f"{path.name}.{number}")
         if old.exists():
             old.rename(path.with_name(f"{path.name}.{number + 1}"))
+
+
+def rotate(path: Path, *, copy: bool = False) -> None:
+    rename_on(path)
     if copy:
         shutil.copyfile(path, f"{path}.1")
         os.truncate(path, 0)
@@ -216,6 +220,73 @@ def test_the_copy_is_there_before_the_file_is_truncated(log: Path) -> None:
     os.truncate(log, 0)
     append(log, "5\n")
     assert reader.read() == ["5"] and reader.later() == []
+
+
+def test_a_copy_of_what_nobody_has_read_yet_is_read(log: Path) -> None:
+    reader = Reader(log)
+    reader.read()
+    os.truncate(log, 0)
+    assert reader.read() == []  # from here on it is another file, of which nothing was read
+    append(log, "3\n")
+    shutil.copyfile(log, f"{log}.1")
+    reader.now += 1
+    reader.follower.look()
+    os.truncate(log, 0)
+    append(log, "4\n")
+    assert sorted(reader.read() + reader.later()) == ["3", "4"]
+
+
+class Moving:
+    """In place of os.scandir: what it lists is renamed before anybody can look at it."""
+
+    def __init__(self, log: Path, times: int) -> None:
+        self._log = log
+        self._left = times
+        self._scan = os.scandir
+        self._entries: list[os.DirEntry[str]] = []
+
+    def __call__(self, folder: Path) -> Moving:
+        with self._scan(folder) as entries:
+            self._entries = list(entries)
+        if self._left:
+            self._left -= 1
+            rename_on(self._log)
+        return self
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def __iter__(self) -> Iterator[os.DirEntry[str]]:
+        return iter(self._entries)
+
+
+def test_a_copy_that_is_renamed_while_it_is_looked_for(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = Reader(log)
+    reader.read()
+    append(log, "3\n")
+    rotate(log, copy=True)
+    append(log, "4\n")
+    monkeypatch.setattr(os, "scandir", Moving(log, 3))
+    assert reader.read() == ["3", "4"] and reader.later() == [] and not reader.told
+
+
+def test_a_file_that_is_renamed_while_a_new_run_looks_for_it(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = Reader(log)
+    reader.read()
+
+    def meanwhile() -> None:
+        append(log, "3\n")
+        rotate(log)
+        append(log, "4\n")
+        monkeypatch.setattr(os, "scandir", Moving(log, 3))
+
+    reader.restart(meanwhile)
+    assert reader.read() == ["3", "4"] and reader.later() == [] and not reader.told
 
 
 def test_truncated_without_a_copy_is_told(log: Path) -> None:
