@@ -41,7 +41,7 @@ def run() -> list[Row]:
         generate(Path(folder))
         os.environ["BENCH_SCHEMA"] = folder
         rows: list[Row] = []
-        for part in (one_stream, to_grpcio, latency, payloads, short_ways, fan_out, memory):
+        for part in (one_stream, to_grpcio, latency, payloads, fan_out, memory):
             rows += part()
             print(f"  {part.__name__} measured", file=sys.stderr, flush=True)
         return rows
@@ -304,31 +304,6 @@ def payloads() -> list[Row]:
         row("1 MiB payloads", "MB/s", ours, peer, figure[0], floors.get(peer, 0))
         for peer, figure in figures.items()
     ]
-
-
-def short_ways() -> list[Row]:
-    """What the transport's own short ways are worth: with each, and without."""
-
-    def without(what: str, task: str, figure: str) -> float:
-        os.environ["BENCH_WITHOUT"] = what
-        try:
-            with serving("ours") as server:
-                found = measure("ours", task, server, PACED_MESSAGES if task == "latency" else 0)
-        finally:
-            del os.environ["BENCH_WITHOUT"]
-        if figure == "spent":
-            return 1e6 * float(found["cpu"]) / float(found["messages"])
-        return float(found[figure])
-
-    rows = []
-    for what, name, task, figure in (
-        ("lead", "a message that leaves in its own turn, p50", "latency", "p50"),
-        ("in place", "4 MB received where they stay, CPU", "kept", "spent"),
-    ):
-        runs = [[without(each, task, figure) for each in ("", what)] for _ in range(PACED_ROUNDS)]
-        ours, other = (statistics.median(column) for column in zip(*runs, strict=True))
-        rows.append(row(name, "us", ours, f"without {what}", other, 0, less=True))
-    return rows
 
 
 def fan_out() -> list[Row]:

@@ -17,7 +17,6 @@ TOPIC = "sensors/building-7/room-12"
 TEXT = "temperature 21.5 C, humidity 40 per cent, all is well"
 """Together an Update of about 80 bytes."""
 BIG = "x" * 1024 * 1024
-HUGE = "x" * 4_000_000
 SECONDS = 2.5
 """The length of a run; shorter ones mislead."""
 PACE = 0.005
@@ -86,6 +85,13 @@ def payload_rate(receive: Callable[[int], Any]) -> dict[str, float]:
     """Megabytes per second of `receive(count)` messages of one mebibyte."""
     found = _measured(receive, 5, 20)
     found["rate"] *= len(BIG) / 1e6
+    return found
+
+
+def sized_rate(receive: Callable[[int], Any], size: int) -> dict[str, float]:
+    """Megabytes per second of `receive(count)` messages of so many bytes."""
+    found = _measured(receive, 5, max(20, len(BIG) * 16 // size))
+    found["rate"] *= size / 1e6
     return found
 
 

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 from grpclib.encoding.base import CodecBase
@@ -16,8 +17,8 @@ from streamkit.codec import StreamkitCodec, frame
 from streamkit.config import TransportLimits
 from streamkit.generated.streamservice import StreamServiceBase, SubscribeRequest, Update
 from streamkit.transport import Channel, Framed, GrpcServer, context, run
-from streamkit.transport.client.request import ClientStream
 from streamkit.transport.http2.output import Output
+from streamkit.transport.http2.protocol import WireProtocol
 
 STREAMS_PER_CONNECTION = 100
 
@@ -71,7 +72,7 @@ class Fan:
 
 
 class Service(StreamServiceBase):
-    """Streams by topic: count, pace, big, idle, fan."""
+    """Streams by topic: count, pace, big, kept, idle, fan."""
 
     def __init__(self) -> None:
         self._fan: Fan | None = None
@@ -90,8 +91,9 @@ class Service(StreamServiceBase):
             for _ in range(number):
                 yield Update(message=load.BIG)
         elif what == "kept":
+            encoded = frame(Update(message="x" * int(request.topics[1])))
             for _ in range(number):
-                yield Update(message=load.HUGE)
+                yield Framed(encoded, 1)
         elif what == "idle":
             await context().send_initial_metadata()
             await asyncio.Event().wait()
@@ -122,12 +124,7 @@ def leave_out(what: str) -> None:
     if what == "lead":
         Output.lead = lambda *_: False  # type: ignore[method-assign]  # off, to compare
     elif what == "in place":
-        made = ClientStream.__init__
-
-        def received_by_the_way(self: ClientStream, *args: Any, **settings: Any) -> None:
-            made(self, *args, **settings | {"in_place": False})
-
-        ClientStream.__init__ = received_by_the_way  # type: ignore[method-assign]  # off, to compare
+        WireProtocol.receive_in_place = lambda self: None  # type: ignore[method-assign]  # as above
 
 
 class Untouched(CodecBase):
@@ -172,8 +169,10 @@ async def client(
 
         async def receive(count: int) -> None:
             got = 0
-            decoder = as_it_came if task == "kept" else None
-            async with subscription(channel, task, number=count, decoder=decoder) as call:
+            words, decoder = [task], None
+            if task == "kept":
+                words, decoder = [task, str(messages)], as_it_came
+            async with subscription(channel, *words, number=count, decoder=decoder) as call:
                 while found := await call.receive():
                     got += len(found)
             assert got == count
@@ -181,7 +180,9 @@ async def client(
         def blocking(count: int) -> None:
             asyncio.run_coroutine_threadsafe(receive(count), loop).result()
 
-        measure = load.payload_rate if task in ("big", "kept") else load.rate
+        measure = load.payload_rate if task == "big" else load.rate
+        if task == "kept":
+            measure = partial(load.sized_rate, size=messages)
         load.report(**await asyncio.to_thread(measure, blocking))
 
 
@@ -216,7 +217,7 @@ async def crowd(task: str, target: str, subscribers: int, messages: int, burst: 
 
 
 def main() -> None:
-    """serve | client TASK PORT NUMBER [MESSAGES [BURST]]; `plain` asks for asyncio's own loop."""
+    """serve | client TASK PORT NUMBER [MESSAGES|SIZE [BURST]]; `plain` asks for asyncio's loop."""
     leave_out(os.environ.get("BENCH_WITHOUT", ""))
     words = [word for word in sys.argv[1:] if word != "plain"]
     start = asyncio.run if len(words) < len(sys.argv) - 1 else run

@@ -17,7 +17,6 @@ from streamkit.config import TransportLimits
 from streamkit.errors import CallCancelledError, ConnectError, LimitError, StreamkitError
 from streamkit.transport import Check, Servable, ServerInterceptor, Service
 from streamkit.transport.client.request import ClientStream
-from streamkit.transport.grpc.in_place import InPlaceBuffer
 from streamkit.transport.grpc.metadata import Headers
 from streamkit.transport.grpc.receive import ReceiveBuffer
 from streamkit.transport.http2.endings import StreamLost
@@ -168,8 +167,7 @@ class _Attempt:
         self._owner = owner
         self._carrier = carrier
         self._loop = asyncio.get_running_loop()
-        buffer = InPlaceBuffer if owner.in_place else ReceiveBuffer
-        self.messages_in = buffer(owner.max_message)
+        self.messages_in = ReceiveBuffer(owner.max_message)
         self.replies = _Pipe(self.messages_in)
         self.requests = _Pipe(ReceiveBuffer(carrier.service.limits.max_message))
         self.call: Call | None = None

@@ -164,8 +164,8 @@ class Channel(grpclib.client.Channel):
         sent through the call. `timeout` is for the whole call, in seconds; inside a handler the
         handler's own deadline holds as well.
 
-        A `decoder` takes the place of the codec's, for few and large messages: it is given each one
-        as a read-only memoryview of where it was received, which it may keep without a copy.
+        A `decoder` takes the place of the codec's, for large messages: it is given each one as
+        bytes, or as a read-only memoryview of where it was received, to be kept without a copy.
         """
         return self.new_call(
             path,

@@ -71,6 +71,7 @@ class FrameCutter(Generic[S]):
         "_block",
         "_h2",
         "_large",
+        "_latest_large",
         "_left",
         "_need",
         "_on_block",
@@ -85,7 +86,6 @@ class FrameCutter(Generic[S]):
         "_with_end",
         "behind",
         "frames",
-        "large",
     )
 
     def __init__(
@@ -112,9 +112,8 @@ class FrameCutter(Generic[S]):
         self._left = 0
         self._stream: S | None = None
         self._with_end = False
-        self.large = False
-        """Whether one of the two latest DATA frames was large: a message's last often is not."""
-        self._large = False  # the latest one
+        self._large = False  # whether one of the two latest DATA frames was: a message's last ...
+        self._latest_large = False  # ... often is not
         self.behind = False
         """Whether frames wait here because those before them took long enough for one turn of the
         loop; `feed(b"")` goes on with them."""
@@ -190,7 +189,7 @@ class FrameCutter(Generic[S]):
                     end = position + length
                     if length and end <= size and stream is not None:
                         self.frames += 1
-                        if self.large or length >= _LARGE:
+                        if self._large or length >= _LARGE:
                             self._note(length)
                         stream.feed(data[position:end])
                         if flags & _END_STREAM:
@@ -256,6 +255,11 @@ class FrameCutter(Generic[S]):
         if position < size:
             self._rest += memoryview(data)[position:]
 
+    @property
+    def large_next(self) -> bool:
+        """Whether what comes next is likely to be the head of a large DATA frame."""
+        return self._large and not self._left
+
     def place(self) -> memoryview | None:
         """Where the bytes that come next belong, when that is known ahead."""
         stream = self._stream
@@ -284,7 +288,7 @@ class FrameCutter(Generic[S]):
 
     def _note(self, length: int) -> None:
         large = length >= _LARGE
-        self.large, self._large = self._large or large, large
+        self._large, self._latest_large = self._latest_large or large, large
 
     def _more_data(self, data: bytes, position: int, size: int) -> int:
         end = min(size, position + self._left)

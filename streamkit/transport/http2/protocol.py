@@ -125,9 +125,9 @@ class WireProtocol(H2Protocol):
         return None if self._cutter is None or self.connection.dead else self._cutter.place()
 
     @property
-    def large(self) -> bool:
+    def large_next(self) -> bool:
         """Whether what comes next is likely to be the head of a large frame."""
-        return self._cutter is not None and self._cutter.large
+        return self._cutter is not None and self._cutter.large_next
 
     def placed(self, size: int) -> None:
         """As `data_received`, of bytes that were received in the place."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -18,6 +19,7 @@ from streamkit.framing import PREFIX
 from streamkit.generated.streamservice import JobProgress, JobRequest, StreamServiceBase
 from streamkit.transport import Channel, Framed, GrpcServer, client_tls, server_tls
 from streamkit.transport.grpc.in_place import InPlaceBuffer
+from streamkit.transport.http2.receiver import InPlaceProtocol
 from tests.transport.client.calls import PATH, REPLY, unary
 from tests.transport.client.test_tls import Files
 
@@ -49,26 +51,42 @@ class Service(StreamServiceBase):
                 await asyncio.sleep(0.001)
 
 
-def views(data: object) -> memoryview:
-    """A decoder that keeps what it is given."""
-    assert isinstance(data, memoryview)
-    assert data.readonly
+class Untouched(StreamkitCodec):
+    """Leaves replies as bytes."""
+
+    def decode(self, data: bytes, message_type: Any) -> Any:
+        return data if message_type is JobProgress else super().decode(data, message_type)
+
+    def decoder(self, message_type: Any) -> Callable[[bytes], Any]:
+        return partial(self.decode, message_type=message_type)
+
+
+def kept(data: object) -> bytes | memoryview:
+    """A decoder that keeps what it is given: a view only of what is large."""
+    if isinstance(data, memoryview):
+        assert data.readonly and len(data) >= 64 * KIB
+        return data
+    assert isinstance(data, bytes)
     return data
 
 
 async def everything(channel: Channel, kind: str) -> list[bytes]:
+    return list(map(bytes, await received(channel, kind)))
+
+
+async def received(channel: Channel, kind: str) -> list[bytes | memoryview]:
     request = JobRequest(job_id=kind)
-    found: list[memoryview] = []
+    found: list[bytes | memoryview] = []
     async with channel.stream(
         PATH,
         JobRequest,
         JobProgress,
         request=request,
-        decoder=views,  # type: ignore[arg-type]  # views are what is looked at
+        decoder=kept,  # type: ignore[arg-type]  # what it is given is what is looked at
     ) as call:
         while ready := await call.receive():
-            found += ready  # type: ignore[arg-type]  # the decoder makes views
-    return list(map(bytes, found))
+            found += ready  # type: ignore[arg-type]  # what the decoder keeps
+    return found
 
 
 async def exchange(files: Files | None) -> None:
@@ -88,8 +106,12 @@ async def exchange(files: Files | None) -> None:
     try:
         expected = list(map(body, range(len(SIZES))))
         assert await unary(channel) == REPLY
+        views = 0
         for kind in ("fast", "slow"):
-            assert await everything(channel, kind) == expected
+            found = await received(channel, kind)
+            assert list(map(bytes, found)) == expected
+            views += sum(isinstance(message, memoryview) for message in found)
+        assert views  # how many depends on how the bytes came
         # Beside each other, with ordinary calls on the same connection, and left in the middle.
         both = asyncio.gather(everything(channel, "fast"), everything(channel, "slow"))
         for _ in range(5):
@@ -100,7 +122,7 @@ async def exchange(files: Files | None) -> None:
                 JobRequest,
                 JobProgress,
                 request=request,
-                decoder=views,  # type: ignore[arg-type]  # views are what is looked at
+                decoder=kept,  # type: ignore[arg-type]  # what it is given is what is looked at
             ) as call:
                 await call.receive()
         assert [*await both] == [expected, expected]
@@ -120,10 +142,38 @@ def test_the_same_bytes_on_every_loop(
         runner.run(exchange(Files(tmp_path) if secure else None))
 
 
-def test_bytes_are_put_together_however_they_come() -> None:
+async def test_other_streams_of_the_connection_are_read_as_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Neither in place nor in the small steps in which the heads of large frames are read."""
+    reads: list[int] = []
+    update = InPlaceProtocol.buffer_updated
+
+    def counted(self: InPlaceProtocol, size: int) -> None:
+        reads.append(size)
+        update(self, size)
+
+    monkeypatch.setattr(InPlaceProtocol, "buffer_updated", counted)
+    server = GrpcServer([Service()], codec=StreamkitCodec(), limits=LIMITS)
+    await server.start("127.0.0.1", 0)
+    async with Channel(f"127.0.0.1:{server.port}", codec=Untouched(), limits=LIMITS) as channel:
+        await everything(channel, "fast")
+        reads.clear()
+        request = JobRequest(job_id="fast")
+        async with channel.stream(PATH, JobRequest, JobProgress, request=request) as call:
+            found = [bytes(message) async for message in call]
+    await server.close()
+    assert found == list(map(body, range(len(SIZES))))
+    assert sum(reads) > 9_000_000
+    assert len(reads) < 9_000_000 / (16 * KIB)
+
+
+@pytest.mark.parametrize("behind", [0.0, 0.9])
+def test_bytes_are_put_together_however_they_come(behind: float) -> None:
     dice = random.Random(5)
+    placed = 0
     for _ in range(100):
-        bodies = [dice.randbytes(dice.choice((0, 3, 500, 40_000))) for _ in range(5)]
+        bodies = [dice.randbytes(dice.choice((0, 3, 500, 40_000, 80_000))) for _ in range(5)]
         wire = b"".join(map(framed, bodies))
         buffer, got, freed, position = InPlaceBuffer(MIB), [], 0, 0
         while position < len(wire):
@@ -135,8 +185,10 @@ def test_bytes_are_put_together_however_they_come() -> None:
                 step = len(place)
                 place[:] = wire[position : position + step]
                 ready = buffer.placed(step)
+                placed += step
             position += step
-            if ready:
+            assert buffer.size == position - freed
+            if ready and dice.random() >= behind:
                 messages, size = buffer.take()
                 got += [bytes(message) for message in messages]
                 freed += size
@@ -147,6 +199,7 @@ def test_bytes_are_put_together_however_they_come() -> None:
         assert got == bodies
         assert freed == len(wire)
         assert not buffer.ready
+    assert placed > 100 * 20_000
 
 
 def test_what_a_peer_must_not_send() -> None:
@@ -156,16 +209,41 @@ def test_what_a_peer_must_not_send() -> None:
     with pytest.raises(LimitError, match="over the limit of 100"):
         buffer.take()
 
-    buffer = InPlaceBuffer(100)
-    assert not buffer.feed(PREFIX.pack(0, 90) + b"x" * 50)
-    buffer.eof = True
-    with pytest.raises(InternalError, match="inside a message"):
-        buffer.take()
+    for size, here in ((90, 50), (90_000, 70_000)):
+        buffer = InPlaceBuffer(MIB)
+        buffer.feed(PREFIX.pack(0, size) + b"x" * here)
+        assert (buffer.place(20_000) is None) == (size == 90)
+        assert buffer.take() == ([], 0)
+        assert not buffer.ready
+        buffer.eof = True
+        with pytest.raises(InternalError, match="inside a message"):
+            buffer.take()
 
-    buffer = InPlaceBuffer(100)
-    assert buffer.feed(PREFIX.pack(1, 4) + b"gzip")
-    with pytest.raises(InternalError, match="without grpc-encoding"):
+    for size in (4, 90_000):
+        buffer = InPlaceBuffer(MIB)
+        assert buffer.feed(PREFIX.pack(1, size) + b"x" * (size - 1))
+        assert buffer.place(20_000) is None
+        buffer.feed(b"x")
+        with pytest.raises(InternalError, match="without grpc-encoding"):
+            buffer.take()
+
+
+def test_a_message_over_the_limit_gets_no_memory() -> None:
+    buffer = InPlaceBuffer(MIB)
+    buffer.feed(PREFIX.pack(0, MIB + 1) + b"x" * 1000)
+    assert buffer.place(MIB) is None
+    with pytest.raises(LimitError, match="over the limit"):
         buffer.take()
+    assert buffer.place(MIB) is None
+
+
+def test_a_message_behind_many_small_ones_is_received_by_the_way() -> None:
+    buffer = InPlaceBuffer(MIB)
+    buffer.feed(framed(b"small") * 10_000 + PREFIX.pack(0, MIB))
+    assert buffer.place(MIB) is None
+    while len(buffer.take()[0]) > 1:
+        pass
+    assert buffer.place(MIB) is not None
 
 
 def test_what_is_forgotten_is_counted() -> None:

@@ -74,13 +74,12 @@ async def test_a_large_message_passes_whole(serve: Serve) -> None:
     async with serve([Streams()]) as channel, subscribe(channel, "big:3000000") as call:
         assert [len(update.message) async for update in call] == [3_000_000]
     async with serve([Streams()]) as channel:
-        views: list[Any] = []
+        kept: list[Any] = []
         path = (SUBSCRIBE, SubscribeRequest, Update)
         request = SubscribeRequest(topics=["big:3000000"])
-        async with channel.stream(*path, request=request, decoder=views.append) as call:  # type: ignore[arg-type]  # its None is the reply
+        async with channel.stream(*path, request=request, decoder=kept.append) as call:  # type: ignore[arg-type]  # its None is the reply
             await call.receive()
-        assert isinstance(views[0], memoryview)
-        assert len(Update().parse(bytes(views[0])).message) == 3_000_000
+        assert len(Update().parse(bytes(kept[0])).message) == 3_000_000
 
 
 async def test_a_request_over_the_limit_is_refused(serve: Serve) -> None:
