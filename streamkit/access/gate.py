@@ -10,14 +10,16 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from streamkit.access.file import read_rules
 from streamkit.access.jwt import JwtVerifier
 from streamkit.access.permit import Permit
 from streamkit.access.quota import Usages
+from streamkit.access.roles import Grants
 from streamkit.access.rules import Rules
 from streamkit.background import ended
 from streamkit.errors import AuthError, Status, StreamkitError
@@ -30,11 +32,21 @@ __all__ = ["Gate", "begin_gate"]
 
 log = logging.getLogger(__name__)
 
-_LOOK_EVERY = 0.05
+_LOOK_EVERY = 0.1
 """Seconds between two looks at the file and at what has expired."""
 _AT_ONCE = 16 * 1024
 """Bytes of a file that is read where it was found to have changed: to parse it takes some
 milliseconds, and where the machine is busy a thread waits for its turn much longer than that."""
+
+
+@dataclass(slots=True)
+class _Known:
+    """Who has shown a token, as long as the rules are the same."""
+
+    identity: Identity
+    grants: Grants
+    begun: dict[str, Method] = field(default_factory=dict)
+    """Methods whose calls may begin, by path."""
 
 
 class Gate:
@@ -61,50 +73,85 @@ class Gate:
         self.rules = source if isinstance(source, Rules) else read_rules(source)
         self._clock = clock
         self._usages = Usages(steady)
-        self._known: dict[str, Identity] = {}
+        self._known: dict[str, _Known] = {}
         """What was sent as authorization and found right, under the rules that are in force."""
         self._live: set[Permit] = set()
         self._next_expiry = float("inf")
         self._verifier = self._make_verifier(None)
         self._reading: asyncio.Task[None] | None = None
 
-    async def __call__(self, ctx: Context, call_next: Next) -> None:
+    def __call__(self, ctx: Context, call_next: Next) -> Awaitable[None]:
+        """As an interceptor; a single call like one before takes no coroutine of its own."""
+        known = self._known_caller(ctx)
+        if known is not None and not (ctx.streams_replies or ctx.streams_requests):
+            method = known.begun.get(ctx.method)
+            if method is not None:
+                self._admit(ctx, method, known.identity, known.grants, begun=True)
+                ctx.when_done(self._over)  # it counts for no bound: that may come after its status
+                return call_next(ctx)
+        return self._look_closely(ctx, call_next, known)
+
+    async def _look_closely(self, ctx: Context, call_next: Next, known: _Known | None) -> None:
         method = self._own.get(ctx.method) or method_of(ctx.method)
         if method.open:
             ctx.metadata.popall("authorization", None)
             await call_next(ctx)
             return
-        identity = self._known_caller(ctx) or await self._identity(ctx)
-        if identity is None:
-            raise AuthError(
-                "not authenticated: no credentials, or they are not valid (any more)",
-                hint="Give a token by --token-file or $STREAMKIT_TOKEN.",
-                status=Status.UNAUTHENTICATED,
-            )
-        permit = Permit(
-            ctx, method, identity, self.rules.grants_of(identity), self._usages.of(identity.name)
-        )
-        ctx.rights = permit  # before anything is refused: the logs say who it was
-        permit.enter()
-        self._live.add(permit)
-        if identity.expires is not None:
-            self._next_expiry = min(self._next_expiry, identity.expires)
-        ctx.inspectors.append(permit.inspect)
+        if known is not None:
+            identity, grants = known.identity, known.grants
+        else:
+            caller = await self._identity(ctx)
+            if caller is None:
+                raise AuthError(
+                    "not authenticated: no credentials, or they are not valid (any more)",
+                    hint="Give a token by --token-file or $STREAMKIT_TOKEN.",
+                    status=Status.UNAUTHENTICATED,
+                )
+            identity, grants = caller, self.rules.grants_of(caller)
+        permit = self._admit(ctx, method, identity, grants)
+        if known is not None:
+            known.begun[ctx.method] = method
         try:
             await call_next(ctx)
         finally:
             self._live.discard(permit)
             permit.leave()
 
+    def _admit(
+        self,
+        ctx: Context,
+        method: Method,
+        identity: Identity,
+        grants: Grants,
+        *,
+        begun: bool = False,
+    ) -> Permit:
+        permit = Permit(ctx, method, identity, grants, self._usages.of(identity.name))
+        ctx.rights = permit  # before anything is refused: the logs say who it was
+        permit.enter(begun=begun)
+        self._live.add(permit)
+        if identity.expires is not None:
+            self._next_expiry = min(self._next_expiry, identity.expires)
+        ctx.inspectors.append(permit.inspect)
+        return permit
+
+    def _over(self, ctx: Context) -> None:
+        permit = ctx.rights
+        assert isinstance(permit, Permit)
+        self._live.discard(permit)
+
     # ---- who ----
 
-    def _known_caller(self, ctx: Context) -> Identity | None:
+    def _known_caller(self, ctx: Context) -> _Known | None:
         """Who calls, if the same was shown before."""
         given = ctx.metadata.getall("authorization", ())
         known = self._known.get(given[0]) if len(given) == 1 else None  # type: ignore[arg-type]  # bytes are no key
-        if known is None or (known.expires is not None and known.expires <= self._clock()):
+        if known is None:
             return None
-        ctx.metadata.popall("authorization")
+        expires = known.identity.expires
+        if expires is not None and expires <= self._clock():
+            return None
+        del ctx.metadata["authorization"]
         return known
 
     async def _identity(self, ctx: Context) -> Identity | None:
@@ -124,7 +171,7 @@ class Gate:
                 # Made a moment ago, and used at once.
                 holder = self.rules.token_holder(token, self._clock())
             if holder is not None and scheme == "Bearer":  # one way to write it: one entry each
-                self._known[text] = holder
+                self._known[text] = _Known(holder, self.rules.grants_of(holder))
             return holder
         rules = self.rules
         if rules.certificates:
@@ -142,11 +189,36 @@ class Gate:
     async def watch(self) -> None:
         """Apply every change of the file, and end what has expired, until cancelled."""
         while True:
-            await asyncio.sleep(_LOOK_EVERY)
             try:
+                await self._stirred()
                 await self._look()
             except Exception:  # one fault must not end the watching
                 log.exception("fault in watching the rules of access")
+                await asyncio.sleep(_LOOK_EVERY)
+
+    async def _stirred(self) -> None:
+        """Wait until there is something to do. By timers alone: a task that looked ten times a
+        second would be most of what a server without calls is busy with."""
+        loop = asyncio.get_running_loop()
+        due: asyncio.Future[None] = loop.create_future()
+
+        def look() -> None:
+            try:
+                if due.done():
+                    return
+                if self._changed() or self._clock() >= self._next_expiry:
+                    due.set_result(None)
+                else:
+                    loop.call_later(_LOOK_EVERY, look)
+            except Exception as fault:  # for `watch` to tell
+                due.set_exception(fault)
+
+        loop.call_later(_LOOK_EVERY, look)
+        await due
+
+    def _changed(self) -> bool:
+        stamp = self._read_stamp()
+        return stamp != self._stamp and stamp[1:2] != (0,)
 
     async def _look(self) -> None:
         if not await self._caught_up() and self._clock() >= self._next_expiry:
@@ -157,9 +229,8 @@ class Gate:
 
         An empty one is about to be written: read now, it would take everybody's access away.
         """
-        stamp = self._read_stamp()
-        if stamp != self._stamp and stamp[1:2] != (0,):
-            self._stamp = stamp  # before reading: a file that does not load is told once
+        if self._changed():
+            self._stamp = self._read_stamp()  # before reading: what does not load is told once
             self._reading = asyncio.create_task(self._reload())
         reading = self._reading
         if reading is None:
@@ -216,7 +287,7 @@ class Gate:
         if self._path is None:
             return ()
         try:
-            state = self._path.stat()
+            state = os.stat(self._path)
         except OSError:
             return ()  # replaced just now, or gone: the rules stay
         return state.st_mtime_ns, state.st_size, state.st_ino, state.st_mode

@@ -49,22 +49,27 @@ class Permit:
 
     # ---- the life of a call ----
 
-    def enter(self) -> None:
+    def enter(self, *, begun: bool = False) -> None:
         """Begin the call. Raises AuthError when no message can make it an allowed one, LimitError
-        when the identity has too many already."""
-        grants, usage, quota = self._grants, self._usage, self._grants.quota
-        self._may_begin(grants)
+        when the identity has too many already. `begun`: another call of the method has found that
+        it may begin, under the same grants."""
+        if not begun:
+            self._may_begin(self._grants)
+        if not self._streams:  # what runs a query is one, too
+            return
+        usage, quota = self._usage, self._grants.quota
         if self._method.runs_query and quota.queries is not None and usage.queries >= quota.queries:
             raise self._limited(f"{quota.queries} queries of {self.identity.name} are running")
-        if self._streams and quota.streams is not None and usage.streams >= quota.streams:
+        if quota.streams is not None and usage.streams >= quota.streams:
             raise self._limited(f"{self.identity.name} has {quota.streams} streams")
         usage.queries += self._method.runs_query
-        usage.streams += self._streams
+        usage.streams += 1
 
     def leave(self) -> None:
         """The call is over."""
-        self._usage.queries -= self._method.runs_query
-        self._usage.streams -= self._streams
+        if self._streams:
+            self._usage.queries -= self._method.runs_query
+            self._usage.streams -= 1
 
     def inspect(self, message: Any) -> float:
         """Look at a request message before its handler does.
@@ -86,6 +91,8 @@ class Permit:
         if method.weight is None:
             return 0.0
         quota = self._grants.quota
+        if quota.publish_per_second is None:
+            return 0.0
         delay = self._usage.wait(quota)
         if delay and not self._streams:
             self._ctx.set_trailing_metadata(

@@ -59,6 +59,8 @@ class Grants:
         known = self._allowed.get(action)
         if known is None:
             known = self._allowed[action] = set()
+        elif names <= known:
+            return None
         granted = self._found.get(action)
         for asked in names - known:
             if granted is None or not granted.cover(asked):

@@ -13,8 +13,9 @@ from streamkit.errors import ConnectError, NotFoundError
 from streamkit.methods import method_of
 from streamkit.terms import NEVER_AGAIN
 from streamkit.transport import Context
+from streamkit.transport.server.outcome import Outcome
 
-__all__ = ["CallRecord", "Calls"]
+__all__ = ["CallRecord", "Calls", "Facts", "facts_of"]
 
 _LONGEST_RESOURCE = 200
 _MOST_NAMES = 50
@@ -61,14 +62,52 @@ class CallRecord:
         return 0.0
 
 
+Facts = tuple[
+    float,
+    tuple[int, float, int, int, int, int],
+    tuple[str, str, str, str],
+    tuple[str, str, bool],
+    tuple[str, str, int] | None,
+    object,
+    str,
+    Outcome | None,
+]
+"""When; the call, its seconds, messages and bytes in and out; the peer, the identity, the carrier
+and the method; what was asked for, from where on, and whether the reply is a stream; the context's
+place, the trace that it belongs to, its reason, and how it ended."""
+
+
+def facts_of(record: CallRecord) -> Facts:
+    """What is known of a call. What is made of it can be made later, for many calls at a time,
+    which takes half as long; nothing in it keeps the call."""
+    ctx = record.context
+    return (
+        time.time(),
+        (
+            record.id,
+            time.monotonic() - record.began,
+            ctx.messages_received,
+            ctx.messages_sent,
+            ctx.bytes_received,
+            ctx.bytes_sent,
+        ),
+        (ctx.peer, record.identity, ctx.carrier, ctx.method),
+        (record.resource, record.resumed_from, ctx.streams_replies),
+        ctx.place,
+        ctx.metadata.get("traceparent"),
+        ctx.reason,
+        ctx.outcome,
+    )
+
+
 class Calls:
     """The calls that run now. `GrpcServer(on_call=calls.begin)` fills it."""
 
     def __init__(self) -> None:
         self._live: dict[int, CallRecord] = {}
         self._last, self._step = 0, 1
-        self.on_end: list[Callable[[CallRecord], None]] = []
-        """Told of every call that has ended; its context then has the outcome."""
+        self.on_end: list[Callable[[Facts], None]] = []
+        """Told of every call that has ended."""
 
     def number(self, after: int, step: int) -> None:
         """Give numbers that the other processes of a server do not give."""
@@ -89,8 +128,10 @@ class Calls:
 
         def end(_: Context) -> None:
             del self._live[record.id]
-            for listener in self.on_end:
-                listener(record)
+            if self.on_end:
+                facts = facts_of(record)
+                for listener in self.on_end:
+                    listener(facts)
 
         context.when_done(end)
 

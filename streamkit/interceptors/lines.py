@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
+import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Generic, TypeVar
 
 from streamkit.config import AccessLimits
 from streamkit.errors import PreconditionError
 
 __all__ = ["LineWriter"]
 
+log = logging.getLogger(__name__)
+
 _MOST = AccessLimits().log_lines
 _PAUSE = 0.2
 """Seconds that a line may wait: waking the thread for each would cost more than the line."""
+_LOOK = 3  # times so long between two looks at where the file is
+_TURN = 64  # lines that are formed before the loop may have the interpreter
+
+Line = TypeVar("Line")
 
 
-class LineWriter:
+class LineWriter(Generic[Line]):
     """Appends lines to `path`, "-" being standard error. PreconditionError if it cannot be opened.
 
     A file that is moved away (rotated) is made anew within a second. Lines beyond what may wait
     are counted and left out; `close` writes what is waiting. `write` may be called by any thread.
+    `form` makes the text of what `write` was given, many at a time, in this one's own thread.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], form: Callable[[Line], str] = str) -> None:
         self._path = None if path == "-" else Path(path)
-        self._lines: deque[str] = deque()
+        self._form = form
+        self._lines: deque[Line] = deque()
         self._closed = threading.Event()
         self.dropped = 0
         """Lines that found no room."""
@@ -36,8 +47,8 @@ class LineWriter:
         self._thread = threading.Thread(target=self._run, name="streamkit-lines", daemon=True)
         self._thread.start()
 
-    def write(self, line: str) -> None:
-        """Take a line in, without its end."""
+    def write(self, line: Line) -> None:
+        """Take in what becomes a line, without its end."""
         if len(self._lines) >= _MOST:
             self.dropped += 1
             return
@@ -59,12 +70,13 @@ class LineWriter:
         return os.fdopen(handle, "ab", buffering=0)
 
     def _run(self) -> None:
+        looks = 0
         while True:
             closed = self._closed.wait(_PAUSE)
-            self._follow_rotation()
-            parts = []
-            while self._lines:
-                parts.append(self._lines.popleft())
+            looks += 1
+            if closed or self._lines or looks % _LOOK == 0:
+                self._follow_rotation()
+            parts = self._take()
             if parts:
                 try:
                     parts.append("")
@@ -76,6 +88,20 @@ class LineWriter:
                 if self._path is not None:
                     self._file.close()
                 return
+
+    def _take(self) -> list[str]:
+        """The text of all that waits."""
+        found: list[str] = []
+        while self._lines:
+            line = self._lines.popleft()
+            try:
+                found.append(self._form(line))
+            except Exception as fault:  # of one line; the others are written
+                self.dropped += 1
+                log.error("a line cannot be written: %r", fault)
+            if not len(found) % _TURN:
+                time.sleep(0)
+        return found
 
     def _follow_rotation(self) -> None:
         if self._path is None:

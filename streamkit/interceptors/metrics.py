@@ -89,6 +89,7 @@ class Metrics:
 
     def collect(self) -> Iterator[Metric]:
         """Every family with its samples."""
+        self._figures.count()
         yield from self._of_grpc()
         yield from self._of_streams()
         yield from self._of_server()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from streamkit.background import ended
 from streamkit.database import Databases
-from streamkit.interceptors.access_log import AccessLog
+from streamkit.interceptors.access_log import AccessLog, line_of
 from streamkit.interceptors.calls import Calls
 from streamkit.interceptors.lines import LineWriter
 from streamkit.journal.base import Journal
@@ -35,7 +35,7 @@ def begin_access_log(
     resources: AsyncExitStack, calls: Calls, path: str | os.PathLike[str], every: float | None
 ) -> None:
     """Write a line for each call that ends, and every so many seconds for one that lasts."""
-    writer = LineWriter(path)
+    writer = LineWriter(path, line_of)
     resources.callback(writer.close)
     log = AccessLog(calls, writer.write, every=every)
     resources.push_async_callback(ended, asyncio.create_task(log.run()))

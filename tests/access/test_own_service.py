@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 from grpclib.const import Cardinality, Handler
 from grpclib.server import Stream
 
+from streamkit.access.gate import Gate
 from streamkit.access.rules import parse_rules
 from streamkit.access.tokens import new_token, sha256_of
 from streamkit.errors import AuthError
 from streamkit.generated.streamservice import StatusRequest, Update
 from streamkit.rights import Action, open_to
-from streamkit.transport import Channel, context
+from streamkit.transport import Channel, GrpcServer, context
 from tests.access.servers import bearer, serve
 
 SECRETS = {name: new_token(name) for name in ("path", "role", "other")}
@@ -112,3 +114,36 @@ async def test_a_handler_decides_about_what_only_it_knows() -> None:
         async with call:
             assert await call.receive()
             assert await call.receive() == []
+
+
+async def test_a_single_call_like_one_before_is_ended_with_its_token() -> None:
+    """The second of them takes the short way, and is as live as the first."""
+    entered, release = asyncio.Event(), asyncio.Event()
+
+    class Slow(Orders):
+        async def get_one(self, request: StatusRequest) -> Update:
+            entered.set()
+            await release.wait()
+            return Update("orders.eu")
+
+    rules = parse_rules(RULES)
+    gate = Gate(rules)
+    server = GrpcServer([Slow()], interceptors=[gate])
+    await server.start()
+    async with Channel(f"localhost:{server.port}") as channel:
+        for number in range(3):
+            release.clear()
+            entered.clear()
+            call = asyncio.create_task(ask(channel, "GetOne", "path"))
+            await entered.wait()
+            if number == 2:
+                gate.apply(parse_rules(RULES.replace('methods = ["/shop.Orders/*"]', "")))
+                with pytest.raises(AuthError, match="access was withdrawn"):
+                    await call
+            else:
+                release.set()
+                await call
+        assert not gate._live
+        with pytest.raises(AuthError, match="not allowed to call"):
+            await ask(channel, "GetOne", "path")
+    await server.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -197,7 +198,7 @@ async def test_as_many_lines_as_calls(tmp_path: Path, count: int) -> None:
 
 def test_a_file_that_is_moved_away_is_made_anew(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    writer = LineWriter(log)
+    writer: LineWriter[str] = LineWriter(log)
     writer.write("first")
     wait_for(lambda: log.read_text() == "first\n")
     os.rename(log, tmp_path / "log.1")
@@ -211,7 +212,7 @@ def test_a_file_that_is_moved_away_is_made_anew(tmp_path: Path) -> None:
 def test_lines_beyond_the_bound_are_counted(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
-    writer = LineWriter(tmp_path / "pipe")
+    writer: LineWriter[str] = LineWriter(tmp_path / "pipe")
     began = time.thread_time()
     for _ in range(30_000):  # nobody reads: the pipe is full after 64 KiB
         writer.write("x" * 100)
@@ -219,6 +220,23 @@ def test_lines_beyond_the_bound_are_counted(tmp_path: Path) -> None:
     assert writer.dropped >= 30_000 - 2 * 10_000 - 1_000
     os.close(reader)
     writer.close()
+
+
+def test_lines_are_formed_elsewhere_and_a_faulty_one_alone_is_lost(tmp_path: Path) -> None:
+    threads: set[int] = set()
+
+    def form(number: int) -> str:
+        threads.add(threading.get_ident())
+        return str(60 // number)
+
+    log = tmp_path / "log"
+    writer = LineWriter(log, form)
+    for number in (1, 0, 2, *[3] * 200):
+        writer.write(number)
+    writer.close()
+    assert log.read_text().split() == ["60", "30", *["20"] * 200]
+    assert writer.dropped == 1
+    assert threading.get_ident() not in threads
 
 
 def test_a_place_where_nothing_can_be_written(tmp_path: Path) -> None:

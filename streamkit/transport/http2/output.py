@@ -57,6 +57,7 @@ class Output(Connection):
         """Being cut: nothing is processed any more."""
         self.reason = ""
         """Why the connection ends, when this side knows."""
+        self._peer_name = ""
         self._noted = 0  # of data_sent, what is accounted for
         self._dirty: list[Outgoing] = []
         self._blocked: set[Outgoing] = set()
@@ -250,4 +251,6 @@ class Output(Connection):
     @property
     def peer_name(self) -> str:
         """The peer's address as text: "ipv4:host:port", "ipv6:[host]:port" or "unix:"."""
-        return peer_name(self._transport)
+        if not self._peer_name:
+            self._peer_name = peer_name(self._transport)
+        return self._peer_name

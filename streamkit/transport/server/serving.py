@@ -325,8 +325,8 @@ def _onion(
 ) -> Next:
     """Return the handler wrapped in the interceptors, the first one outermost."""
 
-    async def innermost(_: Context) -> None:
-        await func(stream)
+    def innermost(_: Context) -> Awaitable[None]:
+        return func(stream)  # without a coroutine of its own around the handler's
 
     layers: Next = innermost
     for interceptor in reversed(interceptors):
