@@ -219,6 +219,23 @@ async def test_no_room_is_told_before_anything_is_written(
         assert not [name for name in os.listdir(tmp_path) if "copy-" in name]
 
 
+async def test_what_is_unused_in_the_store_needs_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "store.db"
+    await (await open_journal(str(path))).close()
+    with closing(sqlite3.connect(path)) as store:
+        store.execute("create table large as select zeroblob(40000000) as data")
+        store.commit()
+        store.execute("drop table large")
+        store.commit()
+        assert store.execute("pragma freelist_count").fetchone()[0] * 4096 > 30_000_000
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1 << 30, 1 << 30, 80 << 20))
+    async with await open_journal(str(path)) as journal:
+        (await journal.copy()).close()
+
+
 async def test_a_journal_in_memory_has_no_copy() -> None:
     async with await open_journal(":memory:") as journal:
         with pytest.raises(UnimplementedError):

@@ -222,6 +222,15 @@ async def test_a_job_from_start_to_end(client: AsyncClient) -> None:
     assert again == ["completed"]
 
 
+async def test_a_total_that_becomes_known_stays_known(client: AsyncClient) -> None:
+    async with client.job("count") as job:
+        await job.update(completed=1, total=8)
+        await job.update(step="on")
+        await job.update(completed=2)
+    (state,) = [s async for s in client.watch_job("count", start="all") if s.completed == 2][:1]
+    assert (state.total, state.percentage) == (8, 25)
+
+
 async def test_a_job_that_has_had_its_run_runs_again_under_the_next_number(
     client: AsyncClient,
 ) -> None:

@@ -84,6 +84,23 @@ def test_a_forked_child_ships_its_own_lines_only(server: ThreadServer, log: logg
     assert texts == ["child", "parent after", "parent before"]
 
 
+def test_a_forked_child_waits_for_nothing_of_its_parents(
+    server: ThreadServer, log: logging.Logger
+) -> None:
+    handler = StreamHandler("h-waits", server.address, shutdown_timeout=30)
+    log.addHandler(handler)
+    log.info("parent")
+    handler.flush()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # threads and fork, from 3.12 on
+        child = os.fork()
+    if child == 0:
+        began = time.monotonic()
+        handler.flush()
+        os._exit(int(time.monotonic() - began > 15))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
 PROCESSES = """
 import logging, multiprocessing, streamkit
 log = logging.getLogger("app")

@@ -15,6 +15,7 @@ import pyarrow
 import pytest
 
 from streamkit.client import AsyncClient, Query, Reconnect
+from streamkit.client.reading.pulse import Pulse
 from streamkit.client.reading.query import make_request
 from streamkit.client.retry import Retry
 from streamkit.config import Backoff, QueryLimits
@@ -45,7 +46,9 @@ async def no_sleep(delay: float) -> None:
     return None
 
 
-def query(channel: FakeChannel, *, patient: bool = True, **options: Any) -> Query:
+def query(
+    channel: FakeChannel, *, patient: bool = True, pulse: Pulse | None = None, **options: Any
+) -> Query:
     settings: dict[str, Any] = {
         "database": "",
         "batch": 2,
@@ -57,7 +60,7 @@ def query(channel: FakeChannel, *, patient: bool = True, **options: Any) -> Quer
     how = Reconnect(
         lambda: Retry(Backoff(jitter=0.0), chance=lambda: 0.5), patient=patient, sleep=no_sleep
     )
-    return Query(channel, request, how)  # type: ignore[arg-type]  # the fake has what is used
+    return Query(channel, request, how, pulse=pulse)  # type: ignore[arg-type]  # the fake has what is used
 
 
 async def play(path: str, request: Any) -> AsyncIterator[Any]:
@@ -106,6 +109,26 @@ async def test_before_its_first_batch_a_query_is_repeated() -> None:
     async with query(FakeChannel(late)) as rows:
         assert [row["n"] async for row in rows] == [1]
     assert attempts == 3
+
+
+async def test_a_query_cut_while_it_waits_asks_for_quicker_signs_of_life() -> None:
+    loop, pulse = asyncio.get_running_loop(), Pulse(15.0)
+    real, later = loop.time, 0.0
+    loop.time = lambda: real() + later  # type: ignore[method-assign]  # six seconds in a moment
+
+    async def cut(path: str, request: Any) -> AsyncIterator[Any]:
+        nonlocal later
+        if not later:
+            yield [QueryResult()]
+            later = 6.0
+            error = InternalError("the server reset the stream: INTERNAL_ERROR")
+            error.ending = "reset INTERNAL_ERROR"
+            raise error
+        yield [result(1, "1", last=True)]
+
+    async with query(FakeChannel(cut), pulse=pulse) as rows:
+        assert [row["n"] async for row in rows] == [1]
+    assert pulse.interval == pytest.approx(2.0, abs=0.5)
 
 
 async def test_after_its_first_batch_it_never_is() -> None:

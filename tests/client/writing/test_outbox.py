@@ -132,6 +132,19 @@ def test_a_refusal_settles_and_counts() -> None:
     assert (outbox.acknowledged, outbox.refused, outbox.dropped, outbox.settled) == (0, 3, 3, 3)
 
 
+def test_numbers_of_ones_own_grow_and_are_not_mixed_with_ours() -> None:
+    outbox = Outbox("p")
+    line = (LogEntry(message="a", service="s"), 10)
+    assert outbox.offer_request([line], 7)
+    for number in (7, 6):
+        with pytest.raises(InvalidArgumentError, match=f"request {number} cannot follow 7"):
+            outbox.offer_request([line], number)
+    assert outbox.offer_request([line], 8)
+    assert outbox.offer(*line)
+    with pytest.raises(InvalidArgumentError, match="request 10 cannot follow"):
+        outbox.offer_request([line], 10)
+
+
 def test_giving_up_counts_what_was_held() -> None:
     outbox = Outbox("p", batch_records=2)
     fill(outbox, 5)

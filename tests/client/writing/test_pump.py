@@ -199,3 +199,27 @@ async def test_a_quiet_stream_that_a_proxy_ends_costs_nothing() -> None:
     await asyncio.wait_for(pump.settled(), 5)
     assert pump.failure is None
     await pump.close(0.0)
+
+
+async def test_a_fault_of_ours_is_told_to_who_waits() -> None:
+    link = Link()
+
+    def broken(_: WriteReply) -> None:
+        raise RuntimeError("a mistake")
+
+    pump = pump_on(link)
+    pump.on_reply = broken
+    for topic in ("a", "b"):
+        pump.put(Update(topic=topic), 1)
+    request = await link.requests.get()
+    link.answers.put_nowait([WriteReply(producer_sequence=request.producer.sequence)])
+    with pytest.raises(InternalError, match="a mistake"):
+        await asyncio.wait_for(pump.settled(), 5)
+    await pump.close(0.0)
+
+
+async def test_closing_twice_gives_up_nothing_more() -> None:
+    pump = pump_on(Link())
+    pump.put(Update(topic="a"), 1)
+    assert await pump.close(0.0) == 1
+    assert await pump.close(0.0) == 0

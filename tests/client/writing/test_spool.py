@@ -57,6 +57,7 @@ def test_what_is_kept_is_found_unless_its_run_goes_on(
         assert path == spool.path
         assert [r.producer.sequence for r in read_requests(number)] == [1, 2, 3]
     assert os.stat(spool.path).st_mode & 0o077 == 0
+    assert os.stat(spool.path.parent).st_mode & 0o777 == 0o700
 
 
 def test_what_cannot_be_left_behind_is_told(

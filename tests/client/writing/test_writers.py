@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from streamkit.client import AsyncClient, ClientEvent
+from streamkit.client.writing.writers import make_update
 from streamkit.config import Backoff
 from streamkit.errors import ConnectError, InvalidArgumentError, LimitError, StreamkitError
 from streamkit.generated.streamservice import (
@@ -417,3 +418,15 @@ async def test_sequences_come_back_from_flush(client: AsyncClient) -> None:
             await publisher.send("a", str(number))
         assert await publisher.flush() == 100
         await until(lambda: publisher.buffered == 0)
+
+
+@pytest.mark.parametrize("text", ["", "x" * 1000, "é" * 100_000])
+async def test_a_record_counts_as_many_bytes_as_it_takes(text: str) -> None:
+    more = {"key": "v" * 1000, "another": "w"}
+    update, size = make_update("a.b", text, more)
+    taken = len(bytes(update))
+    assert taken <= size <= taken + 100
+    async with AsyncClient("127.0.0.1:1") as client:
+        entry, size = client.log_writer("s").entry(text[:1000], "info", more, None)
+    taken = len(bytes(entry)) - len(text[:1000].encode()) + len(text[:1000])
+    assert taken <= size <= taken + 100

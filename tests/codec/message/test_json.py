@@ -377,6 +377,9 @@ def test_a_hundred_levels_and_no_more(described: Peers) -> None:
     assert to_json(from_json(ours, nested)) == nested.replace(" ", "")
     values = "[" * 99 + "]" * 99
     assert to_json(from_json(Value, values)) == values
+    assert from_json(Value, f"[{values}]") is not None
+    with pytest.raises(DecodeError, match="nested too deeply"):
+        from_json(Value, f"[[{values}]]")
     anys = AnyMessage()
     for _ in range(101):
         anys = AnyMessage("x/google.protobuf.Any", encode(anys))
