@@ -34,7 +34,7 @@ async def ended(task: asyncio.Task[None]) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def all_ended(tasks: Iterable[asyncio.Task[None]]) -> None:
+async def all_ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """The same for tasks that use what is not ours: Python 3.11's `wait_for` may swallow a
     cancellation (cpython #86296), so one that goes on is cancelled again."""
     left = {task for task in tasks if not task.done()}

@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import random
+import secrets
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from nats.aio.client import Client
     from nats.aio.msg import Msg
 
-__all__ = ["SOON", "Away", "JetStream", "Refused"]
+__all__ = ["Away", "JetStream", "Refused"]
 
 _SECOND = 1_000_000_000  # JetStream counts in nanoseconds
 _EXPIRES = 5
@@ -31,8 +32,9 @@ _SILENCE = 1.25
 _FIRST = 3.0
 """Seconds in which a consumer has to give what is known to be there."""
 _ANSWER = 5.0
-SOON = 1.5
+_SOON = 1.5
 """Seconds for what can be asked again: while a cluster has no leader nobody answers at all."""
+_ASK_AGAIN = 0.4
 _CONNECT = 3
 _ATTEMPTS = 2
 """Of each server, at the start."""
@@ -104,7 +106,7 @@ class JetStream:
         self.client = client
         with suppress(nats.errors.Error, OSError, TimeoutError):
             # What was written to a server that is not there is waited for by close() for minutes.
-            async with asyncio.timeout(SOON):
+            async with asyncio.timeout(_SOON):
                 await before.close()
 
     async def publish(self, subject: str, data: bytes, reply: str) -> None:
@@ -126,6 +128,26 @@ class JetStream:
     async def info(self, stream: str, seconds: float = _ANSWER) -> dict[str, Any]:
         """What a stream is and holds. Raises Away or Refused."""
         return await self.api(f"STREAM.INFO.{stream}", {}, seconds)
+
+    async def soon(self, verb: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Ask for something that may be done twice, again and again for a moment: there is an
+        answer as soon as there is who can give it. Raises Away or Refused."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _SOON
+        asked: set[asyncio.Task[dict[str, Any]]] = set()
+        try:
+            while (left := until - loop.time()) > 0:
+                asked.add(loop.create_task(self.api(verb, body, left)))
+                done, _ = await asyncio.wait(
+                    asked, timeout=min(left, _ASK_AGAIN), return_when=asyncio.FIRST_COMPLETED
+                )
+                if done:
+                    return done.pop().result()
+            raise Away(f"the log at {self._url} does not answer")
+        finally:
+            await all_ended(asked)
+            for one in asked:
+                _ = one.cancelled() or one.exception()  # seen: one answer was enough
 
     async def api(
         self, verb: str, body: dict[str, Any], seconds: float = _ANSWER
@@ -219,7 +241,9 @@ class JetStream:
                 await subscription.unsubscribe()
 
     async def _consumer(self, stream: str, start: int) -> str:
+        name = secrets.token_hex(8)  # so that it is one, however often it is asked for
         wanted = {
+            "name": name,
             "ack_policy": "none",
             "deliver_policy": "by_start_sequence",
             "opt_start_seq": start,
@@ -230,10 +254,10 @@ class JetStream:
         }
         body = {"stream_name": stream, "config": wanted}
         try:
-            made = await self.api(f"CONSUMER.CREATE.{stream}", body, SOON)
+            await self.soon(f"CONSUMER.CREATE.{stream}.{name}", body)
         except Refused as error:
             raise Away(error.message) from None
-        return str(made["name"])
+        return name
 
 
 async def _connected(servers: Sequence[str], url: str, connecting: dict[str, Any]) -> Client:

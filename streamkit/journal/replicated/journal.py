@@ -78,6 +78,7 @@ class ReplicatedJournal(SqliteJournal):
         self._limits = limits
         self._steady = steady
         self._outbox = Outbox(log.append, limits, options.waiting_bytes)
+        log.on_missed = self._outbox.missed
         self._working: set[asyncio.Task[None]] = set()
         self._progress = asyncio.Event()
         self._lost: StoreError | None = None

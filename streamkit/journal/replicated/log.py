@@ -7,7 +7,7 @@ bytes, their places count from 1 without holes, and what is at a place never cha
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -54,6 +54,8 @@ class Log(ABC):
     name: str
     life: str
     """Names this log's life; one that was made anew under the same name has another."""
+    on_missed: Callable[[], None] | None = None
+    """Called on the loop when an entry that was handed over is known not to be in the log."""
 
     @abstractmethod
     async def open(self) -> None:

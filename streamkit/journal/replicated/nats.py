@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from streamkit.config import LogLimits
 from streamkit.errors import PreconditionError, StoreError
 from streamkit.journal.base import new_epoch
-from streamkit.journal.replicated.jetstream import SOON, Away, JetStream, Refused
+from streamkit.journal.replicated.jetstream import Away, JetStream, Refused
 from streamkit.journal.replicated.log import ANSWER, Log, LogEntry, LogStatus, Snapshot
 from streamkit.journal.replicated.monitor import check_synced
 
@@ -352,7 +352,7 @@ class NatsLog(Log):
     async def _check(self, place: int) -> None:
         """Raise StoreError unless the stream is the one that was read up to a place."""
         try:
-            info = await self._jetstream.info(self.name, SOON)
+            info = await self._jetstream.soon(f"STREAM.INFO.{self.name}", {})
         except Refused as error:
             if error.number in _NOT_FOUND:
                 raise _WentBack(f"the log {self.name} is gone: its stream was removed") from None
@@ -383,8 +383,10 @@ class NatsLog(Log):
                 error = json.loads(message.data)["error"]
                 code = int(error.get("code", 0))
                 refused = f"the log takes no more: {error['description']}"
-        if code != 503:  # which says that nobody can answer
+        if code != 503:
             self._unheard = None
+        elif self.on_missed is not None:  # nobody was there to take it
+            self.on_missed()
         if refused and refused != self._refused:
             _logger.warning("%s", refused)
         self._refused = refused

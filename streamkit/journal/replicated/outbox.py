@@ -52,6 +52,7 @@ class Outbox:
         self._origin = secrets.token_bytes(8)
         self._wake = asyncio.Event()
         self._again = False
+        self._missed = False
         self._turn = asyncio.Lock()
         self._room = asyncio.Event()
         self._room.set()
@@ -98,8 +99,14 @@ class Outbox:
         while True:
             await asyncio.sleep(_LOOK)
             first = next(iter(self._flying.values()), None)
-            if first is not None and self._loop.time() - first.sent > _REPEAT_AFTER:
+            after = _LOOK if self._missed else _REPEAT_AFTER
+            if first is not None and self._loop.time() - first.sent > after:
+                self._missed = False
                 self._send_again()
+
+    def missed(self) -> None:
+        """Something that was sent is known not to be in the log."""
+        self._missed = True
 
     def settle(
         self, origin: str, number: int, expected: int, outcomes: Sequence[Request] | None

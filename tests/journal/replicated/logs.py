@@ -48,6 +48,8 @@ class MemoryLog(Log):
             raise StoreError("the log is away")
         if self.lose:
             self.lose -= 1
+            if self.on_missed is not None:
+                self.on_missed()
             return
         async with self.changed:
             self.entries += [data] * (2 if self.double else 1)

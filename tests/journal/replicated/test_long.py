@@ -19,7 +19,7 @@ from streamkit.generated.streamservice import Update
 from streamkit.journal import ProducerId, Stream, open_journal
 from streamkit.journal.replicated.journal import ReplicatedJournal
 from streamkit.testing.journal.support import stored, texts, topics, updates
-from tests.brokers import Brokers
+from tests.brokers import Brokers, running_brokers
 from tests.database.engines import Postgres
 from tests.journal.replicated.logs import dump, insisted
 
@@ -79,6 +79,30 @@ async def test_an_empty_server_joins_at_a_million_records(
         await journal.until_applied((await journal.log.status()).last)
     assert joined < 20
     assert dump(tmp_path / "a") == dump(tmp_path / "b")
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1200)
+async def test_a_repeat_after_ten_minutes_gets_the_first_answer(tmp_path: Path) -> None:
+    """On another server, after every server and every broker was started again."""
+    with running_brokers(3) as brokers:
+        url = brokers.url("repeats")
+        async with await open_journal(url, OPTIONS, data=tmp_path / "a") as a:
+            first = [
+                await a.append_updates(updates("x", "y"), ProducerId("p", number))
+                for number in range(1, 51)
+            ]
+        for broker in brokers.servers:
+            broker.kill()
+        await asyncio.sleep(600)
+        for broker in brokers.servers:
+            broker.start()
+        async with await open_journal(url, OPTIONS, data=tmp_path / "b") as b:
+            for number in range(1, 51):
+                again = await b.append_updates(updates("x", "y"), ProducerId("p", number))
+                assert again == first[number - 1]
+            assert len(await stored(b, topics())) == 100
+        print("\n50 requests of 2, repeated on an empty server after ten minutes: 100 are stored")
 
 
 @pytest.mark.soak

@@ -13,7 +13,7 @@ import pytest
 from streamkit.config import JournalOptions, LogLimits, Retention
 from streamkit.errors import AlreadyExistsError, InvalidArgumentError, LimitError, StoreError
 from streamkit.generated.streamservice import JobReport, Update
-from streamkit.journal import Appended, Journal, ProducerId, Start, Stream
+from streamkit.journal import Appended, Journal, ProducerId, Start, Stream, open_journal
 from streamkit.journal.following.feed import Feed
 from streamkit.journal.following.follower import FollowerJournal
 from streamkit.journal.records.items import log_rows, update_rows
@@ -117,6 +117,28 @@ async def test_what_is_lost_or_doubled_on_the_way_is_there_once(
         log.double, log.lose = False, 2
         await asyncio.gather(*(journal.append_updates(updates(f"{n}")) for n in range(20, 40)))
         assert texts(await stored(journal, topics())) == [str(n) for n in range(40)]
+
+
+async def test_a_copy_whose_log_is_gone_is_a_store_of_its_own(tmp_path: Path, clock: Clock) -> None:
+    async with await follow(MemoryLog(), tmp_path / "a", clock) as journal:
+        await journal.append_updates(updates("x", "y"))
+        await journal.report_jobs([JobReport(job_id="j", status="running")])
+    async with await open_journal(str(tmp_path / "a" / "streamkit.db"), clock=clock) as alone:
+        assert texts(await stored(alone, topics())) == ["x", "y"]
+        job = await alone.job("j")
+        assert job is not None and job.status == "running"
+        assert (await alone.append_updates(updates("z"))).first == 3
+
+
+async def test_what_is_known_to_be_lost_is_sent_again_at_once(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamkit.journal.replicated.outbox._REPEAT_AFTER", 1e9)
+    log = MemoryLog()
+    async with await follow(log, tmp_path / "a", clock) as journal, asyncio.timeout(30):
+        log.lose = 2
+        await asyncio.gather(*(journal.append_updates(updates(f"{n}")) for n in range(20)))
+        assert texts(await stored(journal, topics())) == [str(n) for n in range(20)]
 
 
 async def test_one_server_decides_what_time_brings_and_another_one_takes_over(
