@@ -271,7 +271,7 @@ async def test_the_status_tells_what_is_here_while_the_log_does_not_answer(
                 "replicated, the log does not answer"
             )
         log.silent = False
-        assert "0 entries behind" in (await journal.status()).durability
+        assert "entries behind the log" in (await journal.status()).durability
 
 
 async def test_records_that_another_process_has_made_go_the_same_way(
