@@ -26,6 +26,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from streamkit.errors import InvalidArgumentError, PreconditionError
+from streamkit.scaffold.names import refuse_keywords, refuse_namesakes, with_free_parameters
 from streamkit.scaffold.sources import Sources, find_sources
 from streamkit.scaffold.twins import with_twins
 
@@ -46,7 +47,8 @@ _HEADER = re.compile(r"\A(#.*\n)+")
 _OLD_HEADER = "# This file has been @generated"
 _PARENTS = re.compile(r"^from (\.+)", re.MULTILINE)
 _REQUEST = re.compile(r"^( +)request = await stream\.recv_message\(\)\n", re.MULTILINE)
-_PROTOC_LINE = re.compile(r"^(?P<file>[^\s:]+\.proto)(?P<place>:\d+:\d+)?: (?P<text>.*)$")
+_ASIDE = re.compile(r": warning: directory does not exist\.$|^WARNING: |^[IW]\d{4} ")
+"""What protoc says that is no complaint of the schema."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,16 +142,12 @@ def _compile(sources: Sources) -> dict[str, _File]:
 
 def _refusal(said: str, sources: Sources) -> InvalidArgumentError:
     """One error from what protoc printed: the first complaint, and how many more there are."""
-    complaints = [
-        line
-        for line in said.splitlines()
-        if line.strip() and not line.endswith(": warning: directory does not exist.")
-    ]
+    complaints = [line for line in said.splitlines() if line.strip() and not _ASIDE.search(line)]
     first = complaints[0] if complaints else "protoc refused the files without a word"
     hint = ""
     missing = next((line for line in complaints if "File not found" in line), "")
     if missing:
-        first = missing
+        first = missing.removesuffix(".")
         searched = ", ".join(str(root) for root in sources.roots)
         hint = f"searched below {searched}; name the folder of its imports with --include"
     elif len(complaints) > 1:
@@ -188,6 +186,7 @@ def _packages(files: dict[str, _File], sources: Sources) -> dict[Path, bytes]:
         if not members:
             outside.add(name)
             continue
+        refuse_keywords([package])
         written[path] = _completed(text, package, members).encode()
         written[path.with_name("descriptors.binpb")] = _descriptors(files, members)
         written[path.with_name("py.typed")] = b""
@@ -250,14 +249,14 @@ def _completed(text: str, package: str, members: list[FileDescriptorProto]) -> s
     # A call without a request ends before its handler runs; the type checkers cannot know.
     text = _REQUEST.sub(r"\g<0>\g<1>assert request is not None\n", text)
     try:
-        text = with_twins(text)
+        text = with_twins(with_free_parameters(text))
         tree = ast.parse(text)
     except SyntaxError as error:
         line = (error.text or "").strip()
         raise InvalidArgumentError(
             f"package {package or 'without a name'}: a name of the schema is none in Python: {line}"
         ) from None
-    _refuse_namesakes(tree)
+    refuse_namesakes(tree)
     public = sorted(
         ["DESCRIPTORS", *(node.name for node in tree.body if isinstance(node, ast.ClassDef))]
     )
@@ -275,26 +274,6 @@ def _completed(text: str, package: str, members: list[FileDescriptorProto]) -> s
     )
 
 
-def _refuse_namesakes(tree: ast.Module) -> None:
-    """Python's names lose the case and the nesting of the schema's: two may become one."""
-    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
-    scopes: list[tuple[str, Sequence[ast.stmt]]] = [("", classes)]
-    for scope, body in scopes + [(f"{node.name}.", node.body) for node in classes]:
-        seen: set[str] = set()
-        for node in body:
-            name = ""
-            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-                name = node.target.id
-            elif isinstance(node, ast.ClassDef | ast.AsyncFunctionDef):
-                name = node.name
-            if name in seen:
-                raise InvalidArgumentError(
-                    f"two names of the schema become one in Python: {scope}{name}",
-                    hint="rename one of them",
-                )
-            seen |= {name} - {""}
-
-
 def _after_imports(text: str, tree: ast.Module) -> tuple[str, str]:
     """Split a module behind its imports, to which are added what reads the descriptors and the
     codec, so that the messages behave the same whatever is imported beside them."""
@@ -305,6 +284,8 @@ def _after_imports(text: str, tree: ast.Module) -> tuple[str, str]:
             break
         last = node.end_lineno or 0
     ours = "from importlib.resources import files\nimport streamkit.codec\nimport typing\n"
+    if "builtins." in text:  # a field has the name of a type; the plug-in forgets the import
+        ours = f"import builtins\n{ours}"
     head = ours + "".join(lines[:last])
     return head, "".join(lines[last:]).lstrip("\n")
 

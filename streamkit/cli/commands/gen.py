@@ -65,11 +65,15 @@ async def _gen(
 
 
 def _tell(session: Session, generated: Generated, check: bool) -> None:
+    from streamkit.scaffold.names import hiding
+
     out = generated.out
     for path in generated.changed:
         session.note(f"{out / path}: {'is not up to date' if check else 'written'}")
     if not generated.changed:
         session.note(f"{out}: {', '.join(generated.packages)}: up to date")
+    for name in hiding(generated.packages):
+        session.note(f"{out / name} hides another {name} where {out} is on Python's path")
 
 
 def _times(places: list[Path]) -> dict[Path, int]:
