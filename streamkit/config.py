@@ -161,14 +161,14 @@ class RetentionRule:
         if self.stream not in ("updates", "logs"):
             raise InvalidArgumentError(
                 f'stream must be "updates" or "logs", not {self.stream!r}',
-                hint="Jobs are kept for as long as the whole store says.",
+                hint="jobs are kept for as long as the whole store says",
             )
         if not self.pattern:
             raise InvalidArgumentError("pattern must not be empty")
         if not (self.max_age or self.max_bytes or self.keep_last):
             raise InvalidArgumentError(
                 f"the rule for {self.pattern!r} says nothing",
-                hint="Give it max_age, max_bytes or keep_last.",
+                hint="give it max_age, max_bytes or keep_last",
             )
 
 

@@ -106,7 +106,7 @@ def in_use(address: str) -> ConnectError:
     """The error of an address at which somebody listens already."""
     return ConnectError(
         f"{address} is in use",
-        hint="Stop the server that listens there, or choose another address.",
+        hint="stop the server that listens there, or choose another address",
     )
 
 

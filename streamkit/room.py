@@ -40,7 +40,7 @@ class Room:
         if self.waiting + size > self._most_waiting and self.waiting:
             raise LimitError(
                 "too much is being written to this server at once",
-                hint="Send it again in a moment.",
+                hint="send it again in a moment",
             )
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()

@@ -65,7 +65,7 @@ def add_token(
         rules = parse_rules(text, name=str(path))
         if token_id in rules.tokens:
             raise AlreadyExistsError(
-                f"{path} has a token {token_id!r}", hint="Revoke it first, or choose another name."
+                f"{path} has a token {token_id!r}", hint="revoke it first, or choose another name"
             )
         for role in roles:
             if role not in rules.roles:
@@ -94,7 +94,7 @@ def remove_token(path: str | os.PathLike[str], token_id: str) -> None:
         if left is None or there != expected:
             raise PreconditionError(
                 f"{path}: the entry of {token_id!r} is written in an unusual way",
-                hint="Remove it with an editor.",
+                hint="remove it with an editor",
             )
         _replace(path, left)
 

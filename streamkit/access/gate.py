@@ -104,7 +104,7 @@ class Gate:
             if caller is None:
                 raise AuthError(
                     "not authenticated: no credentials, or they are not valid (any more)",
-                    hint="Give a token by --token-file or $STREAMKIT_TOKEN.",
+                    hint="give a token by --token-file or $STREAMKIT_TOKEN",
                     status=Status.UNAUTHENTICATED,
                 )
             identity, grants = caller, self.rules.grants_of(caller)

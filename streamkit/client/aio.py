@@ -75,8 +75,9 @@ class AsyncClient(Link):
     repeated; a server that was never there is not waited for, so a wrong address fails at once.
     `token`, else $STREAMKIT_TOKEN, is shown with every call; a function is asked for it each time,
     and it goes only over TLS, the loopback or a unix socket unless `insecure` is said.
-    What happens is told to `on_event`. Streams silent for `idle_timeout` seconds are taken for
-    dead. Everything that fails raises a StreamkitError. Leaving the context ends all that runs.
+    `service_config` is gRPC's, as Channel takes it: deadlines and retries of the methods that it
+    names. What happens is told to `on_event`. Streams silent for `idle_timeout` seconds are taken
+    for dead. Everything that fails raises a StreamkitError. Leaving the context ends all that runs.
     """
 
     _requests = 0

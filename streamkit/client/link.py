@@ -7,7 +7,7 @@ import os
 import ssl as tls
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 from uuid import uuid4
 
 from streamkit import tracing
@@ -20,6 +20,7 @@ from streamkit.config import Backoff, TransportLimits
 from streamkit.errors import ConnectError, DeadlineError, PreconditionError, StreamkitError
 from streamkit.terms import DEFAULT_ADDRESS
 from streamkit.transport import Channel
+from streamkit.transport.client.service_config import ServiceConfig
 from streamkit.transport.grpc.deadline import checked_seconds
 
 __all__ = ["Link", "server_address"]
@@ -55,6 +56,7 @@ class Link:
         metadata: Mapping[str, str] | None = None,
         token: TokenSource | None = None,
         insecure: bool = False,
+        service_config: str | Mapping[str, Any] | None = None,
     ) -> None:
         self.address = server_address(address)
         self._token = token_of(token, self.address, encrypted=ssl is not None, insecure=insecure)
@@ -68,6 +70,8 @@ class Link:
         self._pulse = Pulse(self._idle_timeout / 3)
         self._ssl = ssl
         self._metadata = dict(metadata) if metadata else None
+        ServiceConfig.parse(service_config)  # what is wrong with it is told here and now
+        self._service_config = service_config
         self._reconnect_enabled = reconnect
         self._reached = False
         """Whether the server has answered anything yet."""
@@ -108,8 +112,8 @@ class Link:
     ) -> Stub:
         """A generated stub of a service of your own, on this client's connection.
 
-        `timeout` and `metadata` are those of calls that have none. Its calls are made once: repeat
-        them yourself, or read streams with `resume`.
+        `timeout` and `metadata` are those of calls that have none. Its calls are made once, unless
+        the client's `service_config` names them; read streams with `resume`.
         """
         merged = {**(self._metadata or {}), **(metadata or {})}
         return kind(self._channel, timeout=timeout, metadata=merged)
@@ -136,6 +140,7 @@ class Link:
                 limits=TransportLimits(max_message=MAX_MESSAGE),
                 ssl=self._ssl,
                 connect_timeout=self._connect_timeout,
+                service_config=self._service_config,
                 interceptors=[
                     *([] if self._token is None else [self._token]),
                     *tracing.of_client(),

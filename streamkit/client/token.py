@@ -72,7 +72,7 @@ class Token:
                 if not _stays_here(each):
                     raise PreconditionError(
                         f"a token is not sent to {each} without TLS",
-                        hint="Connect with TLS (--tls, --ca), or say --insecure.",
+                        hint="connect with TLS (--tls, --ca), or say --insecure",
                     )
         if isinstance(source, str):
             _check(source)

@@ -24,7 +24,7 @@ def watch_journal(health: HealthHandler, journal: Journal, databases: Databases)
     def release() -> None:
         reason = AbortedError(
             "the query ran while too much was written to the store",
-            hint="Read it faster, ask for less of it, or query a copy.",
+            hint="read it faster, ask for less of it, or query a copy",
         )
         databases.end_running("", reason, after=_PINNED_SECONDS)
 

@@ -28,7 +28,7 @@ def place_of(token: str, kind: str) -> int | None:
     if named != kind or not dash or not place.isdecimal() or len(place) > 19:
         raise InvalidArgumentError(
             "page_token must be the next_page_token of a reply to the same list",
-            hint="Leave it empty to begin at the first page.",
+            hint="leave it empty to begin at the first page",
         )
     return int(place)
 

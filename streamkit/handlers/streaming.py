@@ -66,7 +66,7 @@ async def batches_of(
             call.place = (selector.stream.value, *batch.position)
     if follow:
         # A live stream has no end of its own; OK would say that there is no more.
-        raise ConnectError("the journal was closed", hint="Resume in a moment.")
+        raise ConnectError("the journal was closed", hint="resume in a moment")
 
 
 async def records_of(

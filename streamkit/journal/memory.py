@@ -221,7 +221,7 @@ class MemoryJournal(EngineJournal):
         if new and live + new > self._options.live_jobs:
             raise LimitError(
                 f"there are {live} jobs that have not ended, as many as may be",
-                hint="End or cancel some of them first.",
+                hint="end or cancel some of them first",
             )
 
     def _event(self, job_id: str, sequence: int) -> JobProgress:

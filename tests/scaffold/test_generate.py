@@ -207,7 +207,7 @@ def test_no_package_and_names_that_python_keeps_for_itself(tmp_path: Path) -> No
         ),
         pytest.param(
             {"shop": 'import "other/money.proto"; message A { Money total = 1; }'},
-            "other/money.proto: File not found.",
+            "other/money.proto: File not found",
             "name the folder of its imports with --include",
             id="a missing import says where was looked",
         ),

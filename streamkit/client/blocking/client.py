@@ -6,7 +6,7 @@ import os
 import ssl as tls
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from streamkit.client.aio import AsyncClient
 from streamkit.client.blocking.base import Blocking
@@ -60,6 +60,7 @@ class Client(Blocking):
         metadata: Mapping[str, str] | None = None,
         token: TokenSource | None = None,
         insecure: bool = False,
+        service_config: str | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(
             lambda: AsyncClient(
@@ -73,6 +74,7 @@ class Client(Blocking):
                 metadata=metadata,
                 token=token,
                 insecure=insecure,
+                service_config=service_config,
             )
         )
 

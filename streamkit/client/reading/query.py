@@ -165,7 +165,7 @@ class Query:
             await self.close()
             if error.ending in ("", "status"):
                 raise
-            raise ConnectError(f"the result broke off: {error}", hint="Run it again.") from error
+            raise ConnectError(f"the result broke off: {error}", hint="run it again") from error
 
     def rows(self) -> Iteration[dict[str, Any]]:
         """One dict per row of Python values, as the columns' types say; NULL is None.

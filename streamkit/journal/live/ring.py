@@ -385,7 +385,7 @@ class Ring(Generic[T]):
             self._weigh(selector, -1)
             raise LimitError(
                 "the readers of this server follow too many patterns",
-                hint="Ask for fewer topics or services, or for a wider pattern.",
+                hint="ask for fewer topics or services, or for a wider pattern",
             )
 
     def _index(self, selector: Selector) -> Patterns[Route[T]] | None:

@@ -350,7 +350,7 @@ class ReplicatedJournal(SqliteJournal):
             behind = last - self._state.place
             late = StoreError(
                 f"this server is {behind} entries and {lag:.0f} s behind the log",
-                hint="Ask another server, or try again in a moment.",
+                hint="ask another server, or try again in a moment",
             )
             self._refuse(late)
             raise late
@@ -362,7 +362,7 @@ class ReplicatedJournal(SqliteJournal):
             self._outbox.give_up(
                 StoreError(
                     "the log did not take this in time; whether it is stored is not known",
-                    hint="Repeat it: with a producer's number it is stored once.",
+                    hint="repeat it: with a producer's number it is stored once",
                 )
             )
 

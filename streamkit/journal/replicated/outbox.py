@@ -150,7 +150,7 @@ class Outbox:
             raise LimitError(
                 f"a request of {len(data)} bytes is larger than an entry of the log may be"
                 f" ({self._limits.largest})",
-                hint="Publish it in several smaller ones.",
+                hint="publish it in several smaller ones",
             )
         return data
 

@@ -217,7 +217,7 @@ class SqliteJournal(FileJournal):
         """Whether the store is still the file that was opened. While it is not, nothing is stored:
         it would be acknowledged and lost."""
         fault = self._lock.fault()
-        self._writer.refusal = StoreError(fault, hint="Stop the server.") if fault else None
+        self._writer.refusal = StoreError(fault, hint="stop the server") if fault else None
         if self._writer.refusal is not None:
             raise self._writer.refusal
 

@@ -302,12 +302,12 @@ class Store:
         if more > 0 and self._live + self._group.live + more > self._options.live_jobs:
             raise LimitError(
                 f"there are {self._live} jobs that have not ended, as many as may be",
-                hint="End or cancel some of them first.",
+                hint="end or cancel some of them first",
             )
         if more > 0 and bound and self._jobs_size() > bound:
             raise LimitError(
                 "the jobs that have not ended fill half of the store",
-                hint="End or cancel some of them first, or give the store more room.",
+                hint="end or cancel some of them first, or give the store more room",
             )
         self._group.live += more
 

@@ -69,8 +69,8 @@ def adopt(handler: object) -> None:
             if inspect.isgeneratorfunction(getattr(handler, name)):
                 raise InvalidArgumentError(
                     f"{type(handler).__name__}.{name} is a generator without `async`",
-                    hint="Write `async def`, and await what takes long: asyncio.to_thread for "
-                    "what blocks.",
+                    hint="write `async def`, and await what takes long: asyncio.to_thread for "
+                    "what blocks",
                 )
         own = getattr(type(handler), _GLUE, None) is not getattr(ServiceBase, _GLUE)
         if not own:

@@ -196,7 +196,7 @@ class ServerStream(Stream[_Recv, _Send]):
         except TimeoutError:
             raise LimitError(
                 "too much is being sent to this server at once",
-                hint="Send it again in a moment.",
+                hint="send it again in a moment",
             ) from None
         self._held = size
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from streamkit.client.aio import AsyncClient
 from streamkit.client.blocking.client import Client
-from streamkit.errors import ConnectError, DeadlineError, NotFoundError
+from streamkit.errors import ConnectError, DeadlineError, InvalidArgumentError, NotFoundError
 from streamkit.generated.streamservice import SubscribeRequest
 from tests.client.servers import ThreadServer, memory_server
 from tests.transport.client.talk import Talk, TalkStub, assert_left
@@ -126,3 +127,35 @@ async def test_a_stub_of_an_async_client() -> None:
     ):
         stub = client.stub(TalkStub, timeout=50)
         assert_left((await stub.metadata(SubscribeRequest())).epoch, "1", 50)
+
+
+def test_a_service_config_is_obeyed_without_an_event_loop() -> None:
+    class Busy(Talk):
+        calls = 0
+
+        async def metadata(self, stream: Any) -> None:
+            self.calls += 1
+            if self.calls < 3:
+                raise ConnectError("not yet")
+            await super().metadata(stream)
+
+    retry = {
+        **{"maxAttempts": 3, "initialBackoff": "0.01s", "maxBackoff": "0.1s"},
+        **{"backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]},
+    }
+    method = {"name": [{"service": "test.Talk"}], "timeout": "30s"}
+    busy = Busy()
+    with ThreadServer(busy) as server:
+        with Client(server.address) as client, pytest.raises(ConnectError, match="not yet"):
+            client.stub(TalkStub).metadata(SubscribeRequest())
+        busy.calls = 0
+        config = {"methodConfig": [method | {"retryPolicy": retry}]}
+        with Client(server.address, service_config=config) as client:
+            left = client.stub(TalkStub, metadata={"x": "1"}).metadata(SubscribeRequest()).epoch
+            assert_left(left, "1", 30)
+        assert busy.calls == 3
+
+
+def test_what_is_wrong_with_a_service_config_is_told_at_once() -> None:
+    with pytest.raises(InvalidArgumentError, match="retryPolic"):
+        AsyncClient("x:1", service_config={"methodConfig": [{"retryPolic": {}}]})
