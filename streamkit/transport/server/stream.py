@@ -235,7 +235,7 @@ class ServerStream(Stream[_Recv, _Send]):
             try:
                 self._check(message)
             except ValueError as error:
-                raise refused(error) from None
+                raise refused(error, message) from None
         return message
 
     # Sending ----------------------------------------------------------------------------------

@@ -26,6 +26,8 @@ async def test_a_check_refuses_requests(serve: Serve) -> None:
         if isinstance(message, SubscribeRequest):
             if "bad" in message.topics:
                 raise ValueError("bad is not a topic")
+            if "short" in message.topics:
+                raise ValueError("topics: too few")
             if "limit" in message.topics:
                 raise LimitError("not so many")
             Wanted.model_validate({"topics": message.topics})
@@ -34,6 +36,12 @@ async def test_a_check_refuses_requests(serve: Serve) -> None:
     async with serve([streams, Writes()], check=check) as channel:
         error = await fails(channel, "bad")
         assert (error.status, error.message) == (Status.INVALID_ARGUMENT, "bad is not a topic")
+        plain = rpc.BadRequestFieldViolation(description="bad is not a topic")
+        assert error.detail(rpc.BadRequest) == rpc.BadRequest(field_violations=[plain])
+        error = await fails(channel, "short")
+        assert error.message == "topics: too few"
+        few = rpc.BadRequestFieldViolation(field="topics", description="too few")
+        assert error.detail(rpc.BadRequest) == rpc.BadRequest(field_violations=[few])
         error = await fails(channel, "long:word")
         assert error.message == "topics.0: String should have at most 3 characters"
         violation = rpc.BadRequestFieldViolation(
