@@ -116,6 +116,8 @@ class Gap(betterproto.Message):
 
 @dataclass(eq=False, repr=False)
 class SubscribeRequest(betterproto.Message):
+    """Which updates a reader wants, and from where on."""
+
     topics: "list[str]" = betterproto.string_field(1)
     """
     Topics; a token "*" matches one level (orders.*), a final ">" all the levels below.
@@ -128,6 +130,8 @@ class SubscribeRequest(betterproto.Message):
 
 @dataclass(eq=False, repr=False)
 class Update(betterproto.Message):
+    """One message of a topic, as it was published and stored."""
+
     topic: str = betterproto.string_field(1)
     message: str = betterproto.string_field(2)
     timestamp: datetime = betterproto.message_field(3)
@@ -192,6 +196,8 @@ class Parameter(betterproto.Message):
 
 @dataclass(eq=False, repr=False)
 class QueryResult(betterproto.Message):
+    """A batch of the rows of a result."""
+
     rows: "list[Row]" = betterproto.message_field(1)
     batch_number: int = betterproto.int32_field(2)
     """1-based."""
@@ -217,6 +223,8 @@ class Row(betterproto.Message):
 
 @dataclass(eq=False, repr=False)
 class Column(betterproto.Message):
+    """What a result's column is called and holds."""
+
     name: str = betterproto.string_field(1)
     type: str = betterproto.string_field(2)
     nullable: bool = betterproto.bool_field(3)
@@ -224,6 +232,8 @@ class Column(betterproto.Message):
 
 @dataclass(eq=False, repr=False)
 class JobRequest(betterproto.Message):
+    """Which job to watch, and from where on."""
+
     job_id: str = betterproto.string_field(1)
     start: "StartFrom" = betterproto.message_field(10)
     options: "StreamOptions" = betterproto.message_field(11)
@@ -233,6 +243,8 @@ class JobRequest(betterproto.Message):
 
 @dataclass(eq=False, repr=False)
 class JobProgress(betterproto.Message):
+    """The state of a job at one moment."""
+
     job_id: str = betterproto.string_field(1)
     percentage: int = betterproto.int32_field(2)
     status: str = betterproto.string_field(3)
@@ -267,6 +279,8 @@ class JobProgress(betterproto.Message):
 
 @dataclass(eq=False, repr=False)
 class LogRequest(betterproto.Message):
+    """Which lines of a log a reader wants, and from where on."""
+
     service_name: str = betterproto.string_field(1)
     """A service, or a pattern with "*" (api-*); empty means every service."""
 
@@ -287,6 +301,8 @@ class LogRequest(betterproto.Message):
 
 @dataclass(eq=False, repr=False)
 class LogEntry(betterproto.Message):
+    """One line of a service's log."""
+
     timestamp: datetime = betterproto.message_field(1)
     level: str = betterproto.string_field(2)
     message: str = betterproto.string_field(3)
@@ -402,6 +418,8 @@ class StatusRequest(betterproto.Message):
 
 @dataclass(eq=False, repr=False)
 class ServerStatus(betterproto.Message):
+    """What a server is, holds and does at this moment."""
+
     version: str = betterproto.string_field(1)
     uptime: timedelta = betterproto.message_field(2)
     store: str = betterproto.string_field(3)
@@ -474,6 +492,8 @@ class ListTablesReply(betterproto.Message):
 
 @dataclass(eq=False, repr=False)
 class Table(betterproto.Message):
+    """A table or view of a database."""
+
     name: str = betterproto.string_field(1)
     kind: str = betterproto.string_field(2)
     """table" or "view"."""
@@ -491,6 +511,8 @@ class DescribeTableRequest(betterproto.Message):
 
 @dataclass(eq=False, repr=False)
 class TableSchema(betterproto.Message):
+    """The columns of a table."""
+
     name: str = betterproto.string_field(1)
     columns: "list[Column]" = betterproto.message_field(2)
     next_page_token: str = betterproto.string_field(3)
@@ -521,6 +543,10 @@ class WriteLogsRequest(betterproto.Message):
 
 @dataclass(eq=False, repr=False)
 class WriteRequest(betterproto.Message):
+    """
+    What a producer writes at once: updates, log entries and reports of jobs.
+    """
+
     producer: "Producer" = betterproto.message_field(1)
     updates: "list[Update]" = betterproto.message_field(2)
     logs: "list[LogEntry]" = betterproto.message_field(3)
@@ -529,6 +555,8 @@ class WriteRequest(betterproto.Message):
 
 @dataclass(eq=False, repr=False)
 class WriteReply(betterproto.Message):
+    """What has been stored, under which sequences; or why not."""
+
     producer_sequence: int = betterproto.uint64_field(1)
     """The producer's own sequence, given back."""
 
@@ -558,6 +586,8 @@ class SequenceRange(betterproto.Message):
 
 @dataclass(eq=False, repr=False)
 class JobReport(betterproto.Message):
+    """What a worker says of its job."""
+
     producer: "Producer" = betterproto.message_field(1)
     job_id: str = betterproto.string_field(2)
     status: str = betterproto.string_field(3)
@@ -606,6 +636,8 @@ class ListJobsReply(betterproto.Message):
 
 @dataclass(eq=False, repr=False)
 class WatchJobsRequest(betterproto.Message):
+    """Which jobs to watch, and from where on."""
+
     jobs: "list[str]" = betterproto.string_field(1)
     """
     Job ids, in which "*" stands for any characters; empty means every job.
