@@ -7,6 +7,7 @@ emulator that is looked at again and again. Text stays text, so a picture can be
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import pty
 import select
@@ -38,6 +39,17 @@ COLOURS = {
     "yellow": "#e5c07b", "blue": "#61afef", "magenta": "#c678dd", "cyan": "#56b6c2",
     "white": "#d8dee9", "default": FOREGROUND,
 }  # fmt: skip
+MIDDLE, TOP = -4.5, -13.0
+"""Of a line, from where its letters stand."""
+FRAMES = {
+    "─": "",
+    "│": f"M{{m:g}} {TOP}v{LINE}",
+    "╭": f"M{{m:g}} {TOP + LINE}V0Q{{m:g}} {MIDDLE} {{r:g}} {MIDDLE}",
+    "╮": f"M{{m:g}} {TOP + LINE}V0Q{{m:g}} {MIDDLE} {{x:g}} {MIDDLE}",
+    "╰": f"M{{m:g}} {TOP}V-9Q{{m:g}} {MIDDLE} {{r:g}} {MIDDLE}",
+    "╯": f"M{{m:g}} {TOP}V-9Q{{m:g}} {MIDDLE} {{x:g}} {MIDDLE}",
+}
+"""Drawn, since the letters of a font leave gaps between lines."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +124,8 @@ def runs(screen: Any, row: int) -> tuple[Run, ...]:
         look = (colour, bool(cell.bold))
         last = found[-1] if found else None
         gap = column - (last.column + len(last.text)) if last is not None else 9
-        if last is not None and gap <= 1 and (last.colour, last.bold) == look:
+        alike = last is not None and (cell.data in FRAMES) == (last.text[-1] in FRAMES)
+        if last is not None and alike and gap <= 1 and (last.colour, last.bold) == look:
             text = last.text + " " * gap + cell.data
             found[-1] = Run(last.column, text, *look)
         else:
@@ -152,12 +165,29 @@ def animated(frames: list[Screen], every: float, title: str) -> str:
 
 
 def _text(run: Run) -> str:
+    if run.text[0] in FRAMES:
+        return f'<path d="{_frame(run)}" stroke="{run.colour}" fill="none"/>'
     bold = ' class="b"' if run.bold else ""
     length = len(run.text) * CELL
     return (
         f'<text x="{run.column * CELL:g}" fill="{run.colour}"{bold} textLength="{length:g}"'
         f' xml:space="preserve">{escape(run.text)}</text>'
     )
+
+
+def _frame(run: Run) -> str:
+    """A piece of a frame; what goes on in its direction is one line."""
+    drawn = ""
+    at = run.column
+    for character, same in itertools.groupby(run.text):
+        count = len(list(same))
+        x = at * CELL
+        at += count
+        if character == "─":
+            drawn += f"M{x:g} {MIDDLE}h{count * CELL:g}"
+        elif character in FRAMES:
+            drawn += FRAMES[character].format(x=x, m=x + CELL / 2, r=x + CELL)
+    return drawn
 
 
 def words_of(svg: str) -> Iterator[str]:

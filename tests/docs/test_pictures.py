@@ -29,6 +29,16 @@ def test_a_terminal_becomes_frames() -> None:
     assert 'class="b"' in drawn and "<title>a &amp; b</title>" in drawn
 
 
+def test_frames_are_drawn_without_gaps() -> None:
+    box = "\u256d\u2500 a \u2500\u256e\r\n\u2502 b \u2502"
+    code = f"import time; print({box!r}, flush=True); time.sleep(60)"
+    drawn = animated(film([sys.executable, "-c", code], 1.0, first=0.5, every=0.3), 1.0, "box")
+    assert list(words_of(drawn)) == ["a", "b"]
+    (line,) = {float(found) for found in re.findall(r"v(\d+)", drawn)}
+    rows = sorted({int(found) for found in re.findall(r'y="(\d+)"', drawn)})
+    assert line == rows[1] - rows[0], "one ends where the next begins"
+
+
 def test_every_picture_that_a_page_shows_is_there() -> None:
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         for target in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page.read_text()):
