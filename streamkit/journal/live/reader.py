@@ -232,9 +232,9 @@ class Reader(Generic[T]):
 
     async def _wait(self, route: Route[T]) -> None:
         waiter = self._waiter = self._loop.create_future()
-        route.waiting.add(waiter)
+        route.waiting[waiter] = None
         try:
             await waiter
         finally:
-            route.waiting.discard(waiter)
+            route.waiting.pop(waiter, None)
             self._waiter = None

@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import time
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import Generic, TypeVar
 
@@ -47,10 +47,18 @@ _SHARED_DELIVERIES = 8
 _SLACK = 4096
 _MANY = 64
 """Readers woken at once, from which on the next wake-up waits as long as this one takes, ..."""
+_PART = 32
+"""Readers woken before the loop does something else."""
 _LONGEST_REST = 0.02
 """... but so many seconds at most."""
 
 _sequence_of = attrgetter("sequence")
+
+
+def _wake(waiting: Iterable[asyncio.Future[None]]) -> None:
+    for future in waiting:
+        if not future.done():
+            future.set_result(None)
 
 
 class Route(Generic[T]):
@@ -79,7 +87,8 @@ class Route(Generic[T]):
         self.floor = newest
         self.base = 0
         self.readers = 0
-        self.waiting: set[asyncio.Future[None]] = set()
+        self.waiting: dict[asyncio.Future[None], None] = {}
+        """In the order in which they came, which is that of their connections."""
         self.dirty = False
         self.sealed = 0
         """Cursor of the first item that was not announced yet."""
@@ -108,22 +117,21 @@ class Route(Generic[T]):
         """Nothing up to `newest` is here any more: whoever has read less reads it elsewhere."""
         self.floor = newest
         self.base += 1  # also for a reader that had taken everything: it misses something now
-        self.seal(newest)
+        _wake(self.seal(newest))
 
-    def seal(self, newest: int) -> None:
-        """Announce everything that is here, and wake who waits for it."""
+    def seal(self, newest: int) -> list[asyncio.Future[None]]:
+        """Announce everything that is here. Return who waits for it and is to be woken."""
         self.dirty = False
         self.sealed = self.base + len(self._items) - self._head
         self.sealed_at = newest
         self._shared.clear()
-        self.wake()
+        waiting, self.waiting = self.waiting, {}
+        return [*waiting]
 
     def wake(self) -> None:
-        if self.waiting:
-            waiting, self.waiting = self.waiting, set()
-            for future in waiting:
-                if not future.done():
-                    future.set_result(None)
+        """Wake who waits."""
+        waiting, self.waiting = self.waiting, {}
+        _wake(waiting)
 
     def cursor_after(self, sequence: int) -> int:
         """The cursor of the first item after a sequence that is not below the floor."""
@@ -298,27 +306,45 @@ class Ring(Generic[T]):
     def close(self) -> None:
         """Announce what is here and wake every reader; they read it and end. May be repeated."""
         self.closed = True
-        self._wake()
+        _wake(self._seal())
         for route in self.routes.values():
             route.wake()
 
     def _wake(self) -> None:
-        self._wake_scheduled = False
+        waiting = self._seal()
+        if len(waiting) < _MANY:
+            self._wake_scheduled = False
+            _wake(waiting)
+        else:
+            self._wake_part(waiting, 0, time.monotonic())
+
+    def _seal(self) -> list[asyncio.Future[None]]:
         dirty, self._dirty = self._dirty, []
-        woken = 0
-        for route in dirty:
-            woken += len(route.waiting)
-            route.seal(self.newest)
-        if woken >= _MANY:
-            asyncio.get_running_loop().call_soon(self._served, time.monotonic(), False)
+        return [future for route in dirty for future in route.seal(self.newest)]
+
+    def _wake_part(self, waiting: list[asyncio.Future[None]], start: int, began: float) -> None:
+        """Wake some of many. Between two parts the loop does whatever else there is."""
+        end = start + _PART
+        _wake(waiting[start:end])
+        loop = asyncio.get_running_loop()
+        if end < len(waiting):
+            loop.call_soon(self._wake_part, waiting, end, began)
+        else:
+            loop.call_soon(self._served, began, False)
 
     def _served(self, began: float, written: bool) -> None:
         """Called once those that were woken have run, and again when what they wrote has left."""
+        loop = asyncio.get_running_loop()
+        if not written:
+            loop.call_soon(self._served, began, True)
+            return
         now = time.monotonic()
-        if written:
-            self._rests_until = now + min(now - began, _LONGEST_REST)
+        rest = min(now - began, _LONGEST_REST)
+        if self._dirty:
+            loop.call_later(rest, self._wake)
         else:
-            asyncio.get_running_loop().call_soon(self._served, began, True)
+            self._wake_scheduled = False
+            self._rests_until = now + rest
 
     def _evict(self) -> None:
         self._drop(len(self) - self._max_records)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamkit.journal.base import Delivery, Item, Items, Selector, Stream
+from streamkit.journal.live import ring
 from streamkit.journal.live.reader import Manner, Page, Reader
 from streamkit.journal.live.ring import Ring, cut
 
@@ -128,6 +131,61 @@ async def run(script: list[tuple[str, object]], ring_records: int) -> None:
 @given(events, st.integers(1, 20))
 def test_readers_get_all_once_in_order(script: list[tuple[str, object]], records: int) -> None:
     asyncio.run(run(script, records))
+
+
+@settings(max_examples=150, deadline=None)
+@given(events, st.integers(1, 20))
+def test_readers_woken_in_parts_get_all_once_in_order(
+    script: list[tuple[str, object]], records: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ring, "_MANY", 1)
+        patch.setattr(ring, "_PART", 1)
+        patch.setattr(ring, "_LONGEST_REST", 0.0)
+        asyncio.run(run(script, records))
+
+
+async def test_what_comes_while_many_are_woken_reaches_each_in_one_delivery() -> None:
+    many = 300
+    end: Ring[int] = Ring("e", 0, max_records=100, max_bytes=1 << 20)
+    got: list[list[int]] = [[] for _ in range(many)]
+    begun, woken, over = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    left = many
+
+    async def read(mine: list[int]) -> None:
+        nonlocal left
+
+        async def begin() -> Page[int]:
+            return Page(Items(), 0, 1)
+
+        reader = Reader(end, None, SELECTORS[0], Manner())
+        async with aclosing(reader.live(begin)) as deliveries:
+            async for delivery in deliveries:
+                if not delivery.items:
+                    left -= 1
+                    if not left:
+                        begun.set()
+                    continue
+                woken.set()
+                mine.append(len(delivery.items))
+                if sum(mine) == 4:
+                    break
+        left += 1
+        if left == many:
+            over.set()
+
+    readers = [asyncio.ensure_future(read(mine)) for mine in got]
+    await begun.wait()
+    end.push([Item(1, "a", 0, 1)])
+    await woken.wait()
+    assert got.count([]) > 200  # whoever waited for the first of them did not wait for all
+    for number in range(2, 5):
+        end.push([Item(number, "a", 0, number)])
+        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await over.wait()
+    assert got == [[1, 3]] * many
+    await asyncio.gather(*readers)
 
 
 async def test_the_ring_is_bounded_in_bytes() -> None:
