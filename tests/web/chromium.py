@@ -119,7 +119,7 @@ class Browser:
         attached = await self.send(
             "Target.attachToTarget", targetId=target["targetId"], flatten=True
         )
-        tab = Tab(self, attached["sessionId"])
+        tab = Tab(self, attached["sessionId"], context)
         self.tabs[attached["sessionId"]] = tab
         for domain in ("Page", "Runtime", "Network", "Log"):
             await tab.send(f"{domain}.enable")
@@ -135,9 +135,10 @@ class Browser:
 class Tab:
     """One page."""
 
-    def __init__(self, browser: Browser, session: str) -> None:
+    def __init__(self, browser: Browser, session: str, context: str) -> None:
         self._browser = browser
         self._session = session
+        self._context = context
         self.problems: list[str] = []
         """Exceptions, errors on the console, and reports of the content security policy."""
 
@@ -152,6 +153,13 @@ class Tab:
 
     async def send(self, method: str, **params: Any) -> dict[str, Any]:
         return await self._browser.send(method, self._session, **params)
+
+    async def downloads(self, folder: Path) -> None:
+        """Let files be saved in a folder."""
+        await self._browser.send(
+            "Browser.setDownloadBehavior",
+            behavior="allow", downloadPath=str(folder), browserContextId=self._context,
+        )  # fmt: skip
 
     async def open(self, url: str) -> None:
         """Go to an address."""
@@ -210,7 +218,7 @@ class Tab:
 
     async def key(self, key: str) -> None:
         """Press a key."""
-        codes = {"Enter": 13, "Escape": 27, " ": 32, "/": 191}
+        codes = {"Enter": 13, "Escape": 27, " ": 32, "/": 191, "ArrowUp": 38, "ArrowDown": 40}
         code = codes.get(key, ord(key[0].upper()))
         text = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
         for kind in ("keyDown", "keyUp"):

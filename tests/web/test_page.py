@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from streamkit import AsyncClient, Server
+from streamkit import AsyncClient, Server, last
 from tests.web.chromium import Browser, Tab
 
 STATIC = Path(__file__).resolve().parents[2] / "streamkit" / "doors" / "page" / "static"
@@ -78,6 +79,8 @@ async def test_logs_by_level_and_search_in_the_present_and_the_past(
     await tab.type("Search", "needle", enter=True)
     await tab.sees("the needle of old", ".lines")
     await tab.sees("1 found")
+    told = shlex.split(await tab.run("document.querySelector('#line').innerText"))
+    assert "where message like '%needle%' escape" in told[2]
     async with client.log_writer("api") as log:
         await log.send("broken", level="error")
     await tab.type("Search", "")
@@ -157,6 +160,83 @@ async def test_a_query_without_end_is_stopped(tab: Tab) -> None:
     await tab.sees("stopped")
 
 
+async def test_parameters_of_a_query_are_in_the_command_too(tab: Tab, client: AsyncClient) -> None:
+    await client.publish("it's", "one")
+    await tab.run("location.hash = 'query'")
+    await tab.sees("updates", "aside")
+    statement = "select topic, typeof(:n) as n, typeof(:r) as r from updates where topic = :t"
+    await tab.type("SQL", statement)
+    await tab.type("Parameters", "t=it's, n=5, r=1.5")
+    await tab.click("Run")
+    await tab.sees("1 rows in")
+    cells = await tab.run("[...document.querySelectorAll('td')].map((cell) => cell.innerText)")
+    assert cells == ["it's", "integer", "real"]
+    told = shlex.split(await tab.run("document.querySelector('#line').innerText"))
+    given = [word for at, word in enumerate(told) if told[at - 1] == "-p"]
+    assert told[2] == statement and given == ["t=it's", "n=5", "r=1.5"]
+
+
+async def test_results_and_logs_are_downloaded_whole(
+    tab: Tab, client: AsyncClient, tmp_path: Path
+) -> None:
+    async with client.log_writer("api") as log:
+        for n in range(600):
+            await log.send(f"line {n}")
+    await tab.downloads(tmp_path)
+    await tab.run("location.hash = 'logs'")
+    await tab.sees("line 599", ".lines")
+    await tab.click("Save view")
+    view = await _file(tmp_path, "log.txt")
+    assert [line.split()[-1] for line in view.splitlines()] == [str(n) for n in range(100, 600)]
+    await tab.click("all as jsonl", "a")
+    everything = await _file(tmp_path, "log.jsonl")
+    assert [json.loads(line)["message"] for line in everything.splitlines()] == [
+        f"line {n}" for n in range(600)
+    ]
+    await tab.run("location.hash = 'query'")
+    await tab.type("SQL", "select sequence, message from logs order by sequence")
+    await tab.click("csv")
+    assert (await _file(tmp_path, "result.csv")).splitlines()[-1] == "600,line 599"
+    await tab.click("jsonl")
+    rows = (await _file(tmp_path, "result.jsonl")).splitlines()
+    assert len(rows) == 600 and json.loads(rows[-1])["message"] == "line 599"
+
+
+async def _file(folder: Path, name: str) -> str:
+    """What was downloaded, once it is whole."""
+    async with asyncio.timeout(20):
+        while not (folder / name).exists():  # it has another name until then
+            await asyncio.sleep(0.02)
+    return (folder / name).read_text()
+
+
+async def test_who_is_connected_and_how_far(tab: Tab, client: AsyncClient) -> None:
+    await client.publish("orders", "one")
+    async with client.subscribe("orders", start=last(1)) as updates:
+        await updates.receive()
+        await tab.run("location.hash = 'people'")
+        await tab.sees("SubscribeToUpdates", "table")
+        row = "[...document.querySelectorAll('tr')].find((r) => r.innerText.includes('Subscribe'))"
+        cells = await tab.run(f"[...{row}.children].map((cell) => cell.innerText)")
+        assert cells[2:9] == ["grpc", "SubscribeToUpdates", "orders", "1", "0", "1", "1"]
+        assert cells[9].endswith("s") and "undefined" not in "".join(cells)
+        await tab.sees("streamkit top", "footer")
+
+
+async def test_a_form_makes_the_request(tab: Tab, client: AsyncClient) -> None:
+    await tab.run("location.hash = 'methods'")
+    await tab.click("ListJobs")
+    await tab.type("limit", "5")
+    await tab.type("statuses", "running, failed")
+    await tab.sees('{"limit":5,"statuses":["running","failed"]}', "footer")
+    await tab.type("limit", "")
+    await tab.sees("""-d '{"statuses":["running","failed"]}'""", "footer")
+    await tab.type("Request", '{"limit": 7}')
+    await tab.until("document.querySelector('[aria-label=limit]').value === '7'")
+    await tab.click("Send")
+    await tab.sees("ok in")
+
+
 async def test_every_method_can_be_called(tab: Tab, client: AsyncClient) -> None:
     await tab.run("location.hash = 'methods'")
     await tab.click("GetStatus")
@@ -205,7 +285,7 @@ async def test_hostile_text_is_only_ever_text(tab: Tab, client: AsyncClient) -> 
     assert await tab.run("document.title") == "Query \u2013 streamkit"
 
 
-async def test_the_keyboard_is_enough(tab: Tab) -> None:
+async def test_the_keyboard_is_enough(tab: Tab, client: AsyncClient) -> None:
     await tab.key("2")
     await tab.until("document.title.startsWith('Logs')")
     await tab.key("/")
@@ -213,6 +293,19 @@ async def test_the_keyboard_is_enough(tab: Tab) -> None:
     await tab.key("Escape")
     await tab.key("4")
     await tab.until("document.title.startsWith('Query')")
+    async with client.log_writer("api") as log:
+        for n in range(40):
+            await log.send(f"line {n}", fields={"number": n})
+    await tab.key("2")
+    await tab.sees("line 39", ".lines")
+    await tab.run("document.querySelector('.lines').focus()")
+    for key in ("ArrowDown", "ArrowUp", "ArrowUp", "Enter"):
+        await tab.key(key)
+    await tab.sees("line 37", "main > pre")
+    assert (await tab.run("location.hash")).endswith("api@38")
+    await tab.sees("new, go on")
+    await tab.key(" ")
+    await tab.sees("Pause")
 
 
 async def test_the_page_goes_on_by_itself_when_its_server_comes_back(

@@ -63,10 +63,17 @@ class _Catalog:
                 ):
                     self._files[file.name] = file
         self._types: dict[str, DescriptorProto | EnumDescriptorProto] = {}
+        self._comments: dict[tuple[str, int], str] = {}
+        """Of the fields of messages that stand in no other."""
         for file in self._files.values():
             prefix = f".{file.package}" if file.package else ""
             for message in file.message_type:
                 self._add(message, prefix)
+            for place in file.source_code_info.location:
+                if len(place.path) == 4 and (place.path[0], place.path[2]) == (4, 2):
+                    name = f"{prefix}.{file.message_type[place.path[1]].name}"
+                    comment = (place.leading_comments or place.trailing_comments).strip()
+                    self._comments[name, place.path[3]] = comment
             for enum in file.enum_type:
                 self._types[f"{prefix}.{enum.name}"] = enum
 
@@ -97,6 +104,7 @@ class _Catalog:
                         "replies": method.server_streaming,
                         "input": method.input_type.removeprefix("."),
                         "output": method.output_type.removeprefix("."),
+                        "fields": self._fields(method.input_type),
                         "example": self._example(method.input_type, _DEPTH),
                     }
                     for place, method in enumerate(service.method)
@@ -104,6 +112,37 @@ class _Catalog:
                 comment = comments.get((6, number), "")
                 found.append({"name": name, "comment": comment, "methods": methods})
         return sorted(found, key=lambda service: str(service["name"]))
+
+    def _fields(self, type_name: str) -> list[dict[str, Any]]:
+        """What a form of a request has to ask for."""
+        message = self._types.get(type_name)
+        if not isinstance(message, DescriptorProto) or type_name in _SAMPLES:
+            return []
+        return [
+            {
+                "name": field.json_name or field.name,
+                "comment": self._comments.get((type_name, place), ""),
+                **self._kind(field),
+                **(
+                    {"oneof": message.oneof_decl[field.oneof_index].name}
+                    if field.is_set("oneof_index") and not field.proto3_optional
+                    else {}
+                ),
+            }
+            for place, field in enumerate(message.field)
+        ]
+
+    def _kind(self, field: FieldDescriptorProto) -> dict[str, Any]:
+        target = self._types.get(field.type_name)
+        if isinstance(target, DescriptorProto) and target.options.map_entry:
+            return {"type": "map", "many": False}
+        many = field.label == FieldDescriptorProtoLabel.LABEL_REPEATED
+        if isinstance(target, EnumDescriptorProto):
+            values = {} if many else {"values": [value.name for value in target.value]}
+            return {"type": field.type_name[1:], "many": many, **values}
+        scalar = FieldDescriptorProtoType(field.type).name or ""
+        name = field.type_name[1:] or scalar.removeprefix("TYPE_").lower()
+        return {"type": name, "many": many}
 
     def _example(self, type_name: str, depth: int) -> Any:
         if type_name in _SAMPLES:

@@ -47,6 +47,7 @@ export class Lines {
     this.space = el("div");
     this.node = el("div", { className: "lines", tabIndex: 0, role: "log" }, this.space);
     this.node.addEventListener("scroll", () => this.scrolled(), { passive: true });
+    this.node.addEventListener("keydown", (event) => this.pressed(event));
     this.rows = new Map(); this.asked = false;
     new ResizeObserver(() => this.ask()).observe(this.node);
   }
@@ -62,7 +63,20 @@ export class Lines {
     this.ask();
   }
   set(items) { this.items = items; this.base = 0; this.rows.forEach((row) => row.remove()); this.rows.clear(); this.ask(); }
-  hold(on) { this.follow = !on; if (!on) { this.missed = 0; this.onHold(0); } this.ask(); }
+  hold(on) { this.follow = !on; if (!on) this.missed = 0; this.onHold(this.missed); this.ask(); }
+  // The arrows go from row to row, Enter does what a click does.
+  pressed(event) {
+    if (event.key === "Enter") this.rows.get(this.marked)?.click();
+    const step = { ArrowUp: -1, ArrowDown: 1 }[event.key];
+    if (!step || !this.items.length) return;
+    event.preventDefault();
+    const { scrollTop, clientHeight } = this.node, height = this.height, seen = Math.floor((scrollTop + clientHeight) / height) - 1;
+    const at = Math.max(0, Math.min(this.items.length - 1, (this.marked ?? -1) < this.base ? seen : this.marked - this.base + step));
+    this.hold(true);
+    this.marked = this.base + at;
+    const top = Math.max((at + 1) * height - clientHeight, Math.min(scrollTop, at * height));
+    if (top !== scrollTop) { this.node.scrollTop = top; this.moving = true; }
+  }
   scrolled() {
     // What `paint` has moved says nothing about what somebody wants, who may have paused meanwhile.
     const moved = this.moving;

@@ -23,15 +23,16 @@ export default function logs(panel, { rest, state, line, go }) {
   search.dataset.search = "";
   const hold = el("button", { title: "space", onclick: () => lines.hold(lines.follow) }, "Pause");
   hold.dataset.hold = "";
+  const detail = el("pre"), tell = (entry) => { detail.textContent = clean(asText(entry)) + (Object.keys(entry.fields || {}).length ? "\n" + clean(JSON.stringify(entry.fields, null, 1)) : ""); };
   const lines = new Lines((entry, row) => {
     drawEntry(entry, row);
-    row.onclick = () => { go(`#logs/${encodeURIComponent(entry.service)}@${entry.sequence}`); lines.marked = lines.base + lines.items.indexOf(entry); lines.ask(); };
+    row.onclick = () => { tell(entry); go(`#logs/${encodeURIComponent(entry.service)}@${entry.sequence}`); lines.marked = lines.base + lines.items.indexOf(entry); lines.ask(); };
   }, { onHold: (missed) => { hold.textContent = lines.follow ? "Pause" : `${number(missed)} new, go on`; } });
   const found = el("span", { className: "note" });
   let all = [], source = null, waiting = [], timer = 0, stop = null, searching = false;
   panel.append(el("div", { className: "bar" }, service, level, search, hold, el("button", { onclick: past }, "History"), found, el("span", { className: "grow" }),
     el("button", { title: "what is shown", onclick: () => save("log.txt", lines.items.map(asText)) }, "Save view"),
-    el("a", { className: "note" }, "all as jsonl")), lines.node);
+    el("a", { className: "note" }, "all as jsonl")), lines.node, detail);
   const everything = panel.querySelector("a");
 
   const fits = (entry) => !search.value || (entry.message + " " + entry.service).toLowerCase().includes(search.value.toLowerCase());
@@ -39,7 +40,7 @@ export default function logs(panel, { rest, state, line, go }) {
 
   function open() {
     source?.close(); stop?.abort();
-    all = []; waiting = []; searching = false; lines.set([]); lines.hold(false);
+    all = []; waiting = []; searching = false; detail.textContent = ""; lines.set([]); lines.hold(false);
     const query = new URLSearchParams({ last: "500" });
     for (const name of service.value.split(/[\s,]+/).filter(Boolean)) query.append("service", name);
     if (level.value !== "debug") query.set("level", level.value);
@@ -82,7 +83,9 @@ export default function logs(panel, { rest, state, line, go }) {
     searching = true; lines.set([]); found.textContent = "searching\u2026";
     const [condition, parameters] = where();
     const sql = `select sequence, service, level, time, message, fields from logs${condition} order by sequence desc limit 2000`;
-    line("query", literal(sql.replace(" limit 2000", "").replace(/\?/g, "\u2026")));
+    let given = 0;
+    const value = ({ text, integer }) => integer ?? `'${text.replaceAll("'", "''")}'`;
+    line("query", literal(sql.replace(" limit 2000", "").replace(/\?/g, () => value(parameters[given++]))));
     try {
       const entries = [];
       let drawn = 0;
@@ -107,7 +110,7 @@ export default function logs(panel, { rest, state, line, go }) {
     }
     lines.set(entries);
     const at = entries.findIndex((entry) => entry.sequence === wantedPlace);
-    if (at < 0) state(`line ${wantedPlace} is not kept any more`, true); else lines.show(at);
+    if (at < 0) state(`line ${wantedPlace} is not kept any more`, true); else { lines.show(at); tell(entries[at]); }
   }
 
   open();

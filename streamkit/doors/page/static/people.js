@@ -5,7 +5,7 @@ const EVERY = 2000;
 
 export default function people(panel, { state, line }) {
   const facts = el("p"), body = el("tbody");
-  const columns = ["who", "peer", "method", "resource", "position", "behind", "messages", "since"];
+  const columns = ["who", "peer", "by", "method", "resource", "position", "behind", "received", "sent", "for"];
   panel.append(facts, el("div", { className: "grid" }, el("table", {}, el("thead", {}, el("tr", {}, ...columns.map((name) => el("th", {}, name)))), body)));
   line("top");
   let timer = 0, over = false;
@@ -17,10 +17,10 @@ export default function people(panel, { state, line }) {
       facts.textContent = clean(`${status.connections || 0} connections; ${streams}; store ${number(Math.round(Number(status.storeBytes || 0) / 1e6))} MB`);
       const reply = await call(ADMIN + "ListCalls");
       body.replaceChildren(...(reply.calls || []).map((one) => el("tr", {}, ...[
-        one.identity || "\u2013", one.peer, (one.method || "").split("/").pop(), one.resource, one.position, one.lag, one.messages, one.started ? lasting((Date.now() - new Date(one.started)) / 1000) : "",
+        one.identity || "\u2013", one.peer, one.carrier, (one.method || "").split("/").pop(), one.resource, one.position?.sequence, one.position ? one.lag || 0 : "", one.received || 0, one.sent || 0, lasting(parseFloat(one.age)),
       ].map((value) => el("td", {}, clean(value ?? ""))))));
     } catch (error) {
-      body.replaceChildren(el("tr", {}, el("td", { colSpan: 8, className: "note" }, clean(error.message))));
+      body.replaceChildren(el("tr", {}, el("td", { colSpan: 10, className: "note" }, clean(error.message))));
     }
     if (!over) timer = setTimeout(look, EVERY);
   }

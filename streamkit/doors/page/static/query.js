@@ -22,13 +22,15 @@ export default function query(panel, { rest, state, line, go }) {
     return parameters.value.split(",").map((text) => text.trim()).filter(Boolean).map((text) => {
       const at = text.match(/^([a-z_]\w*)=(.*)$/i);
       const [name, value] = at ? [at[1], at[2]] : ["", text];
-      const typed = /^-?\d{1,15}$/.test(value) && String(Number(value)) === value ? { integer: value } : value === "null" ? { null: true } : { text: value };
+      const typed = /^-?\d{1,15}$/.test(value) && String(Number(value)) === value ? { integer: value } : /^-?\d{1,17}\.\d{1,17}$/.test(value) && String(Number(value)) === value ? { real: Number(value) } : value === "null" ? { null: true } : { text: value };
       return { ...(name ? { name } : {}), ...typed };
     });
   }
 
   function said_line() {
-    line("query", literal(sql.value), ...(database.value ? ["--database", literal(database.value)] : []));
+    const named = given_parameters().filter((one) => one.name).map(({ name, text, integer, real }) =>
+      "-p " + literal(name + (/^(-?[\d.]+|null|true|false)$/i.test(text ?? "") ? ":text=" : "=") + (text ?? integer ?? real ?? "null")));
+    line("query", literal(sql.value), ...named, ...(database.value ? ["--database", literal(database.value)] : []));
     go("#query?" + new URLSearchParams({ sql: sql.value, ...(parameters.value ? { p: parameters.value } : {}), ...(database.value ? { db: database.value } : {}) }));
   }
 
