@@ -112,6 +112,7 @@ class Attempts:
                     await broke(error)
                 if task is not None and task.cancelling() > cancelling:
                     raise asyncio.CancelledError from error
+                await self._renew(error)
                 self._failed(error)
 
     def opened(self) -> None:

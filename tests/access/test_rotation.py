@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,42 @@ async def test_tokens_that_run_out_lose_nothing(
         f" {resumed} resumes: lost 0, twice 0, errors 0"
     )
     assert resumed >= readers * (seconds / life) / 2
+
+
+async def subscribed(client: AsyncClient) -> None:
+    async with client.subscribe("x"):
+        pass
+
+
+async def asked(client: AsyncClient) -> None:
+    assert await client.jobs() == []
+
+
+async def queried(client: AsyncClient) -> None:
+    assert [row async for row in client.query("select 1 as one")] == [{"one": 1}]
+
+
+async def published(client: AsyncClient) -> None:
+    async with client.publisher() as publisher:
+        await publisher.send("x", "1")
+
+
+@pytest.mark.parametrize("use", [subscribed, asked, queried, published])
+async def test_a_token_that_ran_out_on_its_way_is_followed_by_the_next(
+    use: Callable[[AsyncClient], Awaitable[None]], tmp_path: Path
+) -> None:
+    file = tmp_path / "access.toml"
+    old, new = (add_token(file, name, ["admin"]) for name in ("old", "new"))
+    remove_token(file, "old")
+    shown: list[str] = []
+
+    def source() -> str:
+        shown.append(new if shown else old)
+        return shown[-1]
+
+    async with serve(access=file) as address, AsyncClient(address, token=source) as client:
+        await use(client)
+    assert shown[:2] == [old, new]
 
 
 async def test_a_fixed_token_that_runs_out_is_an_error(tmp_path: Path) -> None:
