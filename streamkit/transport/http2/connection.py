@@ -9,7 +9,7 @@ from collections.abc import Callable
 from h2.errors import ErrorCodes
 
 from streamkit.config import TransportLimits
-from streamkit.transport.http2.endings import StreamLost, TooBusyError
+from streamkit.transport.http2.endings import TooBusyError
 from streamkit.transport.http2.machine import Http2
 from streamkit.transport.http2.output import Outgoing, Output
 from streamkit.transport.peer import peer_certificate, peer_uid
@@ -49,11 +49,6 @@ class WireConnection(Output):
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             patience = self.limits.keepalive_time + self.limits.keepalive_timeout
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(patience * 1000))
-
-    def check_open(self) -> None:
-        """Raise StreamLost when no new stream can be opened here."""
-        if self.draining or self.dead or self.is_closing():
-            raise StreamLost("the connection is going away", refused=True)
 
     # Flow control towards the peer -----------------------------------------------------------
 

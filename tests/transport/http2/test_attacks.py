@@ -219,10 +219,10 @@ async def test_a_header_block_that_cannot_be_decoded(serve: Serve, dial: Dial) -
 )
 async def test_slowloris_before_the_settings(first: bytes, serve: Serve, dial: Dial) -> None:
     server = await serve(preface_timeout=0.2)
+    started = time.monotonic()
     client = await dial(server, hello=False)
     client.ack_settings = False
     client.raw(first)
-    started = time.monotonic()
     await client.gone()
     assert 0.15 < time.monotonic() - started < 8  # ten where nothing else is said
     async with asyncio.timeout(20):
