@@ -104,10 +104,7 @@ class JetStream:
                 return  # it went at once; who notices asks again
             raise
         self.client = client
-        with suppress(nats.errors.Error, OSError, TimeoutError):
-            # What was written to a server that is not there is waited for by close() for minutes.
-            async with asyncio.timeout(_SOON):
-                await before.close()
+        await _let_go(before)
 
     async def publish(self, subject: str, data: bytes, reply: str) -> None:
         """Send, without waiting for what is answered to `reply`. Raises Away."""
@@ -174,10 +171,10 @@ class JetStream:
         return found
 
     async def close(self) -> None:
+        """Never fails, also while there is nobody to say farewell to."""
         if self._moving is not None:
             await all_ended({self._moving})
-        if not self.client.is_closed:
-            await self.client.close()
+        await _let_go(self.client)
 
     async def pulled(
         self, stream: str, start: int, batch: int, *, there: bool = False
@@ -287,6 +284,21 @@ async def _connected(servers: Sequence[str], url: str, connecting: dict[str, Any
     # The bound was for the first time: from now on it is to try for ever.
     client.options["max_reconnect_attempts"] = -1
     return client
+
+
+async def _let_go(client: Client) -> None:
+    import nats.errors
+
+    if client.is_closed:
+        return
+    if not client.is_connected:
+        # It would be written to what is gone, and the error keeps close() from ending its tasks.
+        client._pending.clear()
+        client._pending_data_size = 0
+    with suppress(nats.errors.Error, OSError, TimeoutError):
+        # What was written to a server that is not there is waited for by close() for minutes.
+        async with asyncio.timeout(_SOON):
+            await client.close()
 
 
 async def _hear(client: Client, inbox: str, answered: Callable[[Msg], Awaitable[None]]) -> None:

@@ -277,8 +277,10 @@ class ReplicatedJournal(SqliteJournal):
             self._background[0].hurry()
 
     async def _sweep(self, now: datetime, seen: float) -> None:
-        if self._closed or self._lost is not None:
+        if self._closed:
             return
+        if self._lost is not None:
+            raise self._lost
         if not self.holds:
             if self._holder and self._steady() - self._sign < self._limits.lease:
                 return
@@ -334,6 +336,8 @@ class ReplicatedJournal(SqliteJournal):
     async def measure(self) -> None:
         """Whether this server has what the log has. While it is too far behind, or cannot tell,
         it takes no writes. Runs by itself every second; a test with its own clock calls it."""
+        if self._lost is not None:
+            raise self._lost
         try:
             last = (await self.log.status(_LOOK_SECONDS)).last
         except StoreError as error:

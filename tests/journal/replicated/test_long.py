@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -92,17 +93,69 @@ async def test_a_repeat_after_ten_minutes_gets_the_first_answer(tmp_path: Path) 
                 await a.append_updates(updates("x", "y"), ProducerId("p", number))
                 for number in range(1, 51)
             ]
-        for broker in brokers.servers:
-            broker.kill()
+        _kill_all(brokers)
         await asyncio.sleep(600)
-        for broker in brokers.servers:
-            broker.start()
+        _start_all(brokers)
         async with await open_journal(url, OPTIONS, data=tmp_path / "b") as b:
             for number in range(1, 51):
                 again = await b.append_updates(updates("x", "y"), ProducerId("p", number))
                 assert again == first[number - 1]
             assert len(await stored(b, topics())) == 100
         print("\n50 requests of 2, repeated on an empty server after ten minutes: 100 are stored")
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("back", [1, 2, 3])
+async def test_an_older_copy_of_some_brokers_is_mended_or_refused_by_all(
+    join: Join, tmp_path: Path, back: int
+) -> None:
+    with running_brokers(3) as brokers:
+        url = brokers.url("older")
+        a, b = await join(url, "a"), await join(url, "b")
+        lost: list[StoreError] = []
+        wanted = [f"{number}" for number in range(40)]
+        for number in range(20):
+            await a.append_updates(updates(wanted[number]))
+        _kill_all(brokers)
+        for broker in brokers.servers[:back]:
+            shutil.copytree(broker.folder / "store", tmp_path / broker.name)
+        _start_all(brokers)
+        for number in range(20, 40):
+            await insisted(a, updates(wanted[number]), ProducerId("p", number), lost)
+        await b.until_applied((await a.log.status()).last)
+        a.on_lost = b.on_lost = lost.append
+        _kill_all(brokers)
+        for broker in brokers.servers[:back]:
+            shutil.rmtree(broker.folder / "store")
+            shutil.copytree(tmp_path / broker.name, broker.folder / "store")
+        _start_all(brokers)
+        async with asyncio.timeout(90):
+            while len(lost) < 2:
+                try:
+                    await a.append_updates(updates("new"), ProducerId("p", 100))
+                    await b.until_applied((await a.log.status()).last)
+                    break
+                except StoreError:
+                    await asyncio.sleep(0.5)
+        told = [texts(await stored(journal, topics())) for journal in (a, b)]
+        print(f"\n{back} of three put back: {lost or 'nothing is missing'}")
+        if lost:
+            assert told == [wanted, wanted] and all(" went " in error.message for error in lost)
+            for folder in "ab":
+                with pytest.raises(StoreError, match=r" went |in use"):
+                    await join(url, folder)
+        else:
+            assert told == [[*wanted, "new"]] * 2
+
+
+def _kill_all(brokers: Brokers) -> None:
+    for broker in brokers.servers:
+        broker.kill()
+
+
+def _start_all(brokers: Brokers) -> None:
+    for broker in brokers.servers:
+        broker.start()
 
 
 @pytest.mark.soak

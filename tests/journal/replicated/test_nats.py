@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from itertools import count
@@ -12,15 +13,16 @@ from pathlib import Path
 import pytest
 
 from streamkit.background import all_ended, ended
-from streamkit.config import JournalOptions
+from streamkit.config import JournalOptions, LogLimits
 from streamkit.errors import StoreError
 from streamkit.journal import Journal, ProducerId, open_journal
 from streamkit.journal.replicated.jetstream import Away, JetStream
 from streamkit.journal.replicated.log import LogEntry
 from streamkit.journal.replicated.nats import NatsLog
 from streamkit.journal.replicated.opening import log_at
-from streamkit.testing.journal.support import following, stored, texts, topics, updates
+from streamkit.testing.journal.support import Clock, following, stored, texts, topics, updates
 from tests.brokers import Brokers, running_brokers
+from tests.journal.replicated.logs import follow
 
 _NUMBERS = count()
 
@@ -78,6 +80,18 @@ async def test_a_broker_that_dies_loses_nothing_and_an_older_copy_of_it_is_refus
         await a.close()
         with pytest.raises(StoreError, match=" went "):
             await join(brokers, "a")
+
+
+async def test_a_server_can_leave_while_the_brokers_are_away(tmp_path: Path) -> None:
+    with running_brokers() as brokers:
+        log = log_at(brokers.url("left"))
+        a = await follow(log, tmp_path, Clock(), limits=LogLimits(lag=2.0), steady=time.monotonic)
+        brokers.servers[0].kill()
+        waiting = [asyncio.ensure_future(a.append_updates(updates(f"{n}"))) for n in range(20)]
+        async with asyncio.timeout(60):
+            await a.close()  # what is repeated meanwhile waits for a connection
+            done = await asyncio.gather(*waiting, return_exceptions=True)
+        assert all(isinstance(one, StoreError) for one in done)
 
 
 async def test_a_log_that_was_made_anew_is_another_one(
