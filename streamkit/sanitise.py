@@ -9,7 +9,6 @@ a visible escape. Joiners stay where a script or an emoji needs them.
 
 from __future__ import annotations
 
-import json
 import re
 
 __all__ = ["json_text", "sanitise", "sanitise_lines"]
@@ -50,6 +49,8 @@ def sanitise_lines(text: str) -> list[str]:
 
 def json_text(value: object) -> str:
     """Return `value` as one line of JSON whose strings hold no hostile character as such."""
+    import json  # `--help` needs none of it
+
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     # What json.dumps left is inside a string, where \\uXXXX means the same character.
     return _HOSTILE.sub(lambda match: json.dumps(match[0])[1:-1], text)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import socket
 
 __all__ = ["given_listener", "notify", "supervised"]
 
@@ -20,6 +23,8 @@ def notify(*lines: str) -> None:
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address[:1] not in ("/", "@"):
         return
+    import socket  # not before it is needed: `--help` imports this module as well
+
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
         channel.setblocking(False)  # a manager that does not read must not hold up anything
         channel.connect("\0" + address[1:] if address[0] == "@" else address)
@@ -32,6 +37,8 @@ def given_listener() -> socket.socket | None:
     count = os.environ.pop("LISTEN_FDS", "")
     if not (ours and count.isdigit() and int(count)):
         return None
+    import socket
+
     os.set_inheritable(_FIRST, False)
     return socket.socket(fileno=_FIRST)
 

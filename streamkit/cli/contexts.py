@@ -6,14 +6,13 @@ an option or in the environment, gets nothing of it.
 
 from __future__ import annotations
 
-import json
 import os
-import tomllib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from streamkit.cli.exits import UsageError
+from streamkit.cli.later import json, tomllib
 
 __all__ = ["Connection", "Connections", "with_context"]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Self
 
 from streamkit.cli import exits
 from streamkit.cli.exits import UsageError
-from streamkit.cli.later import asyncio
+from streamkit.cli.later import asyncio, socket
 from streamkit.cli.session import Session
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -13,6 +12,7 @@ import typer
 
 from streamkit.cli import exits
 from streamkit.cli.exits import UsageError
+from streamkit.cli.later import socket
 from streamkit.cli.reconfiguring import reconfigured
 from streamkit.cli.session import Session
 from streamkit.supervision import supervised

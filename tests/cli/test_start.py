@@ -57,6 +57,21 @@ def test_help_costs_little_more_than_that_of_an_empty_application(tmp_path: Path
     assert ratio(("-m", "streamkit", "--help"), (str(empty), "--help"), 1.5) < 1.5
 
 
+def test_help_imports_nothing_that_only_commands_need() -> None:
+    code = """
+import sys
+from streamkit.cli import main
+try:
+    main(["--help"])
+except SystemExit:
+    late = {"asyncio", "json", "socket", "ssl", "tomllib"}
+    print(*sorted(late & set(sys.modules)), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "demo" in done.stdout
+    assert done.stderr == "\n"
+
+
 def test_importing_streamkit_costs_no_more_than_importing_asyncio_twice() -> None:
     assert ratio(("-c", "import streamkit"), ("-c", "import asyncio"), 2.0) < 2.0
 

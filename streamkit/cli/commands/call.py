@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
@@ -13,6 +12,7 @@ import typer
 from streamkit.cli import exits
 from streamkit.cli.exits import UsageError, value_of
 from streamkit.cli.input.parsing import duration
+from streamkit.cli.later import json
 from streamkit.cli.options import JSON_FORMATS, Count, JsonOutput, Timeout, command, one_of
 from streamkit.cli.session import Session
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from streamkit.cli import exits
 from streamkit.cli.commands.serve import settings_of
 from streamkit.cli.exits import UsageError
 from streamkit.cli.input.configuration import NOT_IN_FILE, configuration, places
+from streamkit.cli.later import json
 from streamkit.cli.options import Group, command
 from streamkit.cli.session import Session
 

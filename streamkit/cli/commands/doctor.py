@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ from streamkit.cli import exits, options
 from streamkit.cli.commands.config import configured
 from streamkit.cli.exits import value_of
 from streamkit.cli.input.parsing import duration, size
-from streamkit.cli.later import asyncio, ssl
+from streamkit.cli.later import asyncio, json, ssl
 from streamkit.cli.options import command
 from streamkit.cli.session import Session
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import socket
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +24,7 @@ from streamkit.cli.input.stores import (
     from_environment,
     made_ready,
 )
+from streamkit.cli.later import socket
 from streamkit.cli.options import command
 from streamkit.cli.output.log import LEVELS, log_to_stderr
 from streamkit.cli.reconfiguring import reconfigure, reconfigured

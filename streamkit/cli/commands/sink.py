@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +11,7 @@ import typer
 from streamkit.cli import exits
 from streamkit.cli.exits import UsageError
 from streamkit.cli.input.stores import WITH_PASSWORD, from_environment
+from streamkit.cli.later import asyncio
 from streamkit.cli.options import command
 from streamkit.cli.session import Session
 

@@ -24,13 +24,14 @@ import difflib
 import os
 import re
 import shlex
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import typer
+
+from streamkit.cli.later import tomllib
 
 __all__ = ["NOT_IN_FILE", "Configuration", "ConfigurationError", "configuration", "load", "places"]
 

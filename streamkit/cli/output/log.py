@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from datetime import UTC, datetime
 
+from streamkit.cli.later import json
 from streamkit.sanitise import sanitise_lines
 
 __all__ = ["LEVELS", "log_to_stderr"]
