@@ -82,6 +82,8 @@ def one_line(error: BaseException, *, server: str = "") -> str:
     if isinstance(error, errors.ConnectError) and server:
         if "TLS failed" in text:
             hint = "if the server there does not speak TLS, leave out --tls, --ca and --cert"
+        elif "certificate is not accepted" in text:
+            hint = "name who signed it with --ca FILE"
         elif text.startswith("cannot connect"):
             hint = "start one with `streamkit serve`, or name another with -s HOST:PORT"
         if server not in text:

@@ -36,9 +36,10 @@ class Onion(Generic[Call]):
 
     async def enter(self) -> None:
         """Run the interceptors down to the call and open it."""
-        self._run = self._layer(0)
-        if await _drive(self._run, None):
+        run = self._layer(0)
+        if await _drive(run, None):
             raise internal(PreconditionError("an interceptor did not make the call"))
+        self._run = run  # not before: what has failed has ended, and there is nothing to leave
 
     async def exit(self, error: BaseException | None) -> None:
         """Let the interceptors finish with `error`; raises what they make of it.

@@ -194,6 +194,8 @@ def test_an_outage_is_one_line_and_its_end_another(capsys: pytest.CaptureFixture
 def test_only_who_could_not_connect_is_told_to_start_a_server() -> None:
     away = ConnectError("cannot connect to there:1: Connection refused", hint="is it running?")
     assert "streamkit serve" in one_line(away, server="there:1")
+    other = ConnectError("cannot connect to there:1: its certificate is not accepted: self-signed")
+    assert one_line(other, server="there:1").endswith("; name who signed it with --ca FILE")
     lost = ConnectError("the connection was lost: Connection reset by peer")
     text = "there:1: the connection was lost: Connection reset by peer"
     assert one_line(lost, server="there:1") == text

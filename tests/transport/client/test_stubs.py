@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,10 +12,11 @@ import grpclib.client
 import pytest
 from grpclib.metadata import Deadline
 
-from streamkit.errors import DeadlineError, EncodeError, NotFoundError, StreamkitError
+from streamkit.errors import ConnectError, DeadlineError, EncodeError, NotFoundError, StreamkitError
 from streamkit.generated.streamservice import SubscribeRequest, WriteReply
 from streamkit.testing import InProcess
 from streamkit.transport import Channel, GrpcServer
+from tests.transport.client.around.service import Call, Next
 from tests.transport.client.conftest import NewChannel
 from tests.transport.client.talk import AskStub, Talk, TalkStub, assert_left
 
@@ -150,6 +152,23 @@ async def test_leaving_a_chat_ends_it(talk: tuple[Talk, Channel]) -> None:
             await asyncio.sleep(0.001)
         await asyncio.wait_for(source.closed.wait(), 5)
         assert await settled({task for task in before if not task.done()})
+
+
+async def test_what_fails_below_an_interceptor_reaches_the_caller(connect: NewChannel) -> None:
+    """Also of a stream, whose call is left after it was never made."""
+
+    async def through(call: Call, call_next: Next) -> None:
+        await call_next()
+
+    with socket.socket() as bound:  # and does not listen
+        bound.bind(("127.0.0.1", 0))
+        target = f"127.0.0.1:{bound.getsockname()[1]}"
+        stub = TalkStub(connect(target, interceptors=[through]))
+        for _ in range(2):
+            with pytest.raises(ConnectError, match="refused"):
+                await anext(aiter(stub.chat(said("a"))))
+            with pytest.raises(ConnectError, match="refused"):
+                await stub.metadata(said("a")[0])
 
 
 async def test_a_method_may_be_called_like_an_attribute(talk: tuple[Talk, Channel]) -> None:
