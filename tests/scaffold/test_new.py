@@ -33,6 +33,8 @@ def test_a_new_project_says_what_is_next_and_its_tests_pass(tmp_path: Path) -> N
     done = streamkit("new", str(tmp_path / "Tea-Shop"))
     assert done.returncode == 0 and done.stdout == ""
     assert "streamkit serve tea_shop.service:app --reload" in done.stderr
+    told = done.stderr.splitlines()[-3:]
+    assert len({line.rindex("   ") for line in told}) == 1, "under each other"
     folder = tmp_path / "Tea-Shop"
     tested = run(folder, "pytest", "-q", "-W", "error")
     assert tested.returncode == 0 and "3 passed" in tested.stdout, tested.stdout + tested.stderr

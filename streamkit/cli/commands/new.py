@@ -34,7 +34,11 @@ async def _new(
         note(f"streamkit: {folder / path}: written")
     note("next:")
     note(f"  cd {folder}")
-    note(f"  streamkit serve {project.package}.service:app --reload   the server")
-    note(f"  python -m {project.package}.client tea milk              in another terminal")
-    note("  pytest                                     its tests")
+    serve = f"streamkit serve {project.package}.service:app --reload"
+    for typed, what in (
+        (serve, "the server"),
+        (f"python -m {project.package}.client tea milk", "in another terminal"),
+        ("pytest", "its tests"),
+    ):
+        note(f"  {typed:{len(serve)}}   {what}")
     return exits.OK
