@@ -56,11 +56,12 @@ class Calls(AbstractHandler):
         service = self._service
         asked = headers.made.get("request") if isinstance(headers, Fields) else None
         if asked is None:
-            if self._door is not None and not is_grpc(headers):
-                self._visit(self._door, stream, headers, release_stream)
-                return
             asked = read_request(headers, service.codec.__content_subtype__, service.limits)
             if isinstance(asked, Refusal):
+                # Only now: a call of gRPC must cost no more where there is a door.
+                if self._door is not None and not is_grpc(headers):
+                    self._visit(self._door, stream, headers, release_stream)
+                    return
                 self._refuse(stream, asked, release_stream)
                 return
             if isinstance(headers, Fields) and headers.kept:
