@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -113,10 +114,11 @@ async def _replies(
 
 async def _describe(
     session: Session,
-    service: Annotated[str, typer.Argument(metavar="[SERVICE]", show_default=False)] = "",
+    what: Annotated[str, typer.Argument(metavar="[SERVICE[/METHOD]]", show_default=False)] = "",
     output: JsonOutput = "pretty",
 ) -> int:
     """List the services of a server, or the methods of one, with their comments."""
+    service, _, only = what.strip("/").partition("/")
     from streamkit.doors.page.catalog import methods_json
     from streamkit.errors import NotFoundError
 
@@ -127,6 +129,10 @@ async def _describe(
         for name in names:
             files = await _files(client, name)
             found += json.loads(methods_json([_joined(files)], [name]))
+            if only:
+                (await _schema(client, service)).method(service, only)  # says which it may be
+                for one in found:
+                    one["methods"] = [m for m in one["methods"] if m["name"] == only]
     if not found:
         raise NotFoundError(f"there is no service {service}" if service else "there are none")
     if output == "json":
@@ -212,11 +218,12 @@ async def _reflected(client: AsyncClient, **asked: str) -> Any:
             continue
         answer = answers[0]
         if betterproto.which_one_of(answer, "message_response")[0] == "error_response":
-            name = next(iter(asked.values()))
-            raise NotFoundError(
-                f"the server does not describe {name}",
-                hint="`streamkit describe` lists what it has",
-            )
+            (name,) = asked.values()
+            hint = "`streamkit describe` lists what it has"
+            if "file_containing_symbol" in asked:
+                near = get_close_matches(name, await _services(client), 1)
+                hint = f"did you mean {near[0]}?" if near else hint
+            raise NotFoundError(f"the server does not describe {name}", hint=hint)
         return answer
     raise UnimplementedError("the server does not answer reflection, so its methods are not known")
 

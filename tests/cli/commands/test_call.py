@@ -60,3 +60,12 @@ def test_describe_lists_services_and_shows_how_to_call(server: str) -> None:
     assert {"grpc.health.v1.Health", "streamservice.StreamService"} <= {s["name"] for s in machine}
     missing = invoke("describe", "nothing.Here", server=server)
     assert missing.returncode == 5
+    one = invoke("describe", "streamservice.AdminService/ListTables", server=server)
+    assert [line for line in one.stdout.splitlines() if line.startswith("  L")]
+    assert "GetStatus" not in one.stdout
+    for word, meant in (
+        ("streamservice.AdminServic", "did you mean streamservice.AdminService?"),
+        ("streamservice.AdminService/GetStats", "did you mean GetStatus?"),
+    ):
+        wrong = invoke("describe", word, server=server)
+        assert wrong.returncode == 5 and meant in wrong.stderr
