@@ -51,6 +51,19 @@ async def _feed(address: str, rate: int, seconds: float) -> int:
     return int(told)
 
 
+async def _frame(tab: Tab) -> float:
+    """As long as the page needs for what it does, and for one picture of it."""
+    began = time.perf_counter()
+    await tab.run("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+    return time.perf_counter() - began
+
+
+async def _busy(tab: Tab) -> float:
+    """Seconds of a processor that the page's thread has had."""
+    metrics = (await tab.send("Performance.getMetrics"))["metrics"]
+    return float(next(one["value"] for one in metrics if one["name"] == "TaskDuration"))
+
+
 @pytest.mark.parametrize(
     ("rate", "seconds"),
     [
@@ -63,15 +76,15 @@ async def test_thousands_of_lines_a_second_leave_the_page_small_and_awake(
 ) -> None:
     await tab.run("location.hash = 'logs'")
     await tab.until("document.title.startsWith('Logs')")
+    await tab.send("Performance.enable", timeDomain="threadTicks")
+    idle = sorted([await _frame(tab) for _ in range(15)])[7]
+    busy = await _busy(tab)
     feeding = asyncio.create_task(_feed(server.address, rate, seconds))
     await tab.until(CODE)
     heaps: list[int] = []
     waits: list[float] = []
     while not feeding.done():
-        began = time.perf_counter()
-        # As long as the page needs for what it does, and for one picture of it.
-        await tab.run("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
-        waits.append(time.perf_counter() - began)
+        waits.append(await _frame(tab))
         if len(waits) % 10 == 0:
             heaps.append(await tab.heap())
         await asyncio.wait([feeding], timeout=seconds / 60)
@@ -79,19 +92,23 @@ async def test_thousands_of_lines_a_second_leave_the_page_small_and_awake(
     await tab.until(
         f"document.querySelector('.lines').innerText.includes('request {sent - 1} of')", 30
     )
+    each = (await _busy(tab) - busy) / sent
     waits.sort()
     median, late = waits[len(waits) // 2], waits[len(waits) * 99 // 100]
     print(
         f"{sent / seconds:.0f} lines/s for {seconds:g} s; heap {[h // 1024 for h in heaps]} KiB; "
-        f"a frame {median * 1000:.0f} ms, p99 {late * 1000:.0f} ms"
+        f"a frame {median * 1000:.0f} ms, p99 {late * 1000:.0f} ms, {idle * 1000:.0f} ms without "
+        f"lines; {each * 1e6:.0f} us of the page's thread a line"
     )
     rows = await tab.run("document.querySelectorAll('.lines .row').length")
     assert rows < 200
-    assert median < 0.2  # what comes leaves the page the time to draw: else 0.36 s and more
+    # What comes leaves the page the time to draw. By the clock only as far as nobody else has it.
+    assert each * rate < 0.5
+    assert median < max(0.2, 8 * idle)
     if len(heaps) > 6:
         # Full after the first third: ten thousand lines are kept.
         assert max(heaps[len(heaps) // 3 :]) < 1.3 * max(heaps[: len(heaps) // 3])
-        assert late < 1.0
+        assert late < max(1.0, 20 * idle)
     await tab.key("3")
     await tab.until("document.title.startsWith('Updates')")
 
@@ -108,6 +125,10 @@ async def test_a_word_is_found_far_back_in_the_history(
             for n in range(lines):
                 far = n == lines // 100
                 await log.send("the Needle_100% of old" if far else f"request {n} of somebody")
+        async with AsyncClient(server.address) as client:
+            began = time.perf_counter()
+            assert [row async for row in client.query("select sum(length(message)) from logs")]
+            through = time.perf_counter() - began
         tab = await browser.tab()
         await tab.open(server.page_address)
         await tab.sees("Jobs")
@@ -118,8 +139,9 @@ async def test_a_word_is_found_far_back_in_the_history(
         await tab.key("Enter")
         await tab.sees("the Needle_100% of old", ".lines")
         took = time.perf_counter() - began
-        print(f"first hit of {lines} lines after {took * 1000:.0f} ms")
-        assert took < (1.0 if lines > 100_000 else 10.0)
+        print(f"first hit of {lines} lines after {took * 1000:.0f} ms, all read in {through:.2f} s")
+        # By the clock only as far as nobody else has it: else by what it takes to read them all.
+        assert took < max(1.0 if lines > 100_000 else 10.0, 5 * through)
         await tab.sees("1 found")
 
 
