@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 from pathlib import Path
@@ -77,7 +78,9 @@ async def test_thousands_of_lines_a_second_leave_the_page_small_and_awake(
     await tab.run("location.hash = 'logs'")
     await tab.until("document.title.startsWith('Logs')")
     await tab.send("Performance.enable", timeDomain="threadTicks")
-    idle = sorted([await _frame(tab) for _ in range(15)])[7]
+    # By the clock a machine that others use says nothing: the browser, its network and the server
+    # in this process wait for a processor, whatever the page does.
+    alone = os.getloadavg()[0] <= 1.5 * (os.cpu_count() or 1)
     busy = await _busy(tab)
     feeding = asyncio.create_task(_feed(server.address, rate, seconds))
     await tab.until(CODE)
@@ -85,7 +88,7 @@ async def test_thousands_of_lines_a_second_leave_the_page_small_and_awake(
     waits: list[float] = []
     while not feeding.done():
         waits.append(await _frame(tab))
-        if len(waits) % 10 == 0:
+        if len(waits) % 4 == 0:
             heaps.append(await tab.heap())
         await asyncio.wait([feeding], timeout=seconds / 60)
     sent = feeding.result()
@@ -97,18 +100,18 @@ async def test_thousands_of_lines_a_second_leave_the_page_small_and_awake(
     median, late = waits[len(waits) // 2], waits[len(waits) * 99 // 100]
     print(
         f"{sent / seconds:.0f} lines/s for {seconds:g} s; heap {[h // 1024 for h in heaps]} KiB; "
-        f"a frame {median * 1000:.0f} ms, p99 {late * 1000:.0f} ms, {idle * 1000:.0f} ms without "
-        f"lines; {each * 1e6:.0f} us of the page's thread a line"
+        f"a frame {median * 1000:.0f} ms, p99 {late * 1000:.0f} ms; "
+        f"{each * 1e6:.0f} us of the page's thread a line"
     )
     rows = await tab.run("document.querySelectorAll('.lines .row').length")
     assert rows < 200
-    # What comes leaves the page the time to draw. By the clock only as far as nobody else has it.
+    # What comes leaves the page the time to draw.
     assert each * rate < 0.5
-    assert median < max(0.2, 8 * idle)
+    assert median < 0.2 or not alone
     if len(heaps) > 6:
         # Full after the first third: ten thousand lines are kept.
         assert max(heaps[len(heaps) // 3 :]) < 1.3 * max(heaps[: len(heaps) // 3])
-        assert late < max(1.0, 20 * idle)
+        assert late < 1.0 or not alone
     await tab.key("3")
     await tab.until("document.title.startsWith('Updates')")
 
