@@ -478,7 +478,7 @@ class Server:
         )
         self.answers |= admin.answers
         return [
-            StreamService(journal=journal, databases=databases, limits=self._query_limits),
+            StreamService(journal=journal, databases=databases),
             ProducerHandler(journal=journal, options=self._journal_options),
             admin,
         ]

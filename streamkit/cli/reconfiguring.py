@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from streamkit.cli.input.limits import query_limits
 from streamkit.cli.input.parsing import duration
 from streamkit.cli.later import asyncio
 from streamkit.cli.output.log import log_to_stderr
@@ -28,8 +29,11 @@ log = logging.getLogger(__name__)
 
 _RETENTION = frozenset({"retain", "max_bytes", "retention"})
 _OF_EACH = frozenset({"log_format", "log_level", "grace"})
-"""Options that every process of a server has for itself."""
-_TAKEN = _RETENTION | _OF_EACH
+"""Options that every process of a server has for itself, ..."""
+_QUERIES = frozenset({"query_timeout", "max_queries", "query_memory", "query_rows", "query_bytes"})
+"""... and those that it has, too, and which an app may have set by itself: as long as none of them
+changes, they stay as they are."""
+_TAKEN = _RETENTION | _OF_EACH | _QUERIES
 """Options that a running server can take over."""
 
 Params = dict[str, Any]
@@ -39,6 +43,8 @@ def reconfigure(server: Server, params: Params) -> None:
     """Put in force what each process has for itself."""
     log_to_stderr(params["log_format"], params["log_level"])
     server.grace = duration(params["grace"])
+    if params.keys() >= _QUERIES and server.databases is not None:
+        server.databases.restrict(query_limits(params))
 
 
 @asynccontextmanager
@@ -81,6 +87,7 @@ class _Again:
         self._server = server
         self._settings = settings
         self._params = dict(context.params)
+        self._each = _OF_EACH
 
     def take_over(self) -> None:
         """Never raises: what cannot be read or meant is logged, and the former settings stay."""
@@ -111,9 +118,12 @@ class _Again:
             self._server.journal.retain(given["journal_options"].retention)
         for name in names & _TAKEN:
             self._params[name] = fresh.params[name]
-        if names & _OF_EACH:
-            reconfigure(self._server, self._params)
-            self._tell({name: self._params[name] for name in _OF_EACH})
+        if names & _QUERIES:
+            self._each |= _QUERIES
+        if names & self._each:
+            changes = {name: self._params[name] for name in self._each}
+            reconfigure(self._server, changes)
+            self._tell(changes)
         log.info("read the settings again: %s", _list(changed, names & _TAKEN) or "nothing new")
         if names - _TAKEN:
             log.warning("only a restart changes %s", _list(changed, names - _TAKEN))

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from streamkit.config import QueryLimits
+
 __all__ = ["ColumnInfo", "Parameters", "Result", "Source", "TableInfo", "unique_names"]
 
 Parameters = Sequence[Any] | Mapping[str, Any]
@@ -93,6 +95,9 @@ class Source(ABC):
     library that works in its caller's process. Such a source can be pickled."""
     asked_here: bool = True
     """Whether `tables` and `describe` are asked in the server's process all the same."""
+
+    def restrict(self, limits: QueryLimits) -> None:  # noqa: B027  # one may know no limits
+        """Statements that begin from now on keep to these limits."""
 
     @abstractmethod
     def open(self, sql: str, parameters: Parameters = (), *, seconds: float) -> Result:

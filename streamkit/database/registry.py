@@ -39,6 +39,7 @@ class Databases:
         self._sources = dict(sources)
         self._forked = forked and can_fork()
         self._children: Children | None = None
+        self._retired: list[Children] = []  # whose statements began under other limits
         self._turns = Turns(self.limits, self._end_unread)
         self._running: dict[RunningQuery, str] = {}
         self.seconds: dict[tuple[str, str], Histogram] = {}
@@ -64,7 +65,8 @@ class Databases:
     @property
     def processes(self) -> set[int]:
         """The numbers of the processes that wait for statements or run them."""
-        return self._children.numbers if self._children is not None else set()
+        there = [] if self._children is None else [self._children]
+        return set().union(*(children.numbers for children in (*there, *self._retired)))
 
     def source(self, name: str, visible: Callable[[str], bool] = lambda _: True) -> Source:
         """Return the source of that name. Raises NotFoundError; also for a name that is not
@@ -74,6 +76,17 @@ class Databases:
             known = ", ".join(filter(visible, self.names)) or "none"
             raise NotFoundError(f"no database {name!r}; this server has: {known}")
         return source
+
+    def restrict(self, limits: QueryLimits) -> None:
+        """Queries that begin from now on keep to these limits, and have their turns by them."""
+        self.limits = limits
+        for source in self._sources.values():
+            source.restrict(limits)
+        children, self._children = self._children, None  # they were told the former ones
+        if children is not None:
+            children.retire()
+            self._retired = [former for former in (*self._retired, children) if former.numbers]
+        self._turns.restrict(limits)
 
     def prepare(self) -> None:
         """Begin to load what first queries would have to wait for, beside everything else."""
@@ -132,8 +145,9 @@ class Databases:
             await query.close()
         if self._preparing is not None:
             await self._preparing
-        if self._children is not None:
-            await self._children.close()
+        there = [] if self._children is None else [self._children]
+        for children in (*there, *self._retired):
+            await children.close()
         for source in self._sources.values():
             source.close()
 

@@ -43,7 +43,7 @@ class QueriesHandler(StreamServiceBase):
 
     def __init__(self, *, databases: Databases, limits: QueryLimits | None = None) -> None:
         self._databases = databases
-        self._limits = limits or databases.limits
+        self._limits = limits
 
     async def stream_query_results(  # type: ignore[override]  # ready frames instead of messages
         self, query_request: QueryRequest
@@ -53,7 +53,7 @@ class QueriesHandler(StreamServiceBase):
         A draining server lets it come to its end within the grace: a query cannot be resumed.
         """
         context().finite = True
-        plan = plan_of(query_request, self._limits)
+        plan = plan_of(query_request, self._limits or self._databases.limits)
         check_visible(self._databases, query_request.database)
         pulse = _Pulse(context(), seconds(query_request.heartbeat, "heartbeat"))
         try:

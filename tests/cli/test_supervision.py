@@ -108,7 +108,8 @@ def test_a_hangup_takes_over_what_it_can_and_tells_the_rest(
         try:
             until("READY=1")
             for text in (
-                '[serve]\nretain = "2d"\nmax-queries = 5\nlog-format = "json"\ngrace = "1s"\n',
+                '[serve]\nretain = "2d"\nmax-queries = 5\nlog-format = "json"\ngrace = "1s"\n'
+                'metrics = "127.0.0.1:0"\n',
                 "[serve]\nretian = 1\n",
             ):
                 file.write_text(text)
@@ -125,8 +126,8 @@ def test_a_hangup_takes_over_what_it_can_and_tells_the_rest(
             process.send_signal(signal.SIGTERM)
             assert process.wait(20) == 0
     text = log.read_text()
-    assert "read the settings again: --retain, --grace, --log-format" in text
-    assert "only a restart changes --max-queries" in text
+    assert "read the settings again: --retain, --grace, --log-format, --max-queries" in text
+    assert "only a restart changes --metrics" in text
     assert "keeping the former settings: " in text and "did you mean serve.retain?" in text
     assert '"logger": "streamkit.cli.reconfiguring"' in text
     assert text.count("read the settings again") == 1  # the last is of no error

@@ -15,6 +15,7 @@ from streamkit.cli.exits import UsageError, value_of
 from streamkit.cli.greeting import greet
 from streamkit.cli.input.apps import load_app
 from streamkit.cli.input.configuration import load
+from streamkit.cli.input.limits import query_limits
 from streamkit.cli.input.parsing import duration, size, some
 from streamkit.cli.input.retention import retention_rule
 from streamkit.cli.input.stores import (
@@ -335,7 +336,7 @@ async def _serve(
 def settings_of(session: Session, context: typer.Context) -> dict[str, Any]:
     """What the options, wherever they come from, ask of a server. UsageError for what cannot be
     meant."""
-    from streamkit.config import JournalOptions, QueryLimits, Retention
+    from streamkit.config import JournalOptions, Retention
 
     asked = SimpleNamespace(**context.params)
     given_sources = [value_of("--database", _named, text) for text in asked.databases or []]
@@ -354,13 +355,7 @@ def settings_of(session: Session, context: typer.Context) -> dict[str, Any]:
     given: dict[str, Any] = (
         {"path": asked.uds} if asked.uds else {"host": asked.host, "port": asked.port}
     )
-    given["query_limits"] = QueryLimits(
-        max_seconds=value_of("--query-timeout", some(duration), asked.query_timeout),
-        max_concurrent=asked.max_queries,
-        max_memory=value_of("--query-memory", some(size), asked.query_memory),
-        max_rows=asked.query_rows,
-        max_bytes=value_of("--query-bytes", size, asked.query_bytes),
-    )
+    given["query_limits"] = query_limits(context.params)
     if asked.tls_cert or asked.tls_key or asked.tls_client_ca:
         if not (asked.tls_cert and asked.tls_key):
             raise UsageError("TLS needs both --tls-cert and --tls-key")

@@ -230,6 +230,13 @@ class Children:
             NURSERY.end(child.number)
             child.close()
 
+    def retire(self) -> None:
+        """Take no more requests: each child ends with the one that it has."""
+        self._closed = True
+        for child in tuple(self._idle):
+            self.end(child)
+        self._idle.clear()
+
     async def close(self) -> None:
         """End all of them."""
         self._closed = True
@@ -281,7 +288,7 @@ class Children:
     def _watch(self) -> None:
         """End the query with most on the disk when all together have too much."""
         self._watching = None
-        if self._busy and not self._closed:
+        if self._busy:
             self._watching = self._loop.call_later(_DISK_INTERVAL, self._watch)
             sizes = {child: spilled(child.number) for child in self._busy}
             if 0 < self._limits.max_spill < sum(sizes.values()):

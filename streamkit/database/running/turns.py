@@ -24,12 +24,17 @@ class Turns:
     """
 
     def __init__(self, limits: QueryLimits, make_room: Callable[[str | None], None]) -> None:
-        self._most = limits.max_concurrent
-        self._share = max(1, ceil(self._most * limits.share))
-        self._wait = limits.max_wait
         self._make_room = make_room
         self._running: Counter[str] = Counter()
         self._waiting: list[tuple[str, asyncio.Future[None]]] = []
+        self.restrict(limits)
+
+    def restrict(self, limits: QueryLimits) -> None:
+        """Give turns by these limits from now on; those that were given stay."""
+        self._most = limits.max_concurrent
+        self._share = max(1, ceil(self._most * limits.share))
+        self._wait = limits.max_wait
+        self._next()
 
     async def take(self, owner: str) -> None:
         """Wait for a turn; the caller "" has no share to keep to. Raises LimitError."""

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
+from pathlib import Path
+
 import psutil
 import pytest
 
+from streamkit.client import AsyncClient
 from streamkit.config import QueryLimits
 from streamkit.database import Databases, open_source
 from streamkit.database.sources.sqlite.spill import spilled
 from streamkit.errors import LimitError, QueryError
+from streamkit.server import Server
 from tests.database.engines import Engine, Postgres
 from tests.database.queries import rows_of
 
@@ -105,3 +111,36 @@ async def test_postgresql_gets_its_share(postgres: Postgres) -> None:
     sort = "SELECT md5(x::text) AS r FROM generate_series(1, 10000000) AS x ORDER BY r"
     error, _ = await refused(postgres.superuser_url, sort, limits)
     assert "temporary file size exceeds" in str(error)
+
+
+async def all_of(client: AsyncClient, sql: str) -> int:
+    async with client.query(sql, database="db") as result:
+        return len([row async for row in result])
+
+
+async def test_other_limits_hold_for_what_begins_from_then_on(tmp_path: Path) -> None:
+    """A result that is being read goes on, in a process that takes no other request."""
+    url = str(tmp_path / "some.db")
+    sqlite3.connect(url).close()
+    limits = QueryLimits(max_concurrent=1, max_wait=0.1, max_unread=60)
+    async with (
+        Server(journal=":memory:", port=0, databases={"db": url}, query_limits=limits) as server,
+        AsyncClient(server.address) as client,
+    ):
+        databases = server.databases
+        assert databases is not None
+        many = f"{FEW} SELECT x, hex(zeroblob(500)) FROM n"
+        async with client.query(many, database="db") as result:
+            rows = result.tuples()
+            await anext(rows)
+            before = databases.processes
+            with pytest.raises(LimitError, match="1 of your queries are running"):
+                await all_of(client, "SELECT 1")
+            databases.restrict(QueryLimits(max_concurrent=2, max_rows=100, max_unread=60))
+            with pytest.raises(LimitError, match="more than 100 rows, the server's limit"):
+                await all_of(client, f"{FEW} SELECT x FROM n")
+            assert 1 + len([row async for row in rows]) == 20_000
+        while databases.processes & before:  # they end with what they ran
+            await asyncio.sleep(0.01)
+        assert databases.processes
+    assert not databases.processes

@@ -53,6 +53,9 @@ class AdbcSource(Source):
     def __reduce__(self) -> tuple[Any, ...]:
         return AdbcSource, (self.name, self._engine, self._limits)
 
+    def restrict(self, limits: QueryLimits) -> None:
+        self._limits = limits
+
     def open(self, sql: str, parameters: Parameters = (), *, seconds: float) -> Result:
         if isinstance(parameters, Mapping):
             sql, parameters = numbered(sql, parameters)

@@ -60,6 +60,9 @@ class SqliteSource(Source):
         self._path = Path(path)
         self._limits = limits or QueryLimits()
 
+    def restrict(self, limits: QueryLimits) -> None:
+        self._limits = limits
+
     def open(self, sql: str, parameters: Parameters = (), *, seconds: float) -> Result:
         return _SqliteResult(self._connect(), sql, parameters, seconds, self)
 
