@@ -203,7 +203,7 @@ class Channel(grpclib.client.Channel):
             request_type,
             reply_type,
             request=request,
-            metadata=MultiDict(_pairs(metadata)),
+            metadata=MultiDict() if metadata is None else MultiDict(_pairs(metadata)),
             deadline=deadline,
             served=served(),
             retrying=self._service_config.retrying(config),
