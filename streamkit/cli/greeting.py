@@ -32,7 +32,12 @@ def greet(
     other = "" if server.address in ("localhost:50051", "127.0.0.1:50051") else server.address
     if other:
         note(f"  export STREAMKIT_SERVER={other}")
-    note("next, in another terminal:")
+    needed = []
+    if server.settings.get("ssl") is not None:
+        needed.append("--ca FILE (--tls, if an authority of the system has signed)")
+    if access:
+        needed.append("--token-file FILE")
+    note(f"next, in another terminal{', with ' if needed else ''}{' and '.join(needed)}:")
     if app:
         note("  streamkit describe                    the services and their methods")
     if store or not app:

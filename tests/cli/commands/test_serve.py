@@ -11,7 +11,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import trustme
 
+from streamkit.access.file import add_token
 from streamkit.cli.commands.serve import is_loopback
 from streamkit.cli.exits import UsageError
 from streamkit.cli.input.stores import chosen_store, shown
@@ -104,6 +106,21 @@ def test_port_taken(start_server: Start, tmp_path: Path) -> None:
         done = streamkit("serve", "--store", str(tmp_path / "x.db"), "--port", port)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1 and port in done.stderr and "in use" in done.stderr
+
+
+def test_it_is_said_what_the_next_commands_need(start_server: Start, tmp_path: Path) -> None:
+    def next_of(server: ServerProcess) -> str:
+        return next(line for line in server.greeting if line.startswith("next"))
+
+    assert next_of(start_server(tmp_path / "a.db")) == "next, in another terminal:"
+    add_token(tmp_path / "access.toml", "ops", ["admin"])
+    issued = trustme.CA().issue_cert("localhost")
+    issued.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "both.pem"))
+    both = str(tmp_path / "both.pem")
+    options = ("--access", str(tmp_path / "access.toml"), "--tls-cert", both, "--tls-key", both)
+    said = next_of(start_server(tmp_path / "b.db", *options))
+    assert said.startswith("next, in another terminal, with --ca FILE ")
+    assert said.endswith(" and --token-file FILE:")
 
 
 def test_store_in_use(start_server: Start, tmp_path: Path) -> None:
