@@ -3,8 +3,9 @@
     streamkit.tracing.enable()    # needs streamkit-grpc[otel]; the process chooses its SDK
 
 From then on each call has a span on both sides, and the trace context goes along as W3C headers.
-What is published or logged keeps the context that it came from in its metadata or fields, so a
-reader, today or after a restart, can link to it: `received`. Without `enable` none of this costs
+What is published or logged keeps the context that it came from in its metadata or fields, and the
+state of a job that of its last report, so a reader, today or after a restart, can link to it:
+`received`. Without `enable` none of this costs
 anything. The only module that imports opentelemetry.
 """
 
@@ -37,6 +38,12 @@ _PARTS = {
 }
 """Methods whose records a caller hands over by one call: its context is theirs."""
 
+_LONGEST = 64
+"""Characters of a `traceparent` that is kept; one of version 00 has 55."""
+_REPORTS = frozenset(
+    f"/streamservice.ProducerService/{name}" for name in ("CreateJob", "UpdateJob", "FinishJob")
+)
+
 _tracing: _Tracing | None = None
 
 
@@ -57,7 +64,8 @@ def carrier() -> dict[str, str]:
 
 @contextmanager
 def received(record: Any) -> Iterator[Any]:
-    """A span for the work on an update or a log line, linked to the span that it came from.
+    """A span for the work on an update, a log line or a job's state, linked to the span that it
+    came from.
 
         async for update in updates:
             with received(update):
@@ -109,7 +117,8 @@ class _Tracing:
 
     @contextmanager
     def received(self, record: Any) -> Iterator[Any]:
-        topic = getattr(record, "topic", "") or getattr(record, "service", "")
+        names = (getattr(record, name, "") for name in ("topic", "job_id", "service"))
+        topic = next(filter(None, names), "")
         with self._tracer.start_as_current_span(
             f"process {topic}",
             kind=self._trace.SpanKind.CONSUMER,
@@ -124,6 +133,8 @@ class _Tracing:
 
     def _links(self, record: Any) -> Sequence[Any]:
         kept: Mapping[str, str] = getattr(record, "metadata", None) or getattr(record, "fields", {})
+        if own := getattr(record, "traceparent", ""):
+            kept = {"traceparent": own}
         if "traceparent" not in kept:
             return ()
         # Into an empty context: what is current here is not whom it came from.
@@ -144,6 +155,9 @@ class _Tracing:
         if parts is not None and "traceparent" in texts:
             kept = {key: texts[key] for key in _KEYS if key in texts}
             ctx.inspectors.append(lambda message: _keep(message, parts, kept))
+        elif ctx.method in _REPORTS and "traceparent" in texts:
+            origin = texts["traceparent"]
+            ctx.inspectors.append(lambda report: _keep_origin(report, origin))
 
         def end(_: Any) -> None:
             outcome = ctx.outcome
@@ -196,4 +210,11 @@ def _keep(message: Any, parts: tuple[str, str], kept: dict[str, str]) -> float:
         held = getattr(record, texts)
         if "traceparent" not in held:
             held.update(kept)
+    return 0.0
+
+
+def _keep_origin(report: Any, origin: str) -> float:
+    """As `_keep`, of a report on a job."""
+    if not report.traceparent and len(origin) <= _LONGEST:
+        report.traceparent = origin
     return 0.0

@@ -20,7 +20,13 @@ from streamkit import tracing
 from streamkit.client import AsyncClient
 from streamkit.client.blocking.logging import StreamHandler
 from streamkit.errors import NotFoundError
-from streamkit.generated.streamservice import PublishRequest, Update, WriteReply
+from streamkit.generated.streamservice import (
+    JobProgress,
+    JobReport,
+    PublishRequest,
+    Update,
+    WriteReply,
+)
 from streamkit.testing import serve
 from streamkit.transport import Channel
 
@@ -115,6 +121,39 @@ async def test_a_reader_links_to_the_publisher_also_after_a_restart(
     assert linked == [[around], [around], [alone], [around], [around]]
     assert records[0].metadata["own"] == records[3].fields["own"] == "kept"
     assert all(s.context.trace_id != origin.get_span_context().trace_id for s in works)
+
+
+async def test_the_states_of_a_job_link_to_their_reports_also_after_a_restart(
+    spans: InMemorySpanExporter, tmp_path: Path
+) -> None:
+    store = tmp_path / "store.db"
+    tracer = trace.get_tracer("test")
+    async with serve(journal=store) as address:
+        async with AsyncClient(address) as client:
+            with tracer.start_as_current_span("working") as origin:
+                async with client.job("nightly", service="api") as job:
+                    await job.update(completed=1, total=2)
+        async with Channel(address) as foreign:  # knows of no field, but of a header
+            parent = f"00-{'a' * 32}-{'b' * 16}-01"
+            for method in ("CreateJob", "FinishJob"):
+                await foreign.unary(
+                    f"/streamservice.ProducerService/{method}",
+                    JobReport(job_id="other", status="failed" if method == "FinishJob" else ""),
+                    JobProgress,
+                    metadata={"traceparent": parent},
+                )
+    async with serve(journal=store) as address, AsyncClient(address) as client:
+        async with client.job_events(start="all") as events:
+            states: list[Any] = [await anext(aiter(events)) for _ in range(5)]
+        for state in states:
+            with tracing.received(state):
+                pass
+        assert all(job.traceparent for job in await client.jobs())
+    works = [s for s in spans.get_finished_spans() if s.kind is trace.SpanKind.CONSUMER]
+    assert [s.name for s in works] == ["process nightly"] * 3 + ["process other"] * 2
+    linked = [[link.context.span_id for link in s.links] for s in works]
+    assert linked[:3] == [[origin.get_span_context().span_id]] * 3
+    assert linked[3:] == [[int("b" * 16, 16)]] * 2
 
 
 async def test_a_log_handler_keeps_the_span_of_the_thread_that_logs(

@@ -291,6 +291,7 @@ def check_job_report(report: JobReport, field: str = "", *, finish: bool = False
         )
     check_length(report.current_step or "", _LIMITS.step, f"{field}current_step")
     check_length(report.error, _LIMITS.error, f"{field}error")
+    check_length(report.traceparent, _LIMITS.name, f"{field}traceparent")
     check_count(report.completed or 0, f"{field}completed")
     check_count(report.total or 0, f"{field}total")
     seconds(report.heartbeat, f"{field}heartbeat")

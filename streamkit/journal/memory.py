@@ -393,7 +393,14 @@ class _Log:
 
 
 def _size_of(job: Job) -> int:
-    texts = (job.job_id, job.current_step, job.error, job.service, job.cancel_reason)
+    texts = (
+        job.job_id,
+        job.current_step,
+        job.error,
+        job.service,
+        job.cancel_reason,
+        job.traceparent,
+    )
     return 512 + sum(map(len, texts))
 
 

@@ -80,6 +80,7 @@ class JobHandle:
             status="running",
             service=self.service,
             heartbeat=duration(self._heartbeat, "heartbeat"),
+            traceparent=_origin(),
         )
         if self._step:
             first.current_step = clean(self._step)
@@ -200,6 +201,7 @@ class JobHandle:
     def _report(self) -> JobReport:
         report = JobReport(job_id=self.id, service=self.service)
         report.heartbeat = duration(self._heartbeat, "heartbeat")
+        report.traceparent = _origin()
         if self._step:
             report.current_step = clean(self._step)
         if self.completed or self.total:
@@ -223,3 +225,8 @@ class JobHandle:
                 self._dirty = False
                 alive = loop.time()
                 self._pump.offer(self._report(), 256)
+
+
+def _origin() -> str:
+    """The trace context that a report made here and now comes from."""
+    return tracing.carrier().get("traceparent", "")

@@ -276,6 +276,11 @@ class JobProgress(betterproto.Message):
     Somebody asked for the job to be cancelled and its worker has not ended yet.
     """
 
+    traceparent: str = betterproto.string_field(20)
+    """
+    W3C trace context that the last report came from, if its worker was traced.
+    """
+
 
 @dataclass(eq=False, repr=False)
 class LogRequest(betterproto.Message):
@@ -603,6 +608,11 @@ class JobReport(betterproto.Message):
     heartbeat: timedelta = betterproto.message_field(11)
     """
     The longest that this worker stays silent. Missed, the job is stalled and then lost.
+    """
+
+    traceparent: str = betterproto.string_field(12)
+    """
+    W3C trace context that the report comes from; empty means that of the call, if it has one.
     """
 
 

@@ -37,6 +37,7 @@ EVENT_COLUMNS = (
     "stalled",
     "cancel_requested",
     "created_at",
+    "traceparent",
 )
 COLUMNS = {
     Stream.UPDATES: ("sequence", "topic", "time", "message", "metadata"),
@@ -66,6 +67,7 @@ def event_row(job: Job) -> Row:
         int(job.stalled),
         int(job.cancel_requested),
         text_of(job.created_at),
+        job.traceparent,
     )
 
 
@@ -100,7 +102,13 @@ def _event_from_row(row: Row) -> Item[Record]:
     for name in _JOB_FLAGS:
         values[name] = bool(values[name])
     progress = JobProgress(**values)
-    texts = (progress.job_id, progress.current_step, progress.error, progress.service)
+    texts = (
+        progress.job_id,
+        progress.current_step,
+        progress.error,
+        progress.service,
+        progress.traceparent,
+    )
     size = _EVENT_COST + sum(map(cost_of, texts))
     return Item(progress.sequence, progress.job_id, 0, progress, size)
 

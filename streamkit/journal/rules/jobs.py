@@ -65,6 +65,7 @@ class Job:
     cancel_requested: bool = False
     cancel_reason: str = ""
     heartbeat: float = 0.0
+    traceparent: str = ""
 
     @property
     def ended(self) -> bool:
@@ -73,7 +74,7 @@ class Job:
     @property
     def size(self) -> int:
         """About the bytes of its message."""
-        texts = (self.job_id, self.current_step, self.error, self.service)
+        texts = (self.job_id, self.current_step, self.error, self.service, self.traceparent)
         return _MESSAGE_COST + sum(len(text.encode()) for text in texts)
 
     def progress(self) -> JobProgress:
@@ -93,6 +94,7 @@ class Job:
             service=self.service,
             exit_code=self.exit_code,
             cancel_requested=self.cancel_requested,
+            traceparent=self.traceparent,
         )
 
 
@@ -126,7 +128,10 @@ def reported(job: Job | None, report: JobReport, now: datetime) -> Job:
     )
     if changed.ended:
         changed = _end(changed)
-    return job if changed == job else replace(changed, updated_at=now, reported_at=now)
+    if changed == job:  # where a report comes from is no news by itself
+        return job
+    origin = report.traceparent or job.traceparent
+    return replace(changed, updated_at=now, reported_at=now, traceparent=origin)
 
 
 def cancelled(job: Job, reason: str, now: datetime) -> Job:

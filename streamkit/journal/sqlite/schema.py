@@ -115,7 +115,13 @@ alter table dedupe add column last integer;
 # A row may stand for all requests from `request` to `last`: of as many records each, stored one
 # after the other from the answer's first sequence on. NULL: for the one.
 
-MIGRATIONS = (_FIRST, _LEVELS, _RUNS)
+_TRACES = """
+alter table jobs add column traceparent text not null default '';
+alter table job_events add column traceparent text not null default '';
+"""
+# Where the report came from that made this state, or the last one before it that said so.
+
+MIGRATIONS = (_FIRST, _LEVELS, _RUNS, _TRACES)
 """The script at index n brings a store of version n to n + 1. Never edited, only added to."""
 
 VERSION = len(MIGRATIONS)

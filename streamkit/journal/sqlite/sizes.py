@@ -27,8 +27,10 @@ def _measure(overhead: int, key: str, *texts: str) -> str:
 MEASURES = {
     "updates": _measure(64, "topic", "message", "metadata"),
     "logs": _measure(72, "service", "message", "fields"),
-    "job_events": _measure(160, "job_id", "current_step", "service", "error"),
-    "jobs": _measure(240, "job_id", "current_step", "service", "error", "cancel_reason"),
+    "job_events": _measure(160, "job_id", "current_step", "service", "error", "traceparent"),
+    "jobs": _measure(
+        240, "job_id", "current_step", "service", "error", "cancel_reason", "traceparent"
+    ),
     "dedupe": _measure(64, "producer", "answer"),
 }
 """The bytes of one row of each table, with its indexes."""

@@ -148,6 +148,8 @@ async def test_a_reader_that_stays_is_told_of_when_the_log_is_too_large(path: st
 FIRST_VERSION = (
     "drop table log_levels",
     "alter table dedupe drop column last",
+    "alter table jobs drop column traceparent",
+    "alter table job_events drop column traceparent",
     "delete from meta where key like 'bytes.%' or key = 'levels.from'",
     "pragma user_version = 1",
 )
