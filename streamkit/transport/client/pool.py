@@ -63,8 +63,8 @@ class _Link:
     @property
     def has_slot(self) -> bool:
         """Whether the server lets another stream begin."""
-        allowed: int = self.protocol.connection.h2.remote_settings.max_concurrent_streams
-        return len(self.protocol.processor.streams) < allowed
+        protocol = self.protocol
+        return len(protocol.processor.streams) < protocol.connection.h2.most_streams
 
 
 class Pool:

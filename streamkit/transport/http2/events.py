@@ -71,7 +71,7 @@ class WireProcessor(EventsProcessor):
         if not connection.dead:
             if listed:
                 # A server that has answered only stops the rest of the request.
-                answered = not connection.h2.config.client_side and stream.ended_here
+                answered = not connection.h2.client and stream.ended_here
                 gentle = answered or stream.messages_in.eof
                 code = ErrorCodes.NO_ERROR if gentle else ErrorCodes.CANCEL
                 connection.h2.reset(stream.id, code)
@@ -134,7 +134,7 @@ class WireProcessor(EventsProcessor):
         connection = self.connection
         h2 = connection.h2
         fields = h2.read(block)
-        if h2.config.client_side:
+        if h2.client:
             stream = self.streams.get(stream_id)
             wire = None if stream is None else stream.h2
             if stream is not None and wire is not None:
@@ -214,7 +214,7 @@ class WireProcessor(EventsProcessor):
             stream.lose(StreamLost(f"the stream was reset {how}", code))
             self.handler.cancel(stream)
         connection = self.connection
-        if event.remote_reset and (connection.h2.config.client_side or self._was_used(stream)):
+        if event.remote_reset and (connection.h2.client or self._was_used(stream)):
             connection.streams_failed += 1
         else:
             connection.count_reset()
@@ -265,7 +265,7 @@ class WireProcessor(EventsProcessor):
         connection = self.connection
         connection.draining = True
         last = event.last_stream_id or 0
-        if connection.h2.config.client_side:
+        if connection.h2.client:
             refused = StreamLost("refused by a server that goes away", refused=True)
             for stream_id, stream in list(self.streams.items()):
                 if stream_id > last:

@@ -15,6 +15,7 @@ from h2.connection import ConnectionState, H2Connection
 from h2.errors import ErrorCodes
 from h2.events import Event
 from h2.exceptions import DenialOfServiceError, ProtocolError
+from h2.settings import SettingCodes, Settings
 from h2.stream import H2Stream, StreamClosedBy, StreamState
 from hpack.exceptions import HPACKError, OversizedHeaderListError
 from hyperframe.frame import HeadersFrame
@@ -25,8 +26,16 @@ __all__ = ["FRAME", "HeaderWays"]
 
 FRAME = Struct(">HBBBL")
 """A frame's head: length (high 16 bits, low 8 bits), type, flags, stream."""
+_WINDOW, _STREAMS = SettingCodes.INITIAL_WINDOW_SIZE, SettingCodes.MAX_CONCURRENT_STREAMS
 _HEADERS, _CONTINUATION = 1, 9
 _END_STREAM, _END_HEADERS = 0x1, 0x4
+
+
+def _setting(settings: Settings, code: SettingCodes, missing: int) -> int:
+    """What holds now of a setting, without h2's way there through five functions."""
+    values = settings._settings.get(code)
+    value: int | None = values[0] if values else None
+    return missing if value is None else value
 
 
 class HeaderWays(H2Connection):
@@ -34,6 +43,8 @@ class HeaderWays(H2Connection):
 
     def __init__(self, config: H2Configuration) -> None:
         super().__init__(config)
+        self.client: bool = config.client_side
+        """The role; h2 asks its configuration by way of a descriptor."""
         self.reader = BlockReader()
         self.writer = BlockWriter()
         # In the places of hpack's own: h2 hands them settings, and blocks that do not come whole.
@@ -166,12 +177,17 @@ class HeaderWays(H2Connection):
         stream = H2Stream(
             stream_id,
             self.config,
-            self.local_settings.initial_window_size,
-            self.remote_settings.initial_window_size,
+            _setting(self.local_settings, _WINDOW, 0),
+            _setting(self.remote_settings, _WINDOW, 0),
         )
         stream.max_outbound_frame_size = self.max_outbound_frame_size
         self.streams[stream_id] = stream
         return stream
+
+    @property
+    def most_streams(self) -> int:
+        """How many streams the peer lets this side have open."""
+        return _setting(self.remote_settings, _STREAMS, 2**32)
 
     def _put_block(self, stream_id: int, block: bytes, *, end: bool) -> None:
         most = self.max_outbound_frame_size

@@ -23,6 +23,7 @@ from h2.config import H2Configuration
 from h2.connection import AllowedStreamIDs, ConnectionState, H2Connection
 from h2.events import StreamReset
 from h2.stream import H2Stream, StreamClosedBy, StreamInputs, StreamState
+from h2.utilities import SizeLimitDict
 
 from streamkit.config import TransportLimits
 from streamkit.transport.client import stubs
@@ -202,3 +203,33 @@ def test_the_client_half_of_betterproto() -> None:
         assert all(found[option].kind is inspect.Parameter.KEYWORD_ONLY for option in options)
     init = inspect.signature(stubs._THEIRS["__init__"]).parameters
     assert list(init) == ["self", "channel", *options]
+
+
+def test_what_holds_of_a_setting_is_the_first_of_its_values() -> None:
+    for client in (True, False):
+        ours = Http2(client=client, limits=TransportLimits(stream_window=70_000, max_streams=7))
+        assert ours.client is client
+        stream = ours._new_stream(1)
+        assert stream.inbound_flow_control_window == 70_000
+        assert stream.outbound_flow_control_window == ours.remote_settings.initial_window_size
+        assert ours.most_streams >= 2**32 - 1
+        ours.remote_settings.max_concurrent_streams = 3
+        ours.remote_settings.initial_window_size = 11
+        assert ours.most_streams >= 2**32 - 1  # not yet in force
+        ours.remote_settings.acknowledge()
+        assert ours.most_streams == ours.remote_settings.max_concurrent_streams == 3
+        assert ours._new_stream(3).outbound_flow_control_window == 11
+
+
+def test_streams_that_ended_are_kept_up_to_a_number() -> None:
+    ours = Http2(client=False, limits=TransportLimits())
+    most = ours.MAX_CLOSED_STREAMS
+    assert isinstance(ours._closed_streams, SizeLimitDict)
+    assert ours._closed_streams._size_limit == most
+    for number in range(1, 2 * most + 21, 2):
+        stream = ours._new_stream(number)
+        stream.state_machine.state = StreamState.CLOSED
+        stream.state_machine.stream_closed_by = StreamClosedBy.SEND_END_STREAM
+        ours.forget(number)
+    newest = [2 * most + 19 - 2 * back for back in range(most)]
+    assert list(ours._closed_streams) == list(ours._late) == newest[::-1]
