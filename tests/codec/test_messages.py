@@ -181,6 +181,13 @@ def test_equality_takes_unset_for_default_and_nan_for_nan(every: Peers) -> None:
     assert message(maybe_int32=0) != message()
 
 
+def test_lists_of_one_length_are_not_equal_for_that(every: Peers) -> None:
+    message, nan = every.ours.Every, float("nan")
+    assert message(doubles=[nan, 1.0]) == message(doubles=[nan, 1.0])
+    assert message(doubles=[nan, 1.0]) != message(doubles=[nan, 2.0])
+    assert message(doubles=[nan]) != message(doubles=[nan, 2.0])
+
+
 def test_bool_tells_whether_anything_differs_from_the_default() -> None:
     assert not Update() and not Update(topic="") and Update(topic="a")
     assert not decode(Update, b"")

@@ -7,7 +7,14 @@ from importlib.resources import files
 
 import betterproto
 import pytest
-from betterproto.lib.google.protobuf import FileDescriptorSet
+from betterproto.lib.google.protobuf import (
+    DescriptorProto,
+    FieldDescriptorProto,
+    FieldDescriptorProtoLabel,
+    FieldDescriptorProtoType,
+    FileDescriptorProto,
+    FileDescriptorSet,
+)
 
 from streamkit.codec import from_json, to_json
 from streamkit.codec.message.reflected import Schema
@@ -65,3 +72,26 @@ def test_what_is_not_described_is_said(schema: Schema) -> None:
         schema.method("a.B", "C")
     with pytest.raises(InvalidArgumentError, match=r"does not describe a\.B"):
         schema.message("a.B")
+
+
+def test_numbers_in_a_message_of_their_own_may_be_missing() -> None:
+    kinds = [".google.protobuf.Int64Value", ".google.protobuf.StringValue", ".t.Inner"]
+    fields = [
+        FieldDescriptorProto(
+            name=f"f{number}",
+            json_name=f"f{number}",
+            number=number,
+            type=FieldDescriptorProtoType(11),  # a message
+            label=FieldDescriptorProtoLabel(1),  # at most one
+            type_name=kind,
+        )
+        for number, kind in enumerate(kinds, 1)
+    ]
+    inner = DescriptorProto(name="Inner")
+    outer = DescriptorProto(name="Outer", field=fields)
+    file = FileDescriptorProto(name="t.proto", package="t", message_type=[inner, outer])
+    made = Schema([file]).message("t.Outer")
+    text = '{"f1":"7","f2":"","f3":{}}'
+    assert to_json(from_json(made, text)) == text
+    assert bytes(from_json(made, '{"f1": 0, "f2": "a"}')) == b"\x0a\x00\x12\x03\x0a\x01a"
+    assert to_json(made().parse(b"\x0a\x02\x08\x07")) == '{"f1":"7"}'

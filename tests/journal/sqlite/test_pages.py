@@ -131,3 +131,18 @@ async def test_a_page_that_is_sent_on_makes_no_items(path: str) -> None:
         assert pages_read[0].stream is Stream.UPDATES
         assert pages_read[0].columns[2] == [b"a", b"b", b"c"]
         assert [entry.key for entry in pages_read[0][-1:]] == ["t"]
+
+
+async def test_what_is_far_apart_is_found_from_one_to_the_next(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More keys than are merged in one statement, each of them seldom."""
+    monkeypatch.setattr(pages, "_SPAN", 16)
+    async with await open_journal(path, ON_DISK) as journal:
+        await journal.append_updates([Update(topic="t") for _ in range(1500)])
+        for number in range(40):
+            await journal.append_updates([Update(topic="t") for _ in range(40)])
+            await journal.append_updates([Update(topic=f"rare.{number}")])
+        await journal.append_updates([Update(topic="t") for _ in range(40)])
+        found = await read(journal, topics("rare.*"))
+        assert [topic for _, topic, *_ in found] == [f"rare.{number}" for number in range(40)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 from collections.abc import Callable
 
@@ -11,6 +12,7 @@ from hyperframe.frame import Frame
 from streamkit.errors import (
     AuthError,
     CallCancelledError,
+    ConnectError,
     InternalError,
     LimitError,
     Status,
@@ -21,6 +23,7 @@ from streamkit.errors import (
 from tests.transport.client.calls import REPLY, listening, unary
 from tests.transport.client.conftest import NewChannel
 from tests.transport.client.raw_server import OK_HEADERS, Peer, message, raw_server
+from tests.transport.inside import pool_of
 
 Response = Callable[[Peer, int], list[Frame]]
 
@@ -271,3 +274,16 @@ async def test_what_is_harmless_is_passed_over(connect: NewChannel) -> None:
             assert [bytes(reply) for reply in await call.receive()] == [REPLY]
             assert await call.receive() == []
         await channel.aclose()
+
+
+async def test_whatever_goes_wrong_while_dialling_reaches_who_waits(
+    connect: NewChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("a mistake")
+
+    channel = connect("127.0.0.1:1")
+    monkeypatch.setattr(pool_of(channel)._addresses, "connect", broken)
+    with pytest.raises(ConnectError, match="a mistake"):
+        await asyncio.wait_for(unary(channel), 10)
+    await channel.aclose()

@@ -197,6 +197,26 @@ async def test_a_reason_given_at_the_end_is_told(connect: NewChannel) -> None:
         await channel.aclose()
 
 
+@pytest.mark.parametrize(("note", "said"), [(b"", ""), (b"upgrading\n", r" (upgrading\n)")])
+async def test_a_reason_is_shown_in_escapes_and_none_is_none(
+    connect: NewChannel, note: bytes, said: str
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        stream = await peer.request()
+        peer.send(peer.go_away(stream, ENHANCE_YOUR_CALM, note))
+        await asyncio.sleep(0.01)
+        peer.abort()
+
+    async with raw_server(script) as server:
+        channel = connect(server.target)
+        with pytest.raises(ConnectError) as caught:
+            await unary(channel)
+        assert f"the server is going away{said}" in str(caught.value)
+        assert "()" not in str(caught.value)
+        await channel.aclose()
+
+
 async def test_the_channel_says_goodbye(connect: NewChannel) -> None:
     async def script(peer: Peer) -> None:
         await peer.greet()

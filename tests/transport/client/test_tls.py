@@ -102,6 +102,16 @@ async def test_a_call_over_tls(connect: NewChannel, files: Files) -> None:
         await channel.aclose()
 
 
+async def test_true_stands_for_the_authorities_of_the_system(
+    connect: NewChannel, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(files.ca))
+    async with serving(server_tls(files.cert, files.key)) as port:
+        channel = connect(f"localhost:{port}", ssl=True)
+        await unary(channel)
+        await channel.aclose()
+
+
 async def test_the_name_follows_the_connection(connect: NewChannel, files: Files) -> None:
     """Of several addresses each has the name that its certificate must have."""
     files.issue("localhost")
