@@ -307,6 +307,11 @@ async def test_the_short_way_is_h2s(role: str, monkeypatch: pytest.MonkeyPatch) 
         assert short[1:] == long[1:], seed
 
 
+def test_there_is_no_header_at_index_0() -> None:
+    with pytest.raises(HPACKError, match="index 0"):
+        BlockReader().read(b"\x80")
+
+
 @pytest.mark.parametrize("ending", [b"\x80" * 12 + b"\0", b"\xff" * 5 + b"\x7f"])
 def test_an_integer_without_an_end_or_a_sense_is_refused(ending: bytes) -> None:
     """One of many bytes that add nothing, and one of few that add too much."""

@@ -25,6 +25,7 @@ from tests.transport.raw import PUBLISH, SUBSCRIBE, WRITE, RawClient, message
 from tests.transport.services import PlainCodec, Streams, Writes, ask
 
 INTERNAL, UNAVAILABLE, EXHAUSTED, DEADLINE, REFUSED_STREAM = 13, 14, 8, 4, 7
+PROTOCOL_ERROR, STREAM_CLOSED = 1, 5
 
 
 async def test_an_empty_data_frame_is_not_the_end(serve: Serve, dial: Dial) -> None:
@@ -329,6 +330,15 @@ async def test_a_stream_over_the_limit_is_refused_alone(serve: Serve, dial: Dial
     again = client.call(ask("count:1"))
     assert (await client.ended(again)).status == 0
     assert server.calls == 9
+
+
+@pytest.mark.parametrize("wrong", [2, 3], ids=["even", "lower"])
+async def test_streams_have_odd_numbers_that_grow(serve: Serve, dial: Dial, wrong: int) -> None:
+    client = await dial(await serve())
+    client.next_id = 7
+    assert (await client.ended(client.call(ask("count:1")))).status == 0
+    client.send(client.headers(stream=wrong, end=True))
+    assert await client.gone() in (PROTOCOL_ERROR, STREAM_CLOSED)
 
 
 async def test_bad_input_is_one_line_in_the_log(

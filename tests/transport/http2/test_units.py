@@ -219,6 +219,16 @@ def test_the_buffer_hands_out_a_bounded_amount_at_once() -> None:
     assert max(taken) <= 8000
 
 
+def test_a_message_that_is_left_is_not_taken_for_the_one_before() -> None:
+    """Also where the end of the one before looks like the beginning of it."""
+    buffer = ReceiveBuffer(1 << 20)
+    large = b"x" * 10 + message(b"other one")
+    buffer.feed(message(large)[:15])
+    buffer.feed(message(large)[15:] + message(b"third one"))
+    assert buffer.take(1)[0] == [large]
+    assert buffer.take()[0] == [b"third one"]
+
+
 def test_good_messages_come_before_the_violation() -> None:
     for bad, error in (
         (struct.pack(">BI", 0, 101), LimitError),

@@ -147,6 +147,7 @@ async def test_details_of_an_error_travel(how: str, serve: Serve) -> None:
 
 def test_details_that_cannot_be_read_hide_nothing() -> None:
     assert unpack_details("%%%") == (b"", ())
+    assert unpack_details("CAM!C") == (b"", ())
     assert unpack_details("/w") == (b"\xff", ())
     unknown = Any_("type.googleapis.com/feed.v1.Tick", b"\x08\x01")
     broken = Any_("type.googleapis.com/google.rpc.RetryInfo", b"\xff")
