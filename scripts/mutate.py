@@ -220,9 +220,17 @@ def changed(mistake: Mistake) -> str | None:
     # `*` of a signature is taken for a product, and a dotted exception is not understood.
     with suppress(SyntaxError, AttributeError):
         after = mutate_code(before, get_operator(mistake.operator)(), mistake.occurrence)
-        if after is not None and ast.dump(ast.parse(after)) != ast.dump(ast.parse(before)):
-            return str(after)
+        if after is not None:
+            made, was = ast.parse(after), ast.parse(before)
+            if ast.dump(made) != ast.dump(was) and _slashes(made) == _slashes(was):
+                return str(after)
     return None
+
+
+def _slashes(tree: ast.AST) -> int:
+    """Parameters before the `/` of their signature; a `*` that became one is no mistake."""
+    found = (node for node in ast.walk(tree) if isinstance(node, ast.arguments))
+    return sum(len(node.posonlyargs) for node in found)
 
 
 def drawn(seed: int, count: int) -> Iterator[tuple[Mistake, str]]:
@@ -357,6 +365,9 @@ def nearest(mistake: Mistake, known: dict[str, Any]) -> list[str]:
         # The first line of what runs may be another one; a module's own lines run at its import.
         first, last = mistake.function or (0, sys.maxsize)
         numbers = {n for line, tests in lines.items() if first < int(line) <= last for n in tests}
+    if not numbers:
+        # It runs when a module is imported, or in processes that tests start.
+        numbers = {n for tests in lines.values() for n in tests}
     part = mistake.path.split("/")[1:]
     tests = [known["tests"][number] for number in numbers]
 

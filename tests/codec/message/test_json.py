@@ -371,6 +371,11 @@ def test_without_the_schema_every_spelling_is_read(every: Peers) -> None:
 # --- bounds ------------------------------------------------------------------------------------
 
 
+def test_what_is_no_value_of_json_is_named() -> None:
+    with pytest.raises(EncodeError, match="object is not a JSON value"):
+        to_json(Value(list_value=[1, object()]))  # type: ignore[arg-type]  # wrong on purpose
+
+
 def test_a_hundred_levels_and_no_more(described: Peers) -> None:
     ours = described.ours.Every
     nested = '{"self": ' * 99 + "{}" + "}" * 99
