@@ -30,7 +30,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
@@ -233,8 +233,11 @@ def _slashes(tree: ast.AST) -> int:
     return sum(len(node.posonlyargs) for node in found)
 
 
-def drawn(seed: int, count: int) -> Iterator[tuple[Mistake, str]]:
-    """Mistakes in random order, each at another place, and the files with them."""
+def drawn(
+    seed: int, count: int, unwanted: Callable[[Mistake], bool]
+) -> Iterator[tuple[Mistake, str]]:
+    """Mistakes in random order, each at another place, and the files with them; those that are
+    known, and `unwanted`, only count."""
     found = [path for part in PARTS for path in (ROOT / "streamkit" / part).rglob("*.py")]
     paths = sorted(path for path in found if not str(path).endswith(SPARED))
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in [Path(__file__), *paths]))
@@ -248,7 +251,11 @@ def drawn(seed: int, count: int) -> Iterator[tuple[Mistake, str]]:
         order = [chance.choice(place) for place in places]
         kept.write_text(json.dumps(order))
     for mistake in order:
-        if count and (after := changed(mistake)) is not None:
+        if not count:
+            return
+        if unwanted(mistake):
+            count -= 1
+        elif (after := changed(mistake)) is not None:
             count -= 1
             yield mistake, after
 
@@ -413,11 +420,14 @@ def run(count: int, seed: int, only: str, seconds: float, tests: list[str] | Non
     share_imports()
     copy = Copy(os.getpid())
     end = time.monotonic() + seconds
+
+    def unwanted(mistake: Mistake) -> bool:
+        before = done.get(mistake.name, {"outcome": ""})["outcome"]
+        return before != "" and (tests is None or not before.startswith("not "))
+
     try:
-        for mistake, after in drawn(seed, count):
-            before = done.get(mistake.name, {"outcome": ""})["outcome"]
-            wanted = before == "" if tests is None else before.startswith("not ")
-            if not wanted or only not in mistake.path:
+        for mistake, after in drawn(seed, count, unwanted):
+            if only not in mistake.path or (tests is not None and mistake.name not in done):
                 continue
             if time.monotonic() > end:
                 break
