@@ -67,7 +67,9 @@ def test_the_log_is_one_line_per_kind(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.records[-1].getMessage() == "a: again (and 999 more)"
 
 
-@pytest.mark.parametrize("seconds", [0.0, 1e-9, 0.001, 0.0999, 1.0, 59.9, 3600.5, 1e7, 3e9])
+@pytest.mark.parametrize(
+    "seconds", [0.0, 1e-9, 0.001, 0.0999, 1.0, 59.9, 3600.5, 1e7, 3e9, 100.0, 100_000.0]
+)
 def test_timeouts_survive_the_wire(seconds: float) -> None:
     text = encode_timeout(seconds)
     assert len(text) <= 9
