@@ -93,24 +93,6 @@ async def test_headers_can_be_sent_ahead(serve: Serve, dial: Dial) -> None:
     assert len((await client.ended(stream)).messages) == 1
 
 
-async def test_each_call_has_its_own_metadata(serve: Serve, dial: Dial) -> None:
-    class Own(Streams):
-        calls = 0
-
-        async def subscribe_to_updates(
-            self, subscribe_request: SubscribeRequest
-        ) -> AsyncIterator[Update]:
-            self.calls += 1
-            context().set_initial_metadata({"before": f"{self.calls}"})
-            context().set_trailing_metadata({"after": f"{self.calls}"})
-            yield Update(topic="t")
-
-    client = await dial(await serve(Own()))
-    for number in ("1", "2", "3"):
-        answer = await client.ended(client.call(ask("x")))
-        assert (answer.headers["before"], answer.trailers["after"]) == (number, number)
-
-
 async def test_initial_metadata_of_a_call_that_fails(serve: Serve, dial: Dial) -> None:
     class Failing(Streams):
         async def subscribe_to_updates(
