@@ -77,6 +77,12 @@ async def test_tokens_are_of_one_list(tmp_path: Path) -> None:
         await channel.close()
 
 
+@pytest.mark.parametrize("token", ["tables-x", "tables--1", "tables", "jobs-1", f"tables-{10**19}"])
+def test_a_token_that_nobody_gave_is_refused(token: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="page_token"):
+        page_of([1], token, "tables", lambda size: size)
+
+
 def test_pages() -> None:
     items = [1_000_000] * 7 + [9_000_000] + [1]
     pages = []
