@@ -319,7 +319,7 @@ async def test_signs_of_life_are_no_batches() -> None:
 
 async def test_a_slow_query_says_that_it_is_alive() -> None:
     """As it must to come through a proxy that ends what is silent."""
-    slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 400000) "
+    slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4000000) "
     async with serve() as address:
         channel = Channel(address)
         request = QueryRequest(query=slow + "SELECT count(*) AS n FROM n")
@@ -330,7 +330,7 @@ async def test_a_slow_query_says_that_it_is_alive() -> None:
             async with channel.stream(path, QueryRequest, QueryResult, request=request) as call:
                 results = [message async for message in call]
             kinds[seconds] = [message.batch_number for message in results]
-            assert results[-1].rows[0].columns == {"n": "400000"}
+            assert results[-1].rows[0].columns == {"n": "4000000"}
         await channel.aclose()
     assert kinds[0.0] == [1], "who does not ask is not bothered"
     assert kinds[0.01][-1] == 1
