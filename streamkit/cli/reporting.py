@@ -72,7 +72,9 @@ class Reporter:
         self._job_known = asyncio.Event()
         self._missing = 0
         """Lines that found no room."""
-        self._latest: list[str] = []
+        self._step = ""
+        self._counted: list[int] = []
+        """What the last line with numbers said: how much is done and, perhaps, of how much."""
         self._online = False
         self._warned = False
         session.on_event = self._on_event
@@ -110,7 +112,7 @@ class Reporter:
 
     async def take(self, name: str, lines: list[str], now: datetime) -> None:
         """Take the next lines of "stdout" or "stderr". Waits only for a server that is there."""
-        self._latest = lines or self._latest
+        news = self._look_at(lines)
         if self._writer is None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PATIENCE):
@@ -129,8 +131,8 @@ class Reporter:
             ]
             self._number += 1
             await self._put(request_of(self._producer, self._number, entries))
-        if self._job is not None:
-            await self._show_step(self._job, lines)
+        if news and self._job is not None:
+            await self._show_step(self._job)
 
     async def _put(self, request: WriteRequest) -> None:
         if not self._spool.lines and await self._send(request):
@@ -234,16 +236,23 @@ class Reporter:
         ended = f"ended by signal {code - 128}" if code > 128 else f"exit code {code}"
         return "cancelled" if cancelled else "failed", why or ended
 
-    async def _show_step(self, job: JobHandle, lines: Sequence[str]) -> None:
+    def _look_at(self, lines: Sequence[str]) -> bool:
+        """Note what the lines say of the job, which may not be there yet. False: nothing."""
         if self._progress is not None:
             for line in reversed(lines):
                 if (match := self._progress.search(line)) and (found := _numbers(match)):
-                    job.completed = found[0]
-                    job.total = found[1] if len(found) > 1 else self._total or 100
+                    self._counted = found
                     break
         shown = next((line for line in reversed(lines) if line.strip()), "")
-        if shown:
-            await job.advance(0, step=shown.strip()[:120])
+        self._step = shown.strip()[:120] or self._step
+        return bool(shown)
+
+    async def _show_step(self, job: JobHandle) -> None:
+        if self._counted:
+            job.completed = self._counted[0]
+            job.total = self._counted[1] if len(self._counted) > 1 else self._total or 100
+        if self._step:
+            await job.advance(0, step=self._step)
 
     async def _look_for_server(self, client: AsyncClient) -> None:
         try:
@@ -281,7 +290,7 @@ class Reporter:
         if job.id != wanted:
             self._session.note(f"job {wanted} has had its run; this one is {job.id}")
         self._job = job
-        await self._show_step(job, self._latest)  # said before there was a job
+        await self._show_step(job)  # what was said before there was a job
         self._job_known.set()
         self._watching = asyncio.create_task(self._pass_cancel_on(job))
 

@@ -465,3 +465,24 @@ async def test_a_command_that_ends_after_an_outage(
         assert job.status == ("completed" if back else "running")
         told = [line.message async for line in client.logs("outlived", lines=10)]
         assert told == (["said while the server was away"] if back else [])
+
+
+async def test_what_was_said_before_there_was_a_job_is_shown_in_it(tmp_path: Path) -> None:
+    """All of it, not the last lines alone: the counts came earlier than the end."""
+    async with serve() as address, FaultProxy(address) as proxy, AsyncClient(address) as client:
+        await proxy.refuse()
+        session = Session(server=proxy.address)
+        spool = Spool(tmp_path / "spool", 1_000_000)
+        reporter = Reporter(session, "early", "early", re.compile(r"(\d+)/(\d+)"), spool)
+        reporting = asyncio.create_task(reporter.run("make"))
+        try:
+            for line in ("1/4 files", "  a step  ", ""):
+                await reporter.take("stdout", [line], datetime.now(UTC))
+            await proxy.heal()
+            await reporter.finish(3)
+        finally:
+            reporting.cancel()
+            await asyncio.gather(reporting, return_exceptions=True)
+        (job,) = await client.jobs()
+        assert (job.status, job.completed, job.total) == ("failed", 1, 4)
+        assert job.current_step == "a step"
