@@ -469,10 +469,10 @@ class Server:
         admin = AdminHandler(
             journal=journal,
             databases=databases,
+            calls=self.calls,
             uptime=lambda: time.monotonic() - began,
             connections=lambda: self.connections,
             draining=lambda: self.draining,
-            calls=self.calls,
             colleagues=self.team,
             number=0 if self.team is None else self.team.number,
         )

@@ -10,12 +10,7 @@ from typing import Any
 
 from streamkit.codec import decode, encode
 from streamkit.database import Databases
-from streamkit.errors import (
-    InvalidArgumentError,
-    LimitError,
-    NotFoundError,
-    UnimplementedError,
-)
+from streamkit.errors import InvalidArgumentError, LimitError, NotFoundError
 from streamkit.generated.streamservice import (
     AdminServiceBase,
     BackupChunk,
@@ -66,10 +61,10 @@ class AdminHandler(AdminServiceBase):
         *,
         journal: Journal,
         databases: Databases,
+        calls: LiveCalls,
         uptime: Callable[[], float] = lambda: 0.0,
         connections: Callable[[], int] = lambda: 0,
         draining: Callable[[], bool] = lambda: False,
-        calls: LiveCalls | None = None,
         colleagues: Colleagues | None = None,
         number: int = 0,
     ) -> None:
@@ -120,7 +115,7 @@ class AdminHandler(AdminServiceBase):
             "number": self._number,
             "uptime": self._uptime(),
             "connections": self._connections(),
-            "calls": 0 if self._calls is None else len(self._calls),
+            "calls": len(self._calls),
             "subscribers": {s.value: self._journal.subscribers(s) for s in Stream},
         }
 
@@ -143,12 +138,12 @@ class AdminHandler(AdminServiceBase):
         return merged_calls([own, *(decode(ListCallsReply, page) for page in others)], size_of)
 
     def _own_calls(self, request: ListCallsRequest) -> ListCallsReply:
-        return list_calls(self._known_calls(), self._journal, request)
+        return list_calls(self._calls, self._journal, request)
 
     async def kick_call(self, kick_call_request: KickCallRequest) -> CallInfo:
         check_length(kick_call_request.reason, _MAX_REASON, "reason")
         try:
-            return kick_call(self._known_calls(), self._journal, kick_call_request)
+            return kick_call(self._calls, self._journal, kick_call_request)
         except NotFoundError:
             if self._colleagues is None:
                 raise
@@ -160,7 +155,7 @@ class AdminHandler(AdminServiceBase):
 
     def _own_kick(self, asked: tuple[int, str]) -> bytes | None:
         try:
-            return encode(kick_call(self._known_calls(), self._journal, KickCallRequest(*asked)))
+            return encode(kick_call(self._calls, self._journal, KickCallRequest(*asked)))
         except NotFoundError:
             return None
 
@@ -183,11 +178,6 @@ class AdminHandler(AdminServiceBase):
         return PruneReply(
             [Pruned(each.stream.value, each.pattern, each.records, each.bytes) for each in found]
         )
-
-    def _known_calls(self) -> LiveCalls:
-        if self._calls is None:
-            raise UnimplementedError("this server does not know its calls")
-        return self._calls
 
     async def describe_table(self, describe_table_request: DescribeTableRequest) -> TableSchema:
         table = describe_table_request.table

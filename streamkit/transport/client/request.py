@@ -250,8 +250,6 @@ class ClientStream:
     def on_headers(self, headers: Headers) -> None:
         """The response has begun: from here on the call is not repeated, unless it is nothing but
         a status."""
-        if self.initial is not None or self._settled:
-            return
         if isinstance(headers, Fields) and "plain" in headers.made:
             self._request = None
             self.initial = headers

@@ -202,6 +202,16 @@ def test_long_values_and_wide_rows() -> None:
     assert [len(row["a"]) for row in decoded(plain)] == [len(row[0]) for row in rows]
 
 
+def test_rows_without_columns_are_rows_all_the_same() -> None:
+    whole = pa.record_batch([pa.array(["a", None, "b"])], names=["a"])
+    plain = RowEncoder([]).encode([()] * 3)
+    vectorised = ArrowRowEncoder([]).encode(whole.select([]))
+
+    assert bytes(plain.data) == bytes(vectorised.data)
+    assert list(plain.ends) == list(vectorised.ends)
+    assert decoded(plain) == [{}, {}, {}]
+
+
 def test_cutting_keeps_to_rows_and_bytes_and_copies_nothing() -> None:
     rows = [(bytearray(b"x" * (i % 50)),) for i in range(1000)]
     encoded = RowEncoder(["a"]).encode(rows)

@@ -11,15 +11,18 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from streamkit.config import QueryLimits
 from streamkit.database import Databases, QueryPlan, open_source
+from streamkit.database.base import Result
 from streamkit.database.running.children import Child
 from streamkit.database.running.parcels import Ended, Parcel, packed, unpacked
 from streamkit.database.running.processes import NURSERY
+from streamkit.database.sources.sqlite.source import SqliteSource
 from streamkit.errors import DeadlineError, LimitError, QueryError, StreamkitError
 from tests.database.engines import Engine
 from tests.database.queries import rows_of
@@ -147,6 +150,23 @@ async def test_a_process_that_dies_is_told_and_replaced(databases: Databases) ->
     assert await rows_of(databases, "SELECT 1 AS a") == [{"a": "1"}]
 
 
+class ThreadlessSource(SqliteSource):
+    """Says where it was asked, and what Python says where there is no memory for a thread."""
+
+    def open(self, *_: Any, **__: Any) -> Result:
+        self.path.write_text(str(os.getpid()))
+        raise RuntimeError("can't start new thread")
+
+
+async def test_a_process_without_memory_for_a_thread_takes_no_other_request(tmp_path: Path) -> None:
+    told = tmp_path / "pid"
+    databases = Databases({"db": ThreadlessSource("db", told)})
+    with pytest.raises(LimitError, match="of memory, the server's limit"):
+        await rows_of(databases, "SELECT 1")
+    await gone({int(told.read_text())})
+    await databases.close()
+
+
 async def test_a_lost_nursery_is_replaced(databases: Databases) -> None:
     nursery, children = NURSERY.number, databases.processes
     assert nursery is not None
@@ -193,6 +213,18 @@ async def test_closing_ends_the_processes(sqlite_engine: Engine) -> None:
     assert alive(children)
     await databases.close()
     await gone(children)
+
+
+async def test_closing_when_no_query_has_run_for_a_while(
+    sqlite_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamkit.database.running.children._DISK_INTERVAL", 0.01)
+    databases = Databases({"db": open_source("db", sqlite_engine.url)})
+    await rows_of(databases, "SELECT 1")
+    numbers = databases.processes
+    await asyncio.sleep(0.02)  # the look at their files that was due has found no query
+    await databases.close()
+    await gone(numbers)
 
 
 _SERVER = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import closing
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -187,6 +188,19 @@ async def test_a_deadline_also_ends_a_query_whose_reader_sleeps(
             while True:
                 await anext(frames)
     assert query_threads() == databases.statements == 0, "what was still to be read begins no count"
+
+
+def test_a_result_that_nobody_watches_ends_at_its_deadline(engine: Engine) -> None:
+    """Also where the database has answered by then and says nothing of it."""
+    source = open_source("db", engine.url)
+    result = source.open(ALL, seconds=1e-6)
+    with (
+        closing(source),
+        closing(result),
+        pytest.raises(DeadlineError, match="longer than 1e-06 s"),
+    ):
+        result.start()
+        (result.record_batch if result.arrow else result.rows)(10, 1000)
 
 
 async def test_a_count_has_a_time_of_its_own(engine: Engine) -> None:

@@ -17,7 +17,8 @@ import pytest
 
 from streamkit.config import QueryLimits
 from streamkit.database import Databases, QueryPlan, SqliteSource, StoreSource, open_source
-from streamkit.errors import StreamkitError
+from streamkit.database.sources.sqlite.guard import connect_read_only, guard
+from streamkit.errors import QueryError, StreamkitError
 from tests.database import hostile
 from tests.database.engines import ROWS, Engine, Postgres, make_sqlite
 from tests.database.queries import rows_of
@@ -227,6 +228,17 @@ async def test_what_is_allowed_stays_possible(folder: Path) -> None:
     await databases.close()
 
 
+def test_nothing_is_attached_and_no_thread_begun_beside_the_authorizer(folder: Path) -> None:
+    connection = connect_read_only(Path(make_sqlite(folder).url))
+    connection.setlimit(sqlite3.SQLITE_LIMIT_WORKER_THREADS, 2)  # as SQLite may have been built
+    guard(connection, hidden=(), max_value=1 << 20, stop=lambda: False)
+    assert connection.getlimit(sqlite3.SQLITE_LIMIT_WORKER_THREADS) == 0
+    connection.set_authorizer(None)
+    with pytest.raises(sqlite3.OperationalError, match="too many attached databases"):
+        connection.execute("ATTACH 'other.db' AS other")
+    connection.close()
+
+
 async def test_text_that_is_not_utf8_arrives_with_replacements(tmp_path: Path) -> None:
     path = tmp_path / "latin.db"
     connection = sqlite3.connect(path)
@@ -239,3 +251,28 @@ async def test_text_that_is_not_utf8_arrives_with_replacements(tmp_path: Path) -
     got = await rows_of(databases, "SELECT a FROM t")
     assert got == [{"a": "caf\N{REPLACEMENT CHARACTER}"}, {"a": "ok"}, {}]
     await databases.close()
+
+
+def test_rows_before_a_fault_come_before_it(tmp_path: Path) -> None:
+    source = SqliteSource("db", make_sqlite(tmp_path).url)
+    values = ", ".join(f"({n})" for n in range(1, 20))
+    smallest = "(-9223372036854775807 - 1)"  # which has no absolute value
+    result = source.open(
+        f"WITH n(x) AS (VALUES {values}) SELECT iif(x < 9, x, abs({smallest} + x - 9)) FROM n",
+        seconds=600,
+    )
+    result.start()
+    rows = result.rows(100, 1 << 20)
+    assert rows == [(n + 1,) for n in range(len(rows))]
+    assert rows
+    with pytest.raises(QueryError, match="integer overflow"):
+        result.rows(100, 1 << 20)
+    result.close()
+
+
+def test_a_result_that_is_closed_may_be_cancelled(tmp_path: Path) -> None:
+    result = SqliteSource("db", make_sqlite(tmp_path).url).open("SELECT 1", seconds=600)
+    result.start()
+    result.cancel()
+    result.close()
+    result.cancel()

@@ -14,6 +14,8 @@ from streamkit.config import JournalOptions
 from streamkit.errors import StoreError
 from streamkit.journal import Journal, ProducerId, open_journal
 from streamkit.journal.replicated.journal import ReplicatedJournal
+from streamkit.journal.replicated.log import Snapshot
+from streamkit.journal.replicated.opening import log_at
 from streamkit.testing.journal.support import following, stored, texts, topics, updates
 from tests.database.engines import Postgres
 
@@ -114,6 +116,25 @@ async def test_a_log_that_went_another_way_is_refused(
     )
     with pytest.raises(StoreError, match="went another way"):
         await join("a")
+
+
+async def test_snapshots_come_back_as_they_were_given(postgres: Postgres, name: str) -> None:
+    log = log_at(f"{postgres.superuser_url}&log={name}")
+    await log.open()
+    assert await log.snapshot() is None
+
+    async def parts(number: int) -> AsyncIterator[bytes]:
+        for n in range(number):
+            yield b"%d" % n * 1000
+
+    for place in (1, 2):
+        given = Snapshot(place=place, size=5, digest=f"{place}", name=f"{place}")
+        await log.put_snapshot(given, parts(place + 2))
+        assert await log.snapshot() == given
+        assert [part async for part in log.get_snapshot(given)] == [
+            part async for part in parts(place + 2)
+        ]
+    await log.close()
 
 
 async def test_a_copy_of_another_log_is_refused(

@@ -63,6 +63,15 @@ async def test_rst_after_data(serve: Serve, dial: Dial, streams: Streams) -> Non
     assert server.calls == 0
 
 
+async def test_data_after_the_end(serve: Serve, dial: Dial) -> None:
+    client = await dial(await serve())
+    stream = client.call(ask("idle:x"))
+    await client.until(lambda: bool(client.answer(stream).data))
+    client.send(client.data(stream, message(ask("count:1"))))
+    answer = await client.ended(stream)
+    assert answer.reset == 5, "STREAM_CLOSED"
+
+
 async def test_ping(serve: Serve, dial: Dial) -> None:
     client = await dial(await serve())
     stream = client.call(ask("ticks:10"))

@@ -34,7 +34,7 @@ from streamkit.testing import InProcess
 from streamkit.transport import Channel, GrpcServer, context
 from streamkit.transport.client.addresses import Address, parse_target
 from streamkit.transport.grpc.receive import Inflated
-from tests.transport.client.around.service import SUBSCRIBE, WATCH, Service, watch
+from tests.transport.client.around.service import SUBSCRIBE, WATCH, Call, Next, Service, watch
 from tests.transport.client.conftest import NewChannel, Target
 from tests.transport.inside import pool_of
 
@@ -149,6 +149,47 @@ async def test_grpclib_stream_interface(connect: NewChannel, target: Target) -> 
         await stream.cancel()
         with pytest.raises(CallCancelledError):
             await stream.recv_message()
+
+
+async def test_the_trailers_of_a_grpclib_stream_come_after_what_was_not_read(
+    connect: NewChannel,
+) -> None:
+    class Slow(StreamServiceBase):
+        async def subscribe_to_updates(self, request: SubscribeRequest) -> AsyncIterator[Update]:
+            for number in range(3):
+                yield Update(message=str(number))
+                await asyncio.sleep(0.02)
+            context().set_trailing_metadata({"left": "yes"})
+
+    channel = connect(InProcess([Slow()]))
+    async with channel.request(
+        SUBSCRIBE, Cardinality.UNARY_STREAM, SubscribeRequest, Update
+    ) as stream:
+        await stream.send_message(SubscribeRequest())
+        await stream.recv_trailing_metadata()
+        assert stream.trailing_metadata is not None
+        assert stream.trailing_metadata["left"] == "yes"
+
+
+async def test_interceptors_see_what_a_grpclib_stream_finds_when_it_is_left(
+    connect: NewChannel, target: Target
+) -> None:
+    seen: list[str] = []
+
+    async def interceptor(call: Call, call_next: Next) -> None:
+        try:
+            await call_next()
+        except NotFoundError as error:
+            seen.append(error.message)
+            raise
+
+    channel = connect(target, interceptors=[interceptor])
+    with pytest.raises(NotFoundError):
+        async with channel.request(
+            WATCH, Cardinality.UNARY_UNARY, JobRequest, JobProgress
+        ) as stream:
+            await stream.send_message(JobRequest(job_id="unknown"))
+    assert seen == ["no such job"]
 
 
 async def test_grpclib_methods_and_events(connect: NewChannel, target: Target) -> None:
