@@ -194,10 +194,12 @@ async def beside_jobs(path: str, count: int, status: str) -> float:
     tool = sqlite3.connect(path)
     now = text_of(datetime.now(UTC))
     tool.execute("pragma synchronous = off")
+    own = {"job_id", "sequence", "status", "created_at", "updated_at", "reported_at"}
+    names = [row[1] for row in tool.execute("pragma table_info(jobs)")]
+    rest = ", ".join(name for name in names if name not in own)
     tool.executemany(
-        "insert into jobs select ?, ?, ?, percentage, current_step, completed, total, service,"
-        " error, exit_code, stalled, cancel_requested, ?, ?, ?, cancel_reason, heartbeat"
-        " from jobs where job_id = 'first'",
+        f"insert into jobs(job_id, sequence, status, created_at, updated_at, reported_at, {rest})"
+        f" select ?, ?, ?, ?, ?, ?, {rest} from jobs where job_id = 'first'",
         ((f"job-{n:08}", n + 2, status, now, now, now) for n in range(count)),
     )
     tool.execute("insert or replace into meta values('next.jobs', ?)", (count + 2,))

@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
+import betterproto
 import pytest
 from betterproto.lib.google.protobuf import Struct, Value
 
 from streamkit.codec import decode, encode
-from streamkit.errors import EncodeError
+from streamkit.errors import DecodeError, EncodeError
 from streamkit.generated.streamservice import Update
+from tests.codec.mutations import varint
 from tests.codec.peers import Peers
+
+
+@dataclass(eq=False, repr=False)
+class Counted(betterproto.Message):
+    """As it is generated for map<string, google.protobuf.UInt64Value>."""
+
+    counts: dict[str, int | None] = betterproto.map_field(
+        1, betterproto.TYPE_STRING, betterproto.TYPE_MESSAGE
+    )
+
+
+@pytest.fixture
+def collecting() -> Iterator[None]:
+    before = gc.isenabled()
+    gc.enable()
+    yield
+    (gc.enable if before else gc.disable)()
 
 
 @pytest.mark.parametrize(
@@ -119,3 +142,28 @@ def test_unknown_fields_are_kept_and_written_back() -> None:
     assert encode(decode(Update, data)) == data
     scattered = b"\xf8\x7f\x01\x0a\x01a\xfa\x7f\x01x\x12\x01b"
     assert encode(decode(Update, scattered)) == b"\x0a\x01a\x12\x01b\xf8\x7f\x01\xfa\x7f\x01x"
+
+
+def test_a_wrapper_in_a_map_holds_all_that_a_uint64_can() -> None:
+    for number in (1 << 63, (1 << 64) - 1):
+        wrapped = b"\x08" + varint(number)
+        entry = b"\x0a\x01a\x12" + varint(len(wrapped)) + wrapped
+        assert encode(Counted(counts={"a": number})) == b"\x0a" + varint(len(entry)) + entry
+    for number in (1 << 64, -(1 << 63) - 1):
+        with pytest.raises(EncodeError, match="out of range"):
+            encode(Counted(counts={"a": number}))
+
+
+@pytest.mark.usefixtures("collecting")
+@pytest.mark.parametrize("size", [1, 100_000])
+def test_the_garbage_collector_is_on_or_off_as_before(size: int) -> None:
+    unknown = b"\xf8\x7f\x01" * size
+    for data in (unknown, unknown + b"\x0a\x01\xff"):
+        with suppress(DecodeError):
+            decode(Update, data)
+        assert gc.isenabled()
+        gc.disable()
+        with suppress(DecodeError):
+            decode(Update, data)
+        assert not gc.isenabled()
+        gc.enable()

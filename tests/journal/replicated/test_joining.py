@@ -59,6 +59,25 @@ async def test_a_server_that_was_away_for_long_loads_a_snapshot(
             assert len(await stored(b, topics())) == 2
 
 
+async def test_what_another_store_has_left_does_not_get_into_a_snapshot(
+    tmp_path: Path, clock: Clock
+) -> None:
+    """A server died, and whoever removed its store forgot the log of writes beside it."""
+    shared = MemoryLog()
+    store = tmp_path / "b" / "streamkit.db"
+    async with await follow(MemoryLog(shared), tmp_path / "b", clock, limits=SMALL) as b:
+        await b.append_updates(updates("early"))
+        beside = Path(f"{store}-wal").read_bytes()
+    assert beside
+    store.unlink()
+    async with await follow(shared, tmp_path / "a", clock, limits=SMALL) as a:
+        await a.append_updates(updates("late" * 1000))
+        await a.keep(early=True)
+        Path(f"{store}-wal").write_bytes(beside)
+        async with await follow(MemoryLog(shared), tmp_path / "b", clock, limits=SMALL) as b:
+            assert texts(await stored(b, topics())) == texts(await stored(a, topics()))
+
+
 async def test_without_a_snapshot_nobody_joins_in_the_middle(tmp_path: Path, clock: Clock) -> None:
     shared = MemoryLog()
     async with await follow(shared, tmp_path / "a", clock) as a:

@@ -351,3 +351,21 @@ async def test_who_gets_signs_of_life_and_no_entries_reads_elsewhere(
     await entries.aclose()
     await other.close()
     await log.close()
+
+
+async def test_a_leader_that_does_not_know_all_of_its_log_at_once_is_given_time(
+    nats: Brokers, name: str
+) -> None:
+    url = f"nats://127.0.0.1:{nats.servers[0].port}"
+    log = NatsLog([url, url], name, url, replicas=1, monitor=None)
+    await log.open()
+    await log.append(b"first")
+    entries = log.tail(2)
+    reading = asyncio.ensure_future(anext(entries))
+    done, _ = await asyncio.wait({reading}, timeout=0.5)
+    assert not done
+    async with asyncio.timeout(20):
+        await log.append(b"second")
+        assert [(one.place, one.data) for one in await reading] == [(2, b"second")]
+    await entries.aclose()
+    await log.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from streamkit.config import JournalOptions, LogLimits, Retention
+from streamkit.config import JournalOptions, LogLimits, Retention, RetentionRule
 from streamkit.errors import AlreadyExistsError, InvalidArgumentError, LimitError, StoreError
 from streamkit.generated.streamservice import JobReport, Update
 from streamkit.journal import Appended, Journal, ProducerId, Start, Stream, open_journal
@@ -233,6 +233,29 @@ async def test_the_settings_of_who_has_the_lease_hold_for_all(tmp_path: Path, cl
         await b.report_jobs([JobReport(job_id="one")])
         with pytest.raises(LimitError):
             await b.report_jobs([JobReport(job_id="two")])
+
+
+async def test_rules_are_applied_every_ten_seconds_whoever_has_the_lease(
+    tmp_path: Path, clock: Clock
+) -> None:
+    rules = (RetentionRule(pattern="few", keep_last=3),)
+    options = JournalOptions(retention=Retention(rules=rules))
+    shared = MemoryLog()
+
+    async def held(journal: Journal) -> int:
+        await journal.prune()
+        return len(await stored(journal, topics()))
+
+    async with await follow(shared, tmp_path / "a", clock, options=options) as a:
+        await a.append_updates(updates(*"12345", topic="few"))
+        assert await held(a) == 3
+        await a.append_updates(updates(*"678", topic="few"))
+        clock.advance(9)
+        assert await held(a) == 6
+    async with await follow(shared, tmp_path / "a", clock, options=options) as a:
+        assert await held(a) == 6
+        clock.advance(1)
+        assert await held(a) == 3
 
 
 async def test_a_server_that_is_cut_off_says_so_and_comes_back(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from hyperframe.frame import DataFrame, PingFrame
@@ -204,6 +205,40 @@ async def test_a_listener_keeps_its_connection_alive(connect: NewChannel) -> Non
         async with listening(channel, timeout=5) as call:
             assert len(await call.receive()) == 1  # after five signs of life
         await channel.aclose()
+
+
+async def test_a_connection_is_not_looked_at_again_before_it_can_have_been_silent(
+    connect: NewChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        stream = await peer.request()
+        peer.send(peer.headers(stream))
+        for _ in range(2):
+            ping = await peer.until(PingFrame)
+            await asyncio.sleep(0.2)
+            ping.flags.add("ACK")
+            peer.send(ping)
+        await peer.until(PingFrame)
+        peer.send(peer.data(stream, message(REPLY)))
+        await peer.hang()
+
+    loop = asyncio.get_running_loop()
+    call_later, timers = loop.call_later, 0
+
+    def counted(*args: Any, **kwargs: Any) -> asyncio.TimerHandle:
+        nonlocal timers
+        timers += 1
+        return call_later(*args, **kwargs)
+
+    monkeypatch.setattr(loop, "call_later", counted)
+    async with raw_server(script) as server:
+        limits = TransportLimits(keepalive_timeout=5)
+        channel = connect(server.target, keepalive=0.3, limits=limits)
+        async with listening(channel, timeout=30) as call:
+            assert len(await call.receive()) == 1
+        await channel.aclose()
+    assert timers < 50
 
 
 async def test_a_dead_server_is_given_up(connect: NewChannel) -> None:
