@@ -24,7 +24,7 @@ from tests.codec.peers import Peers
 class Counted(betterproto.Message):
     """As it is generated for map<string, google.protobuf.UInt64Value>."""
 
-    counts: dict[str, int | None] = betterproto.map_field(
+    counts: dict[str, int | None] = betterproto.map_field(  # noqa: RUF009  # its own way
         1, betterproto.TYPE_STRING, betterproto.TYPE_MESSAGE
     )
 
